@@ -1,0 +1,32 @@
+# Everything a newcomer types. Each target sets up what it needs; `make setup` alone is quick when nothing is to do.
+# Variables: PYTHON (which Python 3.11), TORCH_INDEX (an index of torch builds, for example CPU wheels).
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench chaos notebook clean
+BIN := .venv/bin
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | tr '@' '\t' | expand -t 18
+
+setup:  ## private environment in .venv: pinned packages, Java, Horovod
+	@sh tools/setup.sh
+
+demo: setup  ## raw flight tables to a registered model, on this machine
+	@$(BIN)/python examples/flights/fetch.py
+	@$(BIN)/pipeline run examples/flights/pipeline.yaml
+
+lint: setup  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+test: lint  ## lint, then all tests that are not slow
+	@$(BIN)/python tools/run_tests.py -m "not slow"
+
+bench: setup  ## measurements that the README quotes
+	@$(BIN)/python -m benchmarks
+
+chaos: setup  ## the slow tests: faults thrown at real runs
+	@$(BIN)/python tools/run_tests.py -m slow
+
+clean:  ## remove the environment and what runs have left (asks nothing; the per-user wheel cache stays)
+	rm -rf .venv .cache .setup.lock build *.egg-info workspace .mypy_cache .pytest_cache .ruff_cache .hypothesis
