@@ -1,0 +1,10 @@
+"""ANYWHERE. One configuration for the whole flow; every section refuses what it does not understand.
+
+`load_config` reads YAML; programs build `PipelineConfig` from keywords. Both validate everything at once.
+"""
+
+from __future__ import annotations
+
+from pipeline.config.load import PipelineConfig, load_config, parse_config
+
+__all__ = ["PipelineConfig", "load_config", "parse_config"]

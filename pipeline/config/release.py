@@ -1,0 +1,50 @@
+"""ANYWHERE. The sections that say what happens to a trained model: tracking, gate, serving, evaluation."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from pipeline.config.section import Section, Url
+
+
+class TrackingConfig(Section):
+    """Where MLflow keeps runs and models; a relative sqlite path is relative to the configuration file."""
+
+    uri: str | None = None
+    """By default `mlflow.db` beside the run folder."""
+    experiment: str = "pipeline"
+    registered_model: str | None = None
+    alias: str = "champion"
+    artifacts: Url | None = None
+    """Where a new experiment keeps its files; by default beside the sqlite file, else the server decides."""
+
+
+class Bound(Section):
+    """What a metric of the test split must reach."""
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _some_bound(self) -> Bound:
+        if self.min is None and self.max is None:
+            raise ValueError("neither min nor max is set; expected at least one")
+        return self
+
+
+class EvaluationConfig(Section):
+    """What the model is measured beside."""
+
+    baseline_rows: int = Field(default=1_000_000, ge=1)
+    """The most train rows that the tree baseline is fitted on; chosen by hash, stated in the report."""
+    slices: list[str] = []
+    """Kept columns whose values the report breaks the metrics down by."""
+
+
+class ServingConfig(Section):
+    """The HTTP server's address and limits."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    max_rows: int = Field(default=1000, ge=1)
+    max_body_bytes: int = Field(default=4 << 20, ge=1)

@@ -1,0 +1,32 @@
+"""ANYWHERE. What all configuration sections share: frozen, strict about keys, paths resolved against the file."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo
+
+from pipeline import storage
+
+
+class Section(BaseModel):
+    """A frozen configuration section; unknown keys are errors and nothing is coerced from strings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, populate_by_name=True)
+
+
+def _resolve(value: Any, info: ValidationInfo) -> Any:
+    folder = (info.context or {}).get("folder") or os.getcwd()
+    return storage.resolve(value, folder) if isinstance(value, str) else value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Url = Annotated[str, BeforeValidator(_resolve)]
+"""A path or URL; a relative path is taken relative to the folder of the configuration file."""
+
+Names = Annotated[list[str], BeforeValidator(_as_list)]
+"""One name or a list of names."""

@@ -1,0 +1,110 @@
+"""ANYWHERE. The sections that say how to train and on what: model, training, cluster."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.section import Section, Url
+
+
+class ModelConfig(Section):
+    """The architecture: a built-in name, or a factory `package.module:function(schema, **options)`."""
+
+    name: Literal["tabular", "linear"] | None = None
+    factory: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _one_of(self) -> ModelConfig:
+        if self.name is not None and self.factory is not None:
+            raise ValueError("name and factory are both set; expected one of them")
+        return self
+
+
+class OptimizerConfig(Section):
+    """A torch optimizer by name; further keywords go to it as they are."""
+
+    name: str = "Adam"
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    options: dict[str, Any] = {}
+
+
+class ScheduleConfig(Section):
+    """How the learning rate moves over all steps of the run."""
+
+    name: Literal["constant", "cosine", "one_cycle"] = "constant"
+    warmup_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """The part of all steps over which the rate rises linearly from zero."""
+
+
+class CheckpointConfig(Section):
+    """When training state is saved; always at the end of an epoch too."""
+
+    every_seconds: float = Field(default=600.0, gt=0)
+    every_steps: int | None = Field(default=None, ge=1)
+    keep: int = Field(default=2, ge=2)
+
+
+class TrainingConfig(Section):
+    """How to train. The mathematics depends on `global_batch_size`, never on the number of ranks."""
+
+    run_url: Url
+    epochs: int = Field(default=10, ge=1)
+    seed: int = Field(default=0, ge=0)
+    global_batch_size: int = Field(default=2048, ge=1)
+    """Rows per optimizer step over all ranks."""
+    micro_batch_size: int = Field(default=1024, ge=1)
+    """Most rows in one forward on one rank; accumulation follows from it."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    clip_norm: float | None = Field(default=None, gt=0)
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Exponential moving average of the weights, used for validation and the model."""
+    compression: Literal["none", "fp16", "bf16"] = "none"
+    bucket_bytes: int = Field(default=4 << 20, ge=1024)
+    last_batch: Literal["keep", "drop"] = "keep"
+    best_by: str = "auto"
+    """The validation metric that chooses the best epoch; `auto` is roc_auc, or loss where there is none."""
+    early_stopping: int | None = Field(default=None, ge=1)
+    """Stop after so many epochs without a better one."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_batch_size(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "batch_size" in values:
+            raise ValueError(
+                "batch_size is ambiguous; expected global_batch_size (rows per step over all ranks) "
+                "and micro_batch_size (most rows in one forward on one rank)"
+            )
+        return values
+
+
+class DeadlineConfig(Section):
+    """Seconds after which a silent stage is an error instead of a hang."""
+
+    launch: float = Field(default=300.0, gt=0)
+    step: float = Field(default=300.0, gt=0)
+    stage: float = Field(default=7 * 86400.0, gt=0)
+
+
+class ClusterConfig(Section):
+    """Where to run. An existing Spark session, or the master given to spark-submit, always wins over `master`."""
+
+    master: str = "local[2]"
+    num_proc: Literal["auto"] | int = "auto"
+    launcher: Literal["barrier", "in_process"] = "barrier"
+    spark: dict[str, str] = {}
+    """Spark settings for the session that we create."""
+    max_failures: int = Field(default=0, ge=0)
+    """How many times a run that lost an executor restarts by itself."""
+    deadlines: DeadlineConfig = DeadlineConfig()
+
+    @model_validator(mode="after")
+    def _positive(self) -> ClusterConfig:
+        if self.num_proc != "auto" and self.num_proc < 1:
+            raise ValueError(f"num_proc is {self.num_proc}; expected auto or at least 1")
+        return self

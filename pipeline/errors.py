@@ -1,0 +1,99 @@
+"""ANYWHERE. The errors a user can meet, each with the exit code of the command that ends with it.
+
+An error carries every offence found, not only the first: one line each, of the form
+``<what, as the user wrote it> is <actual>; expected <bound>; <what to do>``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PipelineError(Exception):
+    """Base of all errors that are raised on purpose.
+
+    Args:
+        offences: one sentence per thing that is wrong.
+        detail: evidence that may be long, such as the traceback of a rank; shown below the offences.
+    """
+
+    code: ClassVar[int] = 70
+
+    def __init__(self, *offences: str, detail: str | None = None) -> None:
+        super().__init__(*offences)
+        self.offences = tuple(offences)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return "\n".join(self.offences)
+
+    def lines(self) -> list[str]:
+        """One ``error[CODE]: ...`` line per offence, then the detail."""
+        lines = [f"error[{self.code}]: {offence}" for offence in self.offences]
+        return [*lines, *self.detail.rstrip().splitlines()] if self.detail else lines
+
+
+class UsageError(PipelineError):
+    """The command line cannot be understood."""
+
+    code = 2
+
+
+class DataError(PipelineError):
+    """The data cannot be used: schema, too many rejected rows, an empty split."""
+
+    code = 65
+
+
+class InputMissingError(PipelineError):
+    """An input or configuration file is missing or unreadable."""
+
+    code = 66
+
+
+class ServiceError(PipelineError):
+    """A needed service or package is not available."""
+
+    code = 69
+
+
+class RankFailedError(PipelineError):
+    """The user's model code, or ours, failed on a rank; ``detail`` is the first failing rank's traceback."""
+
+    code = 70
+
+
+class OutputError(PipelineError):
+    """The output exists already or is locked by another writer."""
+
+    code = 73
+
+
+class StorageError(PipelineError):
+    """Input or output failed: disk full, permission, missing or corrupt file."""
+
+    code = 74
+
+
+class InterruptedRunError(PipelineError):
+    """The run was interrupted; the same command resumes it."""
+
+    code = 75
+
+
+class GateError(PipelineError):
+    """The model does not meet the quality gate."""
+
+    code = 76
+
+
+class SecurityError(PipelineError):
+    """Refused, because doing it could run foreign code or show a secret."""
+
+    code = 77
+
+
+class ConfigError(PipelineError):
+    """The configuration is wrong: broken YAML, unknown key, wrong type, bad bound."""
+
+    code = 78

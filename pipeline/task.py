@@ -1,0 +1,87 @@
+"""ANYWHERE. What the driver hands to a rank and gets back: plain data, and the protocol by which a rank reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pipeline.config.training import ModelConfig, TrainingConfig
+
+
+@dataclass(frozen=True)
+class UserCode:
+    """Classes and functions given from code or a notebook cell; Spark ships them with its own closures.
+
+    Attributes:
+        model: ``model(schema, **options)`` gives a ``torch.nn.Module``.
+        loss: ``loss(predictions, label, weight)`` gives the weighted SUM over rows as a scalar tensor.
+        optimizer: ``optimizer(parameters)`` gives a ``torch.optim.Optimizer``.
+    """
+
+    model: Callable[..., Any] | None = None
+    loss: Callable[..., Any] | None = None
+    optimizer: Callable[..., Any] | None = None
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """All that a rank needs to train."""
+
+    dataset_url: str
+    content_id: str
+    model: ModelConfig
+    training: TrainingConfig
+    user_code: UserCode = field(default_factory=UserCode)
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished training amounts to; the same on every rank.
+
+    Attributes:
+        best_checkpoint: url of the checkpoint with the best validation metric.
+        rows: rows that contributed to the weights, over all ranks and epochs of this run.
+        dropped_rows: rows per epoch left out by ``last_batch: drop``.
+    """
+
+    steps: int
+    epochs: int
+    best_epoch: int
+    best_metrics: Mapping[str, float]
+    best_checkpoint: str
+    rows: int
+    dropped_rows: int = 0
+
+
+class Reporter(Protocol):
+    """How a rank tells the driver what happens; every call returns at once and never raises."""
+
+    def progress(self, *, epoch: int, step: int, steps: int, loss: float, rows_per_second: float) -> None:
+        """After some steps, from rank 0; ``steps`` is the total of the run. Every rank's call is a sign of life."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Metrics of a finished epoch or interval, from rank 0."""
+
+    def resumed(self, step: int) -> None:
+        """Training goes on from this step's checkpoint; what was reported for later steps is void."""
+
+    def event(self, message: str) -> None:
+        """Something worth a line in the log: checkpoint written, fell back to an older one."""
+
+
+class SilentReporter:
+    """Reports to nobody: tests, and users' own loops."""
+
+    def progress(self, *, epoch: int, step: int, steps: int, loss: float, rows_per_second: float) -> None:
+        return
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        return
+
+    def resumed(self, step: int) -> None:
+        return
+
+    def event(self, message: str) -> None:
+        return
