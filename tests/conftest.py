@@ -1,0 +1,140 @@
+"""What all tests share: a Spark session, a small training set, and a watch over what a test leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Environment that third parties write when they are imported or first used; not ours to restore.
+_FOREIGN_ENVIRONMENT = ("PYTEST_", "KMP_", "MLFLOW_", "PYSPARK_", "SPARK_", "JAVA_HOME", "MPL", "COVERAGE", "TORCH", "TRITON", "PYARROW", "ARROW", "HF_")
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    """One local session with two cores for all tests that need Spark, as the product makes it."""
+    from pipeline.config.training import ClusterConfig
+    from pipeline.launch.session import spark_session
+
+    workspace = tmp_path_factory.mktemp("spark")
+    cluster = ClusterConfig(master="local[2]", spark={"spark.sql.shuffle.partitions": "2"})
+    with spark_session(cluster, str(workspace)) as session:
+        yield session
+
+
+def _environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN_ENVIRONMENT)}
+
+
+def _children() -> set[psutil.Process]:
+    """Live processes below this one, except the JVM of the session fixture and the Python workers it keeps."""
+    children = psutil.Process().children(recursive=True)
+    return {child for child in children if not _belongs_to_spark(child)}
+
+
+def _belongs_to_spark(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        family = [process, *process.parents()]
+        return any("java" in member.name() for member in family if member.pid != os.getpid())
+    return True
+
+
+def _wait_until_gone(processes: set[psutil.Process], seconds: float) -> set[psutil.Process]:
+    deadline = time.monotonic() + seconds
+    while processes and time.monotonic() < deadline:
+        processes = {process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE}
+        if processes:
+            time.sleep(0.1)
+    return processes
+
+
+def _listening_ports() -> set[int]:
+    """Ports that this process itself listens on."""
+    with contextlib.suppress(psutil.Error):
+        return {c.laddr.port for c in psutil.Process().net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    return set()
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test fails when it leaves environment, processes, ports, temporary files or files in the checkout."""
+    before = (_environment(), _children(), _listening_ports(), set(os.listdir(tempfile.gettempdir())), os.getcwd())
+    checkout = _untracked_at_top()
+    yield
+    environment, children, ports, temporary, folder = before
+    left: list[str] = []
+    if (now := _environment()) != environment:
+        changed = {key for key in now.keys() | environment.keys() if now.get(key) != environment.get(key)}
+        left.append(f"environment {sorted(changed)}")
+        for key in changed:
+            os.environ.pop(key, None)
+            if key in environment:
+                os.environ[key] = environment[key]
+    if processes := _wait_until_gone(_children() - children, 5):
+        left.append(f"processes {[process.cmdline()[:4] for process in processes if process.is_running()]}")
+    if "spark" not in request.fixturenames and (opened := _listening_ports() - ports):
+        left.append(f"listening ports {sorted(opened)}")
+    if files := {name for name in set(os.listdir(tempfile.gettempdir())) - temporary if name.startswith(("pipeline", "spark", "blockmgr", "liblz4", "snappy"))}:
+        left.append(f"temporary files {sorted(files)}")
+    if made := _untracked_at_top() - checkout:
+        left.append(f"files in the checkout {sorted(made)}")
+    if os.getcwd() != folder:
+        left.append(f"working directory {os.getcwd()}")
+        os.chdir(folder)
+    assert not left, f"the test left behind: {'; '.join(left)}"
+
+
+def _untracked_at_top() -> set[str]:
+    return {name for name in os.listdir(REPOSITORY) if not name.startswith(".")}
+
+
+@pytest.fixture(autouse=True)
+def no_new_threads_that_block_exit() -> Iterator[None]:
+    """A forgotten non-daemon thread would keep a finished job from ending."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        left = [t for t in threading.enumerate() if t not in before and not t.daemon and t.is_alive()]
+        if not left:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"threads left running: {[thread.name for thread in left]}")
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def command() -> list[str]:
+    """The `pipeline` command of this environment."""
+    return [sys.executable, "-m", "pipeline.cli"]
+
+
+@pytest.fixture(scope="session")
+def run_command(command: list[str]):
+    """Run the command as a user would; gives the finished process with its output."""
+
+    def run(*arguments: str, timeout: float = 280, **options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # noqa: PLW1510 - tests look at the return code themselves
+            [*command, *arguments], capture_output=True, text=True, timeout=timeout, **options
+        )
+
+    return run
