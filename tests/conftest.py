@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+_TEMPORARY = pytest.StashKey[str]()
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -32,6 +35,16 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     cluster = ClusterConfig(master="local[2]", spark={"spark.sql.shuffle.partitions": "2"})
     with spark_session(cluster, str(workspace)) as session:
         yield session
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the whole run a temporary folder of its own, so that what is left in it is ours."""
+    config.stash[_TEMPORARY] = tempfile.mkdtemp(prefix="tests-")
+    os.environ["TMPDIR"] = tempfile.tempdir = config.stash[_TEMPORARY]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[_TEMPORARY], ignore_errors=True)
 
 
 def _environment() -> dict[str, str]:
@@ -86,7 +99,7 @@ def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         left.append(f"processes {[process.cmdline()[:4] for process in processes if process.is_running()]}")
     if "spark" not in request.fixturenames and (opened := _listening_ports() - ports):
         left.append(f"listening ports {sorted(opened)}")
-    if files := {name for name in set(os.listdir(tempfile.gettempdir())) - temporary if name.startswith(("pipeline", "spark", "blockmgr", "liblz4", "snappy"))}:
+    if files := {name for name in set(os.listdir(tempfile.gettempdir())) - temporary if not name.startswith("pytest-")}:
         left.append(f"temporary files {sorted(files)}")
     if made := _untracked_at_top() - checkout:
         left.append(f"files in the checkout {sorted(made)}")

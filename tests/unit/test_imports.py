@@ -1,0 +1,142 @@
+"""The import rules of ARCHITECTURE.md: rooms keep to themselves, and heavy libraries have few doors."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "pipeline"
+HEAVY = {"pyspark", "torch", "horovod", "petastorm", "mlflow", "sklearn", "matplotlib", "pyarrow"}
+CONTRACTS = ("errors", "storage", "config", "dataset", "plan", "features", "metrics", "task", "lease")
+CONTRACT_LIBRARIES = {"numpy", "pandas", "fsspec", "pydantic", "pydantic_core", "yaml", "psutil"}
+
+
+def _modules() -> dict[str, Path]:
+    """Dotted name below `pipeline` -> file."""
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def _imports(path: Path, at_top_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text())
+    nodes = _top_level(tree) if at_top_only else [n for n in ast.walk(tree) if not _only_for_types(tree, n)]
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _top_level(tree: ast.Module) -> list[ast.AST]:
+    return [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def _only_for_types(tree: ast.Module, wanted: ast.AST) -> bool:
+    blocks = (node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+    return any(inner is wanted for block in blocks for inner in ast.walk(block))
+
+
+def _room(module: str) -> str:
+    return module.split(".")[0]
+
+
+def _libraries(module: str, **options: bool) -> set[str]:
+    return {name.split(".")[0] for name in _imports(_modules()[module], **options)} - set(sys.stdlib_module_names) - {"pipeline", "__future__"}
+
+
+def _rooms_used(module: str) -> set[str]:
+    return {name.split(".")[1] for name in _imports(_modules()[module]) if name.startswith("pipeline.")}
+
+
+MODULES = sorted(name for name in _modules() if name not in ("", "__init__"))
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if _room(name) in CONTRACTS])
+def test_contracts_import_only_contracts_and_light_libraries(module: str) -> None:
+    allowed = {*CONTRACTS, "__version__"} | ({"training"} if module == "dataset" else set())  # Dataset.loader, lazily
+    assert _rooms_used(module) <= allowed
+    assert _libraries(module) <= CONTRACT_LIBRARIES
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if _room(name) in ("preparation", "training", "models")])
+def test_preparation_and_training_never_meet(module: str) -> None:
+    forbidden = {
+        "preparation": {"training", "models", "launch", "inference", "tracking", "flow", "cli", "report"},
+        "training": {"preparation", "launch", "inference", "tracking", "flow", "cli", "report"},
+        "models": {"preparation", "training", "launch", "inference", "tracking", "flow", "cli", "report"},
+    }
+    assert not _rooms_used(module) & forbidden[_room(module)]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if _room(name) in ("training", "models")])
+def test_ranks_know_neither_spark_nor_mlflow(module: str) -> None:
+    assert not _libraries(module) & {"pyspark", "mlflow"}
+
+
+def _doors(library: str) -> set[str]:
+    return {module for module in MODULES if library in _libraries(module)}
+
+
+def test_only_tracking_imports_mlflow() -> None:
+    assert {_room(module) for module in _doors("mlflow") - {"inference.mlflow_entry"}} <= {"tracking"}
+
+
+def test_petastorm_and_horovod_have_two_doors_each() -> None:
+    assert len(_doors("petastorm")) <= 2, _doors("petastorm")
+    assert {_room(module) for module in _doors("horovod")} <= {"training", "launch"}
+
+
+def test_nothing_imports_the_command_line() -> None:
+    assert [module for module in MODULES if "cli" in _rooms_used(module)] == []
+
+
+def _loaded_by(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint(' '.join(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(finished.stdout.split())
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    assert not _loaded_by("import pipeline; dir(pipeline)") & (HEAVY | {"numpy", "pandas"})
+
+
+def test_the_command_line_starts_without_heavy_libraries() -> None:
+    assert not _loaded_by("import pipeline.cli") & HEAVY
+
+
+def test_serving_loads_neither_spark_horovod_petastorm_nor_mlflow() -> None:
+    assert not _loaded_by("import pipeline.inference.serve") & {"pyspark", "horovod", "petastorm", "mlflow"}
+
+
+UNPICKLERS = {"pickle", "dill", "joblib", "marshal", "shelve"}
+# Spark ships the user's own functions with its closures; this is the sending side, nothing is read from a file.
+CLOSURE_SHIPPERS: set[str] = set()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_is_unpickled_and_no_text_is_run(module: str) -> None:
+    tree = ast.parse(_modules()[module].read_text())
+    calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert not calls & {"eval", "exec", "torch.load", "pickle.load", "pickle.loads", "cloudpickle.load", "cloudpickle.loads", "yaml.unsafe_load"}
+    assert not _libraries(module) & UNPICKLERS
+    assert not {name.split(".")[0] for name in _imports(_modules()[module])} & (UNPICKLERS - CLOSURE_SHIPPERS)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if _room(name) == "preparation"])
+def test_preparation_uses_no_randomness_of_spark(module: str) -> None:
+    names = {node.attr for node in ast.walk(ast.parse(_modules()[module].read_text())) if isinstance(node, ast.Attribute)}
+    assert not names & {"rand", "randn", "randomSplit", "monotonically_increasing_id", "sampleBy"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_says_where_it_runs(module: str) -> None:
+    docstring = ast.get_docstring(ast.parse(_modules()[module].read_text())) or ""
+    assert any(place in docstring for place in ("DRIVER", "RANK", "EXECUTOR", "ANYWHERE")), module
