@@ -1,0 +1,158 @@
+"""A Horovod wheel for the torch in the environment: from the user's cache, or built once from the sdist.
+
+ANYWHERE, standard library only. Horovod 0.28.1 (its last release) asks for C++14, torch's headers from 2.1 on need
+C++17: two lines of its CMake files are changed, nothing else. Its build needs cmake below 4, because of the Gloo
+inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+from pathlib import Path
+
+from console import Console, SetupError
+from user_cache import cache_folder, locked
+
+SDIST_SHA256 = {"0.28.1": "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"}
+MENDED_FILES = ("CMakeLists.txt", "horovod/torch/CMakeLists.txt")
+BUILD_SETTINGS = {
+    "HOROVOD_WITH_PYTORCH": "1",
+    "HOROVOD_WITH_GLOO": "1",
+    "HOROVOD_WITHOUT_MPI": "1",
+    "HOROVOD_WITHOUT_TENSORFLOW": "1",
+    "HOROVOD_WITHOUT_MXNET": "1",
+    "HOROVOD_CPU_OPERATIONS": "GLOO",
+}
+BYTES_PER_COMPILER = 2 * 2**30  # torch's headers make compilers large
+
+
+def build_obstacles() -> list[str]:
+    """What this machine lacks for a build, one line each with what to install."""
+    obstacles = []
+    compilers = [os.environ.get("CXX", "").split(" ")[0], "c++", "g++", "clang++"]
+    if not any(name and shutil.which(name) for name in compilers):
+        obstacles.append("no C++ compiler (c++, g++, clang++) on PATH; install one (Debian, Ubuntu: g++; Fedora: gcc-c++)")
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    if not header.exists():
+        obstacles.append(
+            f"the headers of {sys.executable} are missing ({header}); install them "
+            "(Debian, Ubuntu: python3.11-dev; Fedora: python3.11-devel)"
+        )
+    return obstacles
+
+
+def is_cached(horovod: str, torch: str) -> bool:
+    """Whether a wheel for some build of this torch is there; which build is known once torch is installed."""
+    return any((cache_folder() / "wheels").glob(f"{_key(horovod, torch + '*')}/*.whl"))
+
+
+def wheel_for(horovod: str, torch: str, python: Path, console: Console) -> Path:
+    """The wheel of this Horovod for exactly this torch build, built now if the user has none yet.
+
+    Args:
+        horovod: the version.
+        torch: the version with its local part, such as 2.13.0+cpu.
+        python: the environment's interpreter, with torch and setuptools installed.
+        console: runs the commands.
+
+    Raises:
+        SetupError: the machine lacks something, the download is not the known one, or the build fails.
+    """
+    folder = cache_folder() / "wheels" / _key(horovod, torch)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / "lock", "      another set-up is building this wheel; waiting for it"):
+        if not list(folder.glob("*.whl")):
+            if obstacles := build_obstacles():
+                raise SetupError(*obstacles)
+            for left_over in folder.glob("build-*"):
+                shutil.rmtree(left_over, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as work:
+                built = _build(horovod, Path(work), python, console)
+                built.replace(folder / built.name)
+        return next(folder.glob("*.whl"))
+
+
+def forget(wheel: Path) -> None:
+    """Take a wheel that does not load out of the cache."""
+    wheel.unlink(missing_ok=True)
+
+
+def _settings() -> dict[str, str]:
+    """How Horovod is built: Gloo on the CPU, unless the user's environment says more (HOROVOD_GPU_OPERATIONS, ...)."""
+    return BUILD_SETTINGS | {name: value for name, value in os.environ.items() if name.startswith("HOROVOD_")}
+
+
+def _key(horovod: str, torch: str) -> str:
+    """Everything that a compiled wheel depends on."""
+    settings = hashlib.sha256(json.dumps([_settings(), MENDED_FILES], sort_keys=True).encode()).hexdigest()[:8]
+    libc = "-".join(platform.libc_ver())
+    return f"horovod-{horovod}-torch-{torch}-{sys.implementation.cache_tag}-{sysconfig.get_platform()}-{libc}-{settings}"
+
+
+def _build(horovod: str, work: Path, python: Path, console: Console) -> Path:
+    pip = [python, "-m", "pip"]
+    if not _has_fitting_cmake(python.parent):
+        console.run([*pip, "install", "cmake>=3.25,<4"], "cmake could not be installed; check the network, then repeat")
+    console.run(
+        [*pip, "download", "--no-deps", "--no-build-isolation", "--no-binary", "horovod", "-d", work, f"horovod=={horovod}"],
+        "Horovod's sources could not be fetched; check the network, then repeat",
+    )
+    source = _unpack(work / f"horovod-{horovod}.tar.gz", SDIST_SHA256[horovod])
+    _mend(source)
+    console.run(
+        [*pip, "wheel", "-v", "--no-deps", "--no-build-isolation", "-w", work / "wheel", source],
+        "Horovod could not be built",
+        environment=_settings() | {"MAKEFLAGS": f"-j{_compilers()}", "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"},
+        progress=_percentage,
+    )
+    return next((work / "wheel").glob("horovod-*.whl"))
+
+
+def _has_fitting_cmake(venv_bin: Path) -> bool:
+    program = shutil.which("cmake", path=f"{venv_bin}{os.pathsep}{os.environ['PATH']}")
+    if program is None:
+        return False
+    with contextlib.suppress(OSError):
+        said = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
+        if found := re.search(r"(\d+)\.(\d+)", said):
+            return (3, 25) <= (int(found[1]), int(found[2])) < (4, 0)
+    return False
+
+
+def _unpack(archive: Path, sha256: str) -> Path:
+    if hashlib.sha256(archive.read_bytes()).hexdigest() != sha256:
+        raise SetupError(f"{archive.name} is not the known file; expected sha256 {sha256}; see what index pip uses")
+    with tarfile.open(archive) as sources:
+        sources.extractall(archive.parent)
+    return archive.parent / archive.name.removesuffix(".tar.gz")
+
+
+def _mend(source: Path) -> None:
+    for name in MENDED_FILES:
+        path = source / name
+        text = path.read_text()
+        if text.count("set(CMAKE_CXX_STANDARD 14)") != 1:
+            raise SetupError(f"{name} of Horovod does not ask for C++14 exactly once; the mend does not fit")
+        path.write_text(text.replace("set(CMAKE_CXX_STANDARD 14)", "set(CMAKE_CXX_STANDARD 17)"))
+
+
+def _compilers() -> int:
+    """As many as there are cores and memory for."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(len(os.sched_getaffinity(0)), memory // BYTES_PER_COMPILER))
+
+
+def _percentage(output: str) -> str:
+    found = re.findall(r"\[ *(\d+)%\]", output)
+    return f"compiling, {found[-1]} %" if found else "compiling"

@@ -1,0 +1,192 @@
+"""Brings .venv to the state that the lock files describe: packages, torch, Java, Horovod, this package.
+
+ANYWHERE, run by `make setup` through setup.sh with Python 3.11, standard library only. It may be stopped at any moment
+and repeated: each step sees what is already there, and the stamp that makes the next call quick is written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+import horovod_wheel
+from console import Console, SetupError
+from user_cache import ROOT, locked
+
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / "set-up-done"
+HOROVOD_ORIGIN = VENV / "horovod-wheel"
+LOCKS = (ROOT / "requirements" / "runtime.lock", ROOT / "requirements" / "dev.lock")
+BUILD_TOOLS = ("setuptools", "wheel")
+NOT_BY_LIST = ("torch", "horovod")  # torch brings what its build needs, Horovod is built
+NEEDED_BYTES = 4 * 2**30
+REPEAT = "check the network, then run the same command again: it goes on where it stopped"
+
+
+def main() -> int:
+    """Set up, or say in one line per thing what is in the way."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        with locked(ROOT / ".setup.lock", "another set-up works in this checkout; waiting for it") as lock:
+            if _is_done():
+                print("set-up: .venv is up to date")
+                return 0
+            _set_up(lock)
+    except SetupError as error:
+        for line in error.args:
+            print(line if line.startswith("ERROR") else f"error[69]: {line}", file=sys.stderr)
+        return 69
+    except KeyboardInterrupt:
+        print("\nerror[75]: set-up was interrupted; run the same command again: it goes on where it stopped", file=sys.stderr)
+        return 75
+    return 0
+
+
+def _interrupt(number: int, _: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _set_up(lock: int) -> None:
+    started = time.monotonic()
+    pins = read_pins()
+    _check_machine(pins)
+    VENV.mkdir(exist_ok=True)
+    console = Console(6, VENV / "set-up.log", lock)
+    with console.step("private environment in .venv"):
+        _make_venv(console)
+        _remove_half_installed()
+    with console.step(f"{len(pins) - len(NOT_BY_LIST)} packages of the lock files"):
+        _install_packages(pins, console)
+    with console.step(f"torch {pins['torch']} ({_torch_origin()})"):
+        torch = _install_torch(pins["torch"], console)
+    with console.step(f"Horovod {pins['horovod']} for torch {torch} (built once per user: some minutes)"):
+        _install_horovod(pins["horovod"], torch, console)
+    with console.step("this package, editable"):
+        command = _pip("install", "--no-deps", "--no-build-isolation", "--editable", ROOT)
+        console.run(command, "this package could not be installed")
+    with console.step("check: `pipeline doctor`"):
+        console.run([VENV / "bin" / "pipeline", "doctor"], "the environment does not work; `.venv/bin/pipeline doctor` says why")
+    STAMP.write_text(_state())
+    print(f"set-up: .venv is ready after {time.monotonic() - started:.0f} s")
+
+
+def read_pins() -> dict[str, str]:
+    """Name and version of every line of the lock files."""
+    lines = [line.strip() for path in LOCKS for line in path.read_text().splitlines()]
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def _is_done() -> bool:
+    return STAMP.exists() and PYTHON.exists() and STAMP.read_text() == _state()
+
+
+def _state() -> str:
+    """Changes with everything that set-up depends on, the place of the checkout included (scripts hold its path)."""
+    sources = [*LOCKS, *sorted(Path(__file__).parent.glob("*.py")), ROOT / "setup.cfg", ROOT / "pyproject.toml"]
+    digest = hashlib.sha256(str(ROOT).encode())
+    for path in sources:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _check_machine(pins: dict[str, str]) -> None:
+    obstacles = []
+    if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
+        obstacles.append(f"{sys.executable} cannot make virtual environments; install its venv (Debian, Ubuntu: python3.11-venv)")
+    if not horovod_wheel.is_cached(pins["horovod"], pins["torch"]):
+        obstacles += horovod_wheel.build_obstacles()
+    free = shutil.disk_usage(ROOT).free
+    if not VENV.exists() and free < NEEDED_BYTES:
+        obstacles.append(f"free disk at {ROOT} is {free / 2**30:.1f} GiB; expected {NEEDED_BYTES / 2**30:.0f}; make room")
+    if obstacles:
+        raise SetupError(*obstacles)
+
+
+def _pip(*arguments: str | Path) -> list[str | Path]:
+    return [PYTHON, "-m", "pip", *arguments]
+
+
+def _make_venv(console: Console) -> None:
+    """A venv with a working pip; one of another Python version is the user's to remove."""
+    if _ask("import sys; print(*sys.version_info[:2], sep='.')") not in (None, "3.11"):
+        raise SetupError(".venv was made with another Python than 3.11; remove the folder .venv and repeat")
+    if _ask("import pip") is None:
+        console.run([sys.executable, "-m", "venv", VENV], "the virtual environment could not be made")
+
+
+def _ask(code: str) -> str | None:
+    """What a line of code prints in the environment; None if it fails."""
+    try:
+        answer = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True)
+    except OSError:
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def _remove_half_installed() -> None:
+    """Forget packages whose installation was killed: pip takes one with METADATA for whole, though files miss."""
+    for metadata in (VENV / "lib").glob("python*/site-packages/*.dist-info"):
+        record = metadata / "RECORD"
+        files = record.read_text().splitlines() if record.exists() else ["RECORD,,"]
+        paths = (line.rsplit(",", 2)[0].strip('"') for line in files)
+        if not all((metadata.parent / path).exists() for path in paths if not path.endswith(".pyc")):
+            shutil.rmtree(metadata)
+
+
+def _install_packages(pins: dict[str, str], console: Console) -> None:
+    failure = f"packages could not be installed; {REPEAT}"
+    lines = {name: f"{name}=={version}" for name, version in pins.items() if name not in NOT_BY_LIST}
+    console.run(_pip("install", "--no-deps", *(lines[name] for name in BUILD_TOOLS)), failure)
+    console.run(_pip("install", "--no-deps", "--no-build-isolation", *lines.values()), failure)
+
+
+def _torch_origin() -> str:
+    return os.environ.get("TORCH_INDEX") or "without TORCH_INDEX, the build that pip finds: may be gigabytes of CUDA"
+
+
+def _install_torch(version: str, console: Console) -> str:
+    """Install torch with the dependencies of its build, and return its full version, such as 2.13.0+cpu."""
+    index = ["--index-url", os.environ["TORCH_INDEX"]] if os.environ.get("TORCH_INDEX") else []
+    command = _pip("install", *index, "--constraint", LOCKS[0], f"torch=={version}")
+    console.run(command, f"torch could not be installed; {REPEAT}")
+    installed = _ask("import torch; print(torch.__version__)")
+    if installed is None:
+        raise SetupError(
+            f"torch {version} is installed but does not import; remove it (.venv/bin/pip uninstall torch) and name an index "
+            "with builds for this machine: make setup TORCH_INDEX=..."
+        )
+    return installed
+
+
+def _install_horovod(version: str, torch: str, console: Console) -> None:
+    """Install the wheel for this torch; one that does not load (a damaged cache) is built anew, once."""
+    for attempt in ("first", "last"):
+        wheel = horovod_wheel.wheel_for(version, torch, PYTHON, console)
+        if not HOROVOD_ORIGIN.exists() or HOROVOD_ORIGIN.read_text() != str(wheel) or not _horovod_loads():
+            HOROVOD_ORIGIN.unlink(missing_ok=True)
+            command = _pip("install", "--no-deps", "--force-reinstall", wheel)
+            console.run(command, f"{wheel} could not be installed; remove it and repeat")
+        if _horovod_loads():
+            HOROVOD_ORIGIN.write_text(str(wheel))
+            return
+        if attempt == "first":
+            horovod_wheel.forget(wheel)
+    raise SetupError("Horovod is built but does not load; `.venv/bin/python -c 'import horovod.torch'` says why")
+
+
+def _horovod_loads() -> bool:
+    return _ask("import horovod.torch as hvd; assert hvd.gloo_built()") is not None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
