@@ -1,7 +1,7 @@
 """ANYWHERE. What a published dataset is: schema, manifest, versions, and the one way that readers find them.
 
-    <url>/_commits/<n>.json           put-if-absent pointers: the only way a version becomes visible
-    <url>/versions/<content id>/      part files, statistics.json, manifest.json: never changed afterwards
+<url>/_commits/<n>.json           put-if-absent pointers: the only way a version becomes visible
+<url>/versions/<content id>/      part files, statistics.json, manifest.json: never changed afterwards
 """
 
 from __future__ import annotations
@@ -123,6 +123,7 @@ class PartFile:
 
     @property
     def rows(self) -> int:
+        """Rows of the file."""
         return sum(self.row_groups)
 
 
@@ -138,6 +139,7 @@ class Accounting:
 
     @property
     def balanced(self) -> bool:
+        """Whether every input row is accounted for."""
         return self.rows_in == self.published + self.duplicates + self.rejected
 
     def as_rows(self) -> dict[str, int]:
@@ -303,7 +305,7 @@ class Dataset:
         return self.manifest.schema
 
     def loader(self, split: str = "train", **options: Any) -> Loader:
-        """A torch iterable over a split, without Java, Spark or Horovod; options as of `pipeline.training.loader.Loader`."""
+        """A torch iterable over a split, without Java, Spark or Horovod; options as of its class."""
         from pipeline.training.loader import Loader
 
         return Loader(self, split, **options)

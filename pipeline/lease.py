@@ -1,7 +1,8 @@
-"""DRIVER. One writer per folder: a lease that its holder renews by counting, and that others take over when it stands still.
+"""DRIVER. One writer per folder: a lease that its holder renews, and that others take over when it stands still.
 
 Clocks of different hosts are never compared: a lease is dead when its counter has not moved for
-`STALE_SECONDS` of the observer's own monotonic clock, or at once when it was held by a process of this host that is gone.
+`STALE_SECONDS` of the observer's own monotonic clock, or at once when its holder was a process of this host
+that is gone.
 """
 
 from __future__ import annotations
@@ -36,7 +37,13 @@ class Lease:
         self._url = storage.join(folder, "lease.json")
         self._stale_seconds = stale_seconds
         self._renew_seconds = renew_seconds
-        self._me = {"owner": uuid.uuid4().hex, "host": socket.gethostname(), "boot": _boot_id(), "pid": os.getpid(), "started": _started(os.getpid())}
+        self._me = {
+            "owner": uuid.uuid4().hex,
+            "host": socket.gethostname(),
+            "boot": _boot_id(),
+            "pid": os.getpid(),
+            "started": _started(os.getpid()),
+        }
         self._counter = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -48,7 +55,9 @@ class Lease:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop.set()
         self._thread.join()
         if self._is_mine():
@@ -57,7 +66,9 @@ class Lease:
     def check(self) -> None:
         """Fence: raise if somebody else has taken the lease over, before anything is published."""
         if self._lost or not self._is_mine():
-            raise InterruptedRunError(f"{self._url} was taken over by another run; expected to be the only writer; run the command again")
+            raise InterruptedRunError(
+                f"{self._url} was taken over by another run; expected to be the only writer; run the command again"
+            )
 
     def _content(self) -> bytes:
         return storage.format_json(*_FORMAT, {**self._me, "counter": self._counter})
@@ -87,7 +98,10 @@ class Lease:
         storage.remove(self._url)
 
     def _refuse(self, seen: dict[str, Any]) -> None:
-        raise OutputError(f"{self._url} is held by process {seen['pid']} on {seen['host']}; expected no other writer; wait for it or stop it")
+        raise OutputError(
+            f"{self._url} is held by process {seen['pid']} on {seen['host']}; expected no other writer; "
+            "wait for it or stop it"
+        )
 
     def _renew(self) -> None:
         while not self._stop.wait(self._renew_seconds):
@@ -105,7 +119,7 @@ def _is_dead_here(seen: dict[str, Any]) -> bool:
     """Whether the holder was a process of this very host and boot that does not live any more."""
     if seen["host"] != socket.gethostname() or seen["boot"] != _boot_id():
         return False
-    return _started(seen["pid"]) != seen["started"]
+    return bool(_started(seen["pid"]) != seen["started"])
 
 
 def _boot_id() -> str:

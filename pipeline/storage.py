@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import fsspec
 
@@ -32,7 +32,7 @@ def is_local(url: str) -> bool:
 def local_path(url: str) -> str:
     """The absolute path behind a local URL; percent escapes are undone for ``file://`` URLs only."""
     if url.startswith("file://"):
-        return unquote(urlsplit(url).path)
+        return unquote(url.removeprefix("file://").removeprefix("localhost"))
     return os.path.abspath(url)
 
 
@@ -208,11 +208,21 @@ def remove(url: str) -> None:
     filesystem_, path = filesystem(url)
     with storage_errors(url), contextlib.suppress(FileNotFoundError):
         if not is_local(url):
-            filesystem_.rm(path, recursive=True)
+            _remove_remote_tree(filesystem_, path)
         elif os.path.isdir(path) and not os.path.islink(path):
             _remove_local_tree(path)
         else:
             os.unlink(path)
+
+
+def _remove_remote_tree(filesystem_: fsspec.AbstractFileSystem, path: str) -> None:
+    # Not `rm`: it takes brackets and stars in a name for a pattern.
+    for file in filesystem_.find(path):
+        filesystem_.rm_file(file)
+    with contextlib.suppress(OSError, NotImplementedError):
+        for folder in sorted(filesystem_.find(path, withdirs=True), reverse=True):
+            filesystem_.rmdir(folder)
+        filesystem_.rmdir(path)
 
 
 def _remove_local_tree(path: str) -> None:
@@ -248,6 +258,7 @@ class DigestingWriter:
         self.closed = False
 
     def write(self, data: Any) -> int:
+        """Pass bytes on and count them in."""
         view = memoryview(data).cast("B")
         self._sha256.update(view)
         self._crc32 = zlib.crc32(view, self._crc32)
@@ -256,9 +267,11 @@ class DigestingWriter:
         return len(view)
 
     def tell(self) -> int:
+        """How many bytes have passed."""
         return self._bytes
 
     def flush(self) -> None:
+        """Flush the stream below."""
         self._stream.flush()
 
     def close(self) -> None:
@@ -266,16 +279,20 @@ class DigestingWriter:
         self.closed = True
 
     def writable(self) -> bool:
+        """Always true."""
         return True
 
     def readable(self) -> bool:
+        """Never."""
         return False
 
     def seekable(self) -> bool:
+        """Never: a digest cannot go back."""
         return False
 
     @property
     def digest(self) -> Digest:
+        """Of all bytes so far."""
         return Digest(self._bytes, self._crc32, self._sha256.hexdigest())
 
 
@@ -347,7 +364,9 @@ def parse_json(url: str, data: bytes, kind: str, number: int) -> dict[str, Any]:
         found_kind, found_number = value.pop("format").split("/")
         found = int(found_number)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise StorageError(f"{url} is not a {kind} file; expected JSON with format {kind}/{number}; it may be corrupt") from error
+        raise StorageError(
+            f"{url} is not a {kind} file; expected JSON with format {kind}/{number}; it may be corrupt"
+        ) from error
     if found_kind != kind or found not in (number, number - 1):
         raise StorageError(
             f"{url} has format {found_kind}/{found}; expected {kind}/{number}; "

@@ -75,13 +75,17 @@ class SilentReporter:
     """Reports to nobody: tests, and users' own loops."""
 
     def progress(self, *, epoch: int, step: int, steps: int, loss: float, rows_per_second: float) -> None:
+        """Say nothing."""
         return
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Say nothing."""
         return
 
     def resumed(self, step: int) -> None:
+        """Say nothing."""
         return
 
     def event(self, message: str) -> None:
+        """Say nothing."""
         return

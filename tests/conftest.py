@@ -22,14 +22,29 @@ _TEMPORARY = pytest.StashKey[str]()
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Environment that third parties write when they are imported or first used; not ours to restore.
-_FOREIGN_ENVIRONMENT = ("PYTEST_", "KMP_", "MLFLOW_", "PYSPARK_", "SPARK_", "JAVA_HOME", "MPL", "COVERAGE", "TORCH", "TRITON", "PYARROW", "ARROW", "HF_")
+_FOREIGN_ENVIRONMENT = (
+    "PYTEST_",
+    "KMP_",
+    "MLFLOW_",
+    "PYSPARK_",
+    "SPARK_",
+    "JAVA_HOME",
+    "MPL",
+    "COVERAGE",
+    "TORCH",
+    "TRITON",
+    "PYARROW",
+    "ARROW",
+    "HF_",
+)
 
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     """One local session with two cores for all tests that need Spark, as the product makes it."""
-    from pipeline.config.training import ClusterConfig
     from pipeline.launch.session import spark_session
+
+    from pipeline.config.training import ClusterConfig
 
     workspace = tmp_path_factory.mktemp("spark")
     cluster = ClusterConfig(master="local[2]", spark={"spark.sql.shuffle.partitions": "2"})
@@ -67,7 +82,9 @@ def _belongs_to_spark(process: psutil.Process) -> bool:
 def _wait_until_gone(processes: set[psutil.Process], seconds: float) -> set[psutil.Process]:
     deadline = time.monotonic() + seconds
     while processes and time.monotonic() < deadline:
-        processes = {process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE}
+        processes = {
+            process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        }
         if processes:
             time.sleep(0.1)
     return processes
@@ -83,7 +100,13 @@ def _listening_ports() -> set[int]:
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test fails when it leaves environment, processes, ports, temporary files or files in the checkout."""
-    before = (_environment(), _children(), _listening_ports(), set(os.listdir(tempfile.gettempdir())), os.getcwd())
+    before = (
+        _environment(),
+        _children(),
+        _listening_ports(),
+        set(os.listdir(tempfile.gettempdir())),
+        os.getcwd(),
+    )
     checkout = _untracked_at_top()
     yield
     environment, children, ports, temporary, folder = before
@@ -146,8 +169,6 @@ def run_command(command: list[str]):
     """Run the command as a user would; gives the finished process with its output."""
 
     def run(*arguments: str, timeout: float = 280, **options: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(  # noqa: PLW1510 - tests look at the return code themselves
-            [*command, *arguments], capture_output=True, text=True, timeout=timeout, **options
-        )
+        return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=timeout, **options)
 
     return run

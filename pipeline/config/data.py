@@ -35,7 +35,9 @@ class SourceConfig(Section):
     @model_validator(mode="after")
     def _primary_is_an_input(self) -> SourceConfig:
         if len(self.inputs) > 1 and self.primary is None:
-            raise ValueError(f"primary is missing; expected one of {', '.join(self.inputs)}; name the input whose rows are counted")
+            raise ValueError(
+                f"primary is missing; expected one of {', '.join(self.inputs)}; name the input whose rows are counted"
+            )
         if self.inputs and self.primary is not None and self.primary not in self.inputs:
             raise ValueError(f"primary is {self.primary!r}; expected one of {', '.join(self.inputs)}")
         if len(self.inputs) > 1 and self.query is None:
@@ -79,7 +81,10 @@ class NumericFeature(Section):
 
 
 class CategoricalFeature(Section):
-    """A category: an id from a vocabulary of the train rows. Ids: 0 padding, 1 null, 2 unseen or rare, then by frequency."""
+    """A category: an id from a vocabulary of the train rows.
+
+    Ids: 0 padding, 1 null, 2 unseen or rare, then the vocabulary by frequency.
+    """
 
     type: Literal["categorical"]
     column: str | None = None
@@ -92,7 +97,9 @@ class TimestampFeature(Section):
 
     type: Literal["timestamp"]
     column: str | None = None
-    parts: list[Literal["year", "month", "day", "weekday", "hour", "minute", "day_of_year", "minute_of_day"]] = Field(min_length=1)
+    parts: list[Literal["year", "month", "day", "weekday", "hour", "minute", "day_of_year", "minute_of_day"]] = Field(
+        min_length=1
+    )
     cyclic: bool = False
 
 
@@ -130,7 +137,9 @@ class SplitConfig(Section):
         if self.by == "group" and self.key is None:
             raise ValueError("key is missing; expected the column whose rows stay together")
         if self.validation + self.test >= 1:
-            raise ValueError(f"validation + test is {self.validation + self.test:g}; expected less than 1, to leave rows for train")
+            raise ValueError(
+                f"validation + test is {self.validation + self.test:g}; expected less than 1, to leave rows for train"
+            )
         return self
 
 

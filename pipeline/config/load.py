@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from pipeline import storage
 from pipeline.config.data import (
@@ -44,12 +44,27 @@ class PipelineConfig(Section):
     gate: dict[str, Bound] = {}
     serving: ServingConfig = ServingConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _run_beside_dataset(cls, values: Any) -> Any:
+        """Programs that only prepare, or take what comes, need not name a run folder."""
+        if not isinstance(values, dict):
+            return values
+        url = (values.get("dataset") or {}).get("url")
+        training = values.get("training", {})
+        if isinstance(url, str) and isinstance(training, dict) and "run_url" not in training:
+            return {**values, "training": {**training, "run_url": f"{url.rstrip('/')}-run"}}
+        return values
+
     @field_validator("features")
     @classmethod
     def _plain_names(cls, features: dict[str, FeatureConfig]) -> dict[str, FeatureConfig]:
         odd = [name for name in features if not re.fullmatch(r"[A-Za-z]\w*", name)]
         if odd:
-            raise ValueError(f"feature names {odd} are not usable; expected letters, digits and underscores; name the raw column with `column:`")
+            raise ValueError(
+                f"feature names {odd} are not usable; expected letters, digits and underscores; "
+                "name the raw column with `column:`"
+            )
         return features
 
 
@@ -68,7 +83,9 @@ def load_config(path: str, overrides: Iterable[str] = (), target: str | None = N
     try:
         text = storage.read_bytes(path)
     except StorageError as error:
-        raise InputMissingError(f"config {path} is missing or unreadable; expected a YAML file; check the path") from error
+        raise InputMissingError(
+            f"config {path} is missing or unreadable; expected a YAML file; check the path"
+        ) from error
     values = _parse_yaml(path, text)
     targets = values.pop("targets", {})
     if target is not None:
@@ -87,7 +104,7 @@ def parse_config(values: Mapping[str, Any], folder: str | None = None) -> Pipeli
     try:
         return PipelineConfig.model_validate(dict(values), context={"folder": folder})
     except ValidationError as error:
-        raise ConfigError(*(_offence(item) for item in error.errors())) from None
+        raise ConfigError(*_offences(error)) from None
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -95,7 +112,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def _mapping_without_duplicates(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    keys = [loader.construct_object(key) for key, _ in node.value]
     twice = sorted({str(key) for key in keys if keys.count(key) > 1})
     if twice:
         raise yaml.constructor.ConstructorError(None, None, f"key {', '.join(twice)} is given twice", node.start_mark)
@@ -107,9 +124,10 @@ _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG,
 
 def _parse_yaml(path: str, text: bytes) -> dict[str, Any]:
     try:
-        values = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        values = yaml.load(text, Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = f" line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"{path}{where} is not readable YAML: {problem}; expected sections with keys") from None
     if not isinstance(values, dict):
@@ -139,18 +157,44 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     values[parts[-1]] = _parse_yaml(f"--set {key}", f"value: {text}".encode())["value"]
 
 
+def _offences(error: ValidationError) -> list[str]:
+    """One sentence per place; where several types were possible, what each expected is joined."""
+    by_place: dict[str, str] = {}
+    for item in error.errors():
+        offence = _offence(item)
+        place = offence.partition("; expected ")[0]
+        expected = offence.partition("; expected ")[2]
+        by_place[place] = f"{by_place[place]} or {expected}" if place in by_place else offence
+    return list(by_place.values())
+
+
 def _offence(item: Any) -> str:
-    location = [str(part) for part in item["loc"] if part not in ("float", "int", "str") and not str(part).startswith("function-")]
+    location = _written_location(item["loc"])
     where = ".".join(location) or "the configuration"
+    message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         return f"{where} is unknown; {_known_keys(location)}"
     if item["type"] == "missing":
         return f"{where} is missing; expected a value; add it to the configuration"
-    message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error":
         return f"{where}: {message}"
-    expected = re.sub(r"^Input should be ", "", message)
+    if item["type"] == "union_tag_invalid":
+        return f"{where}.type is {item['ctx']['tag']!r}; expected one of {item['ctx']['expected_tags']}"
+    if item["type"] == "union_tag_not_found":
+        return f"{where}.type is missing; expected the kind of feature"
+    expected = re.sub(r"^Input should be |, unable to parse .*$", "", message)
     return f"{where} is {item['input']!r}; expected {expected}"
+
+
+# Parts of pydantic's locations that name a branch of a union, not a key that the user wrote.
+_BRANCH = re.compile(r"literal\[|function-|constrained-|list\[|tagged-union|nullable|(?:int|float|str|bool)$")
+
+
+def _written_location(location: Iterable[Any]) -> list[str]:
+    parts = [str(part) for part in location if not _BRANCH.match(str(part))]
+    if len(parts) > 2 and parts[0] == "features":
+        del parts[2]  # the feature's type, which pydantic adds to tell the branch
+    return parts
 
 
 def _known_keys(location: list[str]) -> str:
@@ -161,18 +205,12 @@ def _known_keys(location: list[str]) -> str:
 
 
 def _keys_at(location: list[str]) -> list[str]:
-    models: list[Any] = [PipelineConfig]
+    """The keys of the section at a location; names that the user chose, such as a feature's, lead no deeper."""
+    models: list[type[BaseModel]] = [PipelineConfig]
     for part in location:
-        models = [inner for model in models for inner in _inner_models(model, part)] or models
-    return [field.alias or name for model in models for name, field in model.model_fields.items()]
-
-
-def _inner_models(model: type[BaseModel], part: str) -> list[type[BaseModel]]:
-    field = model.model_fields.get(part)
-    if field is not None:
-        return _models_in(field.annotation)
-    tags = [getattr(model.model_fields.get("type"), "annotation", None)]
-    return [model] if any(part in typing.get_args(tag) for tag in tags) else []
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        models = [inner for field in fields for inner in _models_in(field.annotation)] or models
+    return list(dict.fromkeys(field.alias or name for model in models for name, field in model.model_fields.items()))
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

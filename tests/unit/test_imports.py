@@ -49,7 +49,11 @@ def _room(module: str) -> str:
 
 
 def _libraries(module: str, **options: bool) -> set[str]:
-    return {name.split(".")[0] for name in _imports(_modules()[module], **options)} - set(sys.stdlib_module_names) - {"pipeline", "__future__"}
+    return (
+        {name.split(".")[0] for name in _imports(_modules()[module], **options)}
+        - set(sys.stdlib_module_names)
+        - {"pipeline", "__future__"}
+    )
 
 
 def _rooms_used(module: str) -> set[str]:
@@ -125,14 +129,25 @@ CLOSURE_SHIPPERS: set[str] = set()
 def test_nothing_is_unpickled_and_no_text_is_run(module: str) -> None:
     tree = ast.parse(_modules()[module].read_text())
     calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    assert not calls & {"eval", "exec", "torch.load", "pickle.load", "pickle.loads", "cloudpickle.load", "cloudpickle.loads", "yaml.unsafe_load"}
+    assert not calls & {
+        "eval",
+        "exec",
+        "torch.load",
+        "pickle.load",
+        "pickle.loads",
+        "cloudpickle.load",
+        "cloudpickle.loads",
+        "yaml.unsafe_load",
+    }
     assert not _libraries(module) & UNPICKLERS
     assert not {name.split(".")[0] for name in _imports(_modules()[module])} & (UNPICKLERS - CLOSURE_SHIPPERS)
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if _room(name) == "preparation"])
 def test_preparation_uses_no_randomness_of_spark(module: str) -> None:
-    names = {node.attr for node in ast.walk(ast.parse(_modules()[module].read_text())) if isinstance(node, ast.Attribute)}
+    names = {
+        node.attr for node in ast.walk(ast.parse(_modules()[module].read_text())) if isinstance(node, ast.Attribute)
+    }
     assert not names & {"rand", "randn", "randomSplit", "monotonically_increasing_id", "sampleBy"}
 
 

@@ -1,0 +1,228 @@
+"""DRIVER. The `pipeline` command: parse arguments, call one function, print RESULT, give the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from pipeline.errors import InterruptedRunError, PipelineError, UsageError
+
+Command = Callable[[argparse.Namespace], "dict[str, Any] | None"]
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose usage errors are errors like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; the last line of stdout is ``RESULT {json}``."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    options = argparse.Namespace(debug="--debug" in (sys.argv if arguments is None else arguments), verb="")
+    try:
+        options = _parser().parse_args(arguments, options)
+        _configure_logging(options)
+        result = options.command(options)
+    except (KeyboardInterrupt, Exception) as error:
+        return _fail(error, options)
+    if result is not None:
+        _print_result({"status": "done", "stage": options.verb, **result})
+    return int((result or {}).get("code", 0))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(error: BaseException, options: argparse.Namespace) -> int:
+    if options.debug:
+        traceback.print_exc()
+    error = _as_pipeline_error(error)
+    print("\n".join(error.lines()), file=sys.stderr)
+    status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
+    stage = getattr(error, "stage", options.verb)
+    _print_result(
+        {
+            "status": status,
+            "stage": stage,
+            "code": error.code,
+            "error": str(error),
+            **getattr(error, "result", {}),
+        }
+    )
+    return error.code
+
+
+def _as_pipeline_error(error: BaseException) -> PipelineError:
+    if isinstance(error, PipelineError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return InterruptedRunError("interrupted; run the same command again to resume")
+    if isinstance(error, ModuleNotFoundError):
+        from pipeline.errors import ServiceError
+
+        return ServiceError(f"package {error.name} is not installed; expected for this command; see `pipeline doctor`")
+    return PipelineError(
+        f"{type(error).__name__}: {error}; this is not expected; run again with --debug and report the traceback"
+    )
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    print("RESULT " + json.dumps(result, default=str), flush=True)
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object per line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        return json.dumps(entry)
+
+
+def _configure_logging(options: argparse.Namespace) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+    handler.setFormatter(_JsonFormatter() if options.log_format == "json" else text)
+    logger = logging.getLogger("pipeline")
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.WARNING if options.quiet else logging.DEBUG if options.debug else logging.INFO)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="pipeline", description="From raw Spark tables to a served PyTorch model.")
+    common = _Parser(add_help=False)
+    common.add_argument("--log-format", choices=["text", "json"], default="text")
+    common.add_argument("--quiet", action="store_true", help="warnings and errors only")
+    common.add_argument("--debug", action="store_true", help="debug messages, and tracebacks of errors")
+    configured = _Parser(add_help=False, parents=[common])
+    configured.add_argument("config", help="YAML configuration")
+    configured.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    configured.add_argument("--target", help="named overrides of the configuration's `targets`")
+    stage = _Parser(add_help=False, parents=[configured])
+    stage.add_argument("--dry-run", action="store_true", help="validate, show what would be done, write nothing")
+
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
+
+    def add(
+        name: str, command: Command, help: str, parent: argparse.ArgumentParser = common
+    ) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=help, description=help, parents=[parent])
+        verb.set_defaults(command=command)
+        return verb
+
+    add("run", _stage("run"), "prepare, train, evaluate, gate, register, report", stage)
+    add("prepare", _stage("prepare"), "raw tables to a published dataset", stage)
+    add("train", _stage("train"), "a published dataset to a trained model", stage)
+    add("evaluate", _stage("evaluate"), "the test split, beside baselines; gate and registry", stage)
+    score = add("score", _score, "predictions for a Spark table", configured)
+    score.add_argument("input", help="table to score, as Parquet or CSV with the raw columns")
+    score.add_argument("output", help="folder for the scored Parquet table")
+    score.add_argument("--model", help="model folder, run folder, or name@alias; by default the registered model")
+    serve = add("serve", _serve, "predictions over HTTP")
+    serve.add_argument("model", help="model folder, run folder, or a configuration whose registered model is served")
+    serve.add_argument("--host")
+    serve.add_argument("--port", type=int)
+    serve.add_argument("--allow-factory", action="append", default=[], metavar="PACKAGE.MODULE:FUNCTION")
+    status = add("status", _status, "what a run is doing, from any host")
+    status.add_argument("run", help="run folder")
+    report = add("report", _report, "write a run's report.html again")
+    report.add_argument("run", help="run folder")
+    inspect = add("inspect", _inspect, "what a dataset, checkpoint, model or run folder holds; checks its checksums")
+    inspect.add_argument("path")
+    inspect.add_argument("--deep", action="store_true", help="also check every sha256")
+    doctor = add("doctor", _doctor, "what is installed, what is missing, what to do")
+    doctor.add_argument("--json", action="store_true")
+    config = add("config", _config, "the configuration's JSON schema, or its resolved values")
+    config.add_argument("what", choices=["schema", "show"])
+    config.add_argument("config", nargs="?")
+    config.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    config.add_argument("--target")
+    return parser
+
+
+def _load(options: argparse.Namespace) -> Any:
+    from pipeline.config import load_config
+
+    return load_config(options.config, options.overrides, options.target)
+
+
+def _stage(name: str) -> Command:
+    def command(options: argparse.Namespace) -> dict[str, Any]:
+        config = _load(options)
+        from pipeline import stages
+
+        if options.dry_run:
+            return stages.dry_run(config, name, show=print)
+        return stages.run_stage(config, name, quiet=options.quiet)
+
+    return command
+
+
+def _score(options: argparse.Namespace) -> dict[str, Any]:
+    config = _load(options)
+    from pipeline import stages
+
+    return stages.score_table(config, options.input, options.output, model=options.model)
+
+
+def _serve(options: argparse.Namespace) -> dict[str, Any]:
+    from pipeline.inference import serve
+
+    return serve.run(options.model, host=options.host, port=options.port, allow_factories=options.allow_factory)
+
+
+def _status(options: argparse.Namespace) -> None:
+    from pipeline import status
+
+    print(status.render(status.read(options.run)))
+
+
+def _report(options: argparse.Namespace) -> dict[str, Any]:
+    from pipeline import stages
+
+    return {"report": stages.write_report(options.run)}
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from pipeline import inspect
+
+    print(inspect.describe(options.path, deep=options.deep))
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from pipeline import doctor
+
+    report = doctor.report()
+    print(json.dumps(report.to_json(), indent=1) if options.json else doctor.render(report))
+
+
+def _config(options: argparse.Namespace) -> None:
+    import yaml
+
+    from pipeline.config import PipelineConfig
+
+    if options.what == "schema":
+        print(json.dumps(PipelineConfig.model_json_schema(), indent=1))
+        return
+    if options.config is None:
+        raise UsageError("config show needs a configuration; expected `pipeline config show CONFIG`")
+    print(yaml.safe_dump(_load(options).model_dump(mode="json", by_alias=True), sort_keys=False), end="")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

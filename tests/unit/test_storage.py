@@ -1,0 +1,126 @@
+"""Storage: odd names are ordinary, writes are atomic, and what cannot be read is named."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import zlib
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from pipeline import storage
+from pipeline.errors import StorageError
+
+ODD = "a folder [x]*?/näme é 日本"
+
+
+@pytest.fixture(params=["path", "file-url", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path):
+    if request.param == "memory":
+        yield "memory://bucket"
+        fsspec.filesystem("memory").store.clear()
+    else:
+        yield str(tmp_path) if request.param == "path" else tmp_path.as_uri()
+
+
+def test_a_file_with_an_odd_name_is_written_listed_read_and_removed(folder: str) -> None:
+    url = storage.join(folder, ODD)
+    storage.write_bytes(url, b"one")
+    storage.write_bytes(url, b"two")
+    assert storage.read_bytes(url) == b"two"
+    assert storage.list_names(storage.join(folder, "a folder [x]*?")) == ["näme é 日本"]
+    assert storage.size(url) == 3
+    storage.remove(storage.join(folder, "a folder [x]*?"))
+    assert not storage.exists(url)
+    assert storage.list_names(storage.join(folder, "a folder [x]*?")) == []
+
+
+def test_only_the_first_of_two_writers_puts_a_file(folder: str) -> None:
+    url = storage.join(folder, "pointer.json")
+    assert storage.put_if_absent(url, b"first")
+    assert not storage.put_if_absent(url, b"second")
+    assert storage.read_bytes(url) == b"first"
+
+
+def test_a_digest_is_that_of_the_bytes_written(folder: str) -> None:
+    url = storage.join(folder, "part")
+    data = os.urandom(100_000)
+    with storage.open_write(url) as stream:
+        stream.write(data[:7])
+        stream.write(memoryview(data)[7:])
+    expected = storage.Digest(len(data), zlib.crc32(data), hashlib.sha256(data).hexdigest())
+    assert stream.digest == expected == storage.digest_file(url)
+    assert storage.digest_file(url, deep=False).sha256 == ""
+
+
+def test_a_failed_write_leaves_no_file(folder: str) -> None:
+    url = storage.join(folder, "half")
+
+    def fail_halfway() -> None:
+        with storage.open_write(url) as stream:
+            stream.write(b"half")
+            raise RuntimeError("the task failed")
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
+    assert not storage.exists(url)
+
+
+def test_a_missing_file_is_named(folder: str) -> None:
+    url = storage.join(folder, "absent.json")
+    with pytest.raises(StorageError, match=r"absent\.json is missing"):
+        storage.read_bytes(url)
+
+
+def test_a_file_where_a_folder_is_needed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="a file stands where a folder is needed"):
+        storage.write_bytes(str(tmp_path / "file" / "inner"), b"")
+
+
+def test_a_full_disk_says_so() -> None:
+    with pytest.raises(StorageError, match="the disk is full") as caught, storage.storage_errors("/data/x"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.code == 74
+
+
+def test_removing_a_folder_does_not_follow_links_out_of_it(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "kept").write_text("")
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "link").symlink_to(tmp_path / "outside")
+    storage.remove(str(tmp_path / "inside"))
+    assert (tmp_path / "outside" / "kept").exists()
+    assert not (tmp_path / "inside").exists()
+
+
+def test_readers_take_the_current_and_the_previous_format_and_refuse_a_newer_one(tmp_path: Path) -> None:
+    url = str(tmp_path / "x.json")
+    storage.write_json(url, "thing", 3, {"a": 1})
+    assert storage.read_json(url, "thing", 3) == {"a": 1}
+    assert storage.read_json(url, "thing", 4) == {"a": 1}
+    for kind, number in (("thing", 2), ("thing", 5), ("other", 3)):
+        with pytest.raises(StorageError, match="has format thing/3"):
+            storage.read_json(url, kind, number)
+
+
+def test_broken_json_is_named_as_possibly_corrupt(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(StorageError, match="may be corrupt"):
+        storage.read_json(str(tmp_path / "x.json"), "thing", 1)
+
+
+def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
+    assert storage.sha256_of({"a": 1, "b": [0.1, "ü"]}) == storage.sha256_of({"b": [0.1, "ü"], "a": 1})
+    with pytest.raises(ValueError, match="Out of range"):
+        storage.canonical_json(float("nan"))
+
+
+def test_paths_resolve_against_a_folder_or_url() -> None:
+    assert storage.resolve("a/../b", "/base") == "/base/b"
+    assert storage.resolve("/abs", "/base") == "/abs"
+    assert storage.resolve("s3://x/y", "/base") == "s3://x/y"
+    assert storage.resolve("data", "s3://bucket/conf") == "s3://bucket/conf/data"
