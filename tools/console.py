@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+REPEAT = "check the network, then run the same command again: it goes on where it stopped"
 SECONDS_BETWEEN_LINES = 30  # where the output is not a terminal
 
 
@@ -72,7 +73,8 @@ class Console:
         Raises:
             SetupError: the command failed; the lines are its own errors and `failure`.
         """
-        variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+        foreign = ("PYTHONPATH", "PYTHONHOME")  # packages from elsewhere would seem to be installed
+        variables = {name: value for name, value in os.environ.items() if name not in foreign}
         start = self._log.stat().st_size
         with self._log.open("ab") as output:
             process = subprocess.Popen(

@@ -1,8 +1,8 @@
 """A Horovod wheel for the torch in the environment: from the user's cache, or built once from the sdist.
 
-ANYWHERE, standard library only. Horovod 0.28.1 (its last release) asks for C++14, torch's headers from 2.1 on need
-C++17: two lines of its CMake files are changed, nothing else. Its build needs cmake below 4, because of the Gloo
-inside.
+ANYWHERE, standard library only. Horovod 0.28.1 (its last release) asks for C++14, torch's headers from 2.1 on
+need C++17: two lines of its CMake files are changed, nothing else. Its build needs cmake below 4, because of the
+Gloo inside.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from console import Console, SetupError
+from console import REPEAT, Console, SetupError
 from user_cache import cache_folder, locked
 
 SDIST_SHA256 = {"0.28.1": "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"}
@@ -34,6 +34,7 @@ BUILD_SETTINGS = {
     "HOROVOD_WITHOUT_MXNET": "1",
     "HOROVOD_CPU_OPERATIONS": "GLOO",
 }
+CMAKE = "cmake>=3.25,<4"
 BYTES_PER_COMPILER = 2 * 2**30  # torch's headers make compilers large
 
 
@@ -42,7 +43,7 @@ def build_obstacles() -> list[str]:
     obstacles = []
     compilers = [os.environ.get("CXX", "").split(" ")[0], "c++", "g++", "clang++"]
     if not any(name and shutil.which(name) for name in compilers):
-        obstacles.append("no C++ compiler (c++, g++, clang++) on PATH; install one (Debian, Ubuntu: g++; Fedora: gcc-c++)")
+        obstacles.append("no C++ compiler on PATH; install one (Debian, Ubuntu: g++; Fedora: gcc-c++)")
     header = Path(sysconfig.get_path("include")) / "Python.h"
     if not header.exists():
         obstacles.append(
@@ -89,38 +90,40 @@ def forget(wheel: Path) -> None:
 
 
 def _settings() -> dict[str, str]:
-    """How Horovod is built: Gloo on the CPU, unless the user's environment says more (HOROVOD_GPU_OPERATIONS, ...)."""
+    """Gloo on the CPU, unless the user's environment says more (HOROVOD_GPU_OPERATIONS=NCCL, ...)."""
     return BUILD_SETTINGS | {name: value for name, value in os.environ.items() if name.startswith("HOROVOD_")}
 
 
 def _key(horovod: str, torch: str) -> str:
     """Everything that a compiled wheel depends on."""
     settings = hashlib.sha256(json.dumps([_settings(), MENDED_FILES], sort_keys=True).encode()).hexdigest()[:8]
-    libc = "-".join(platform.libc_ver())
-    return f"horovod-{horovod}-torch-{torch}-{sys.implementation.cache_tag}-{sysconfig.get_platform()}-{libc}-{settings}"
+    machine = [sys.implementation.cache_tag, sysconfig.get_platform(), *platform.libc_ver()]
+    return "-".join(["horovod", horovod, "torch", torch, *machine, settings])
 
 
 def _build(horovod: str, work: Path, python: Path, console: Console) -> Path:
-    pip = [python, "-m", "pip"]
-    if not _has_fitting_cmake(python.parent):
-        console.run([*pip, "install", "cmake>=3.25,<4"], "cmake could not be installed; check the network, then repeat")
+    pip: list[str | Path] = [python, "-m", "pip"]
+    search_path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    if not _has_fitting_cmake(search_path):
+        console.run([*pip, "install", CMAKE], f"cmake could not be installed; {REPEAT}")
+    from_source = ["--no-deps", "--no-build-isolation", "--no-binary", "horovod"]
     console.run(
-        [*pip, "download", "--no-deps", "--no-build-isolation", "--no-binary", "horovod", "-d", work, f"horovod=={horovod}"],
-        "Horovod's sources could not be fetched; check the network, then repeat",
+        [*pip, "download", *from_source, "-d", work, f"horovod=={horovod}"],
+        f"Horovod's sources could not be fetched; {REPEAT}",
     )
     source = _unpack(work / f"horovod-{horovod}.tar.gz", SDIST_SHA256[horovod])
     _mend(source)
     console.run(
-        [*pip, "wheel", "-v", "--no-deps", "--no-build-isolation", "-w", work / "wheel", source],
+        [*pip, "wheel", "-v", *from_source, "-w", work / "wheel", source],
         "Horovod could not be built",
-        environment=_settings() | {"MAKEFLAGS": f"-j{_compilers()}", "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"},
+        environment=_settings() | {"MAKEFLAGS": f"-j{_compilers()}", "PATH": search_path},
         progress=_percentage,
     )
     return next((work / "wheel").glob("horovod-*.whl"))
 
 
-def _has_fitting_cmake(venv_bin: Path) -> bool:
-    program = shutil.which("cmake", path=f"{venv_bin}{os.pathsep}{os.environ['PATH']}")
+def _has_fitting_cmake(search_path: str) -> bool:
+    program = shutil.which("cmake", path=search_path)
     if program is None:
         return False
     with contextlib.suppress(OSError):
@@ -132,7 +135,7 @@ def _has_fitting_cmake(venv_bin: Path) -> bool:
 
 def _unpack(archive: Path, sha256: str) -> Path:
     if hashlib.sha256(archive.read_bytes()).hexdigest() != sha256:
-        raise SetupError(f"{archive.name} is not the known file; expected sha256 {sha256}; see what index pip uses")
+        raise SetupError(f"sha256 of {archive.name} is not {sha256}; see which index pip uses")
     with tarfile.open(archive) as sources:
         sources.extractall(archive.parent)
     return archive.parent / archive.name.removesuffix(".tar.gz")

@@ -1,8 +1,8 @@
 """Writes requirements/*.lock: the versions in this environment of all that requirements/*.in name and need.
 
-ANYWHERE, run by hand when a pin changes. No resolver can make these files: Petastorm and torch exclude each other
-by a requirement on setuptools that neither has at run time. So bring the environment to the wanted state with pip
-(`--no-deps` for petastorm), run the tests, then `.venv/bin/python tools/lock.py`.
+ANYWHERE, run by hand when a pin changes. No resolver can make these files: Petastorm and torch exclude each
+other by a requirement on setuptools that neither has at run time. So bring the environment to the wanted state
+with pip (`--no-deps` for petastorm), run the tests, then `.venv/bin/python tools/lock.py`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from packaging.version import Version
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
 
 HEADER = """\
-# Made by tools/lock.py from {source}: the versions of the environment in which the tests passed (Linux x86-64, Python 3.11).
-# Installed with `pip install --no-deps` by tools/setup_env.py; tests/unit/test_lock.py checks that nothing is missing.
+# Made by tools/lock.py from {source} (Linux x86-64, Python 3.11): versions with which the tests passed.
+# tools/setup_env.py installs them with `pip install --no-deps`; tests/unit/test_lock.py checks that none is missing.
 """
 
 
@@ -31,7 +31,8 @@ def named_in(source: Path) -> list[str]:
 def needed_by(name: str) -> list[str]:
     """The distributions that an installed one needs on this machine, without its extras."""
     wanted = [Requirement(line) for line in requires(name) or []]
-    return [canonicalize_name(each.name) for each in wanted if not each.marker or each.marker.evaluate({"extra": ""})]
+    here = [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
+    return [canonicalize_name(each.name) for each in here]
 
 
 def closure(names: list[str]) -> set[str]:
@@ -47,7 +48,7 @@ def closure(names: list[str]) -> set[str]:
 
 
 def write(source: Path, names: set[str]) -> None:
-    """One `name==version` line each. The local part of a version (+cpu) is the machine's affair, so it is left out."""
+    """One `name==version` line each, without the local part (+cpu): that is the machine's affair."""
     lines = [f"{name}=={Version(version(name)).public}" for name in sorted(names)]
     source.with_suffix(".lock").write_text(HEADER.format(source=source.name) + "\n".join(lines) + "\n")
     print(f"requirements/{source.stem}.lock: {len(lines)} packages")

@@ -1,7 +1,8 @@
 """Brings .venv to the state that the lock files describe: packages, torch, Java, Horovod, this package.
 
-ANYWHERE, run by `make setup` through setup.sh with Python 3.11, standard library only. It may be stopped at any moment
-and repeated: each step sees what is already there, and the stamp that makes the next call quick is written last.
+ANYWHERE, run by `make setup` through setup.sh with Python 3.11, standard library only. It may be stopped at any
+moment and repeated: each step sees what is already there, and the stamp that makes the next call quick is written
+last.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import horovod_wheel
-from console import Console, SetupError
+from console import REPEAT, Console, SetupError
 from user_cache import ROOT, locked
 
 VENV = ROOT / ".venv"
@@ -29,7 +30,6 @@ LOCKS = (ROOT / "requirements" / "runtime.lock", ROOT / "requirements" / "dev.lo
 BUILD_TOOLS = ("setuptools", "wheel")
 NOT_BY_LIST = ("torch", "horovod")  # torch brings what its build needs, Horovod is built
 NEEDED_BYTES = 4 * 2**30
-REPEAT = "check the network, then run the same command again: it goes on where it stopped"
 
 
 def main() -> int:
@@ -47,8 +47,11 @@ def main() -> int:
             print(line if line.startswith("ERROR") else f"error[69]: {line}", file=sys.stderr)
         return 69
     except KeyboardInterrupt:
-        print("\nerror[75]: set-up was interrupted; run the same command again: it goes on where it stopped", file=sys.stderr)
+        print("\nerror[75]: set-up was interrupted; run the same command again to go on", file=sys.stderr)
         return 75
+    except OSError as error:
+        print(f"error[74]: {error}; make room or change permissions, then repeat", file=sys.stderr)
+        return 74
     return 0
 
 
@@ -75,7 +78,8 @@ def _set_up(lock: int) -> None:
         command = _pip("install", "--no-deps", "--no-build-isolation", "--editable", ROOT)
         console.run(command, "this package could not be installed")
     with console.step("check: `pipeline doctor`"):
-        console.run([VENV / "bin" / "pipeline", "doctor"], "the environment does not work; `.venv/bin/pipeline doctor` says why")
+        command = [VENV / "bin" / "pipeline", "doctor"]
+        console.run(command, "the environment does not work; `.venv/bin/pipeline doctor` says why")
     STAMP.write_text(_state())
     print(f"set-up: .venv is ready after {time.monotonic() - started:.0f} s")
 
@@ -91,8 +95,9 @@ def _is_done() -> bool:
 
 
 def _state() -> str:
-    """Changes with everything that set-up depends on, the place of the checkout included (scripts hold its path)."""
-    sources = [*LOCKS, *sorted(Path(__file__).parent.glob("*.py")), ROOT / "setup.cfg", ROOT / "pyproject.toml"]
+    """Changes with all that set-up depends on, the place of the checkout included: scripts hold its path."""
+    programs = [ROOT / "tools" / name for name in ("setup_env.py", "horovod_wheel.py")]
+    sources = [*LOCKS, *programs, ROOT / "setup.cfg", ROOT / "pyproject.toml"]
     digest = hashlib.sha256(str(ROOT).encode())
     for path in sources:
         digest.update(path.read_bytes())
@@ -102,12 +107,13 @@ def _state() -> str:
 def _check_machine(pins: dict[str, str]) -> None:
     obstacles = []
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
-        obstacles.append(f"{sys.executable} cannot make virtual environments; install its venv (Debian, Ubuntu: python3.11-venv)")
+        obstacles.append(f"{sys.executable} has no venv; install it (Debian, Ubuntu: python3.11-venv)")
     if not horovod_wheel.is_cached(pins["horovod"], pins["torch"]):
         obstacles += horovod_wheel.build_obstacles()
     free = shutil.disk_usage(ROOT).free
     if not VENV.exists() and free < NEEDED_BYTES:
-        obstacles.append(f"free disk at {ROOT} is {free / 2**30:.1f} GiB; expected {NEEDED_BYTES / 2**30:.0f}; make room")
+        wanted = f"expected {NEEDED_BYTES / 2**30:.0f} or more; make room"
+        obstacles.append(f"free disk at {ROOT} is {free / 2**30:.1f} GiB; {wanted}")
     if obstacles:
         raise SetupError(*obstacles)
 
@@ -134,7 +140,7 @@ def _ask(code: str) -> str | None:
 
 
 def _remove_half_installed() -> None:
-    """Forget packages whose installation was killed: pip takes one with METADATA for whole, though files miss."""
+    """Forget packages whose installation was killed: pip takes one with METADATA for whole."""
     for metadata in (VENV / "lib").glob("python*/site-packages/*.dist-info"):
         record = metadata / "RECORD"
         files = record.read_text().splitlines() if record.exists() else ["RECORD,,"]
@@ -151,7 +157,7 @@ def _install_packages(pins: dict[str, str], console: Console) -> None:
 
 
 def _torch_origin() -> str:
-    return os.environ.get("TORCH_INDEX") or "without TORCH_INDEX, the build that pip finds: may be gigabytes of CUDA"
+    return os.environ.get("TORCH_INDEX") or "the build that pip finds; TORCH_INDEX names an index of other builds"
 
 
 def _install_torch(version: str, console: Console) -> str:
@@ -162,8 +168,8 @@ def _install_torch(version: str, console: Console) -> str:
     installed = _ask("import torch; print(torch.__version__)")
     if installed is None:
         raise SetupError(
-            f"torch {version} is installed but does not import; remove it (.venv/bin/pip uninstall torch) and name an index "
-            "with builds for this machine: make setup TORCH_INDEX=..."
+            f"torch {version} is installed but does not import; remove it (.venv/bin/python -m pip uninstall torch) "
+            "and name an index of builds for this machine: make setup TORCH_INDEX=..."
         )
     return installed
 
@@ -181,7 +187,7 @@ def _install_horovod(version: str, torch: str, console: Console) -> None:
             return
         if attempt == "first":
             horovod_wheel.forget(wheel)
-    raise SetupError("Horovod is built but does not load; `.venv/bin/python -c 'import horovod.torch'` says why")
+    raise SetupError("Horovod does not load; `.venv/bin/python -c 'import horovod.torch'` says why")
 
 
 def _horovod_loads() -> bool:

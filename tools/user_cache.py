@@ -1,4 +1,4 @@
-"""The folder in which things that are slow to get are kept for all checkouts of one user: built wheels, downloads.
+"""The folder in which built wheels and downloads are kept for all checkouts of one user.
 
 ANYWHERE, standard library only: set-up runs before any package is installed.
 """
@@ -18,8 +18,8 @@ NAME = "spark-torch-pipeline"
 
 def cache_folder() -> Path:
     """The first of XDG_CACHE_HOME, ~/.cache and the checkout itself that can be written."""
-    bases = [os.environ.get("XDG_CACHE_HOME"), os.environ.get("HOME") and os.path.join(os.environ["HOME"], ".cache")]
-    for base in bases:
+    named, home = os.environ.get("XDG_CACHE_HOME"), os.environ.get("HOME")
+    for base in (named, home and f"{home}/.cache"):
         if base and os.path.isabs(base) and _is_writable(Path(base) / NAME):
             return Path(base) / NAME
     folder = ROOT / ".cache"
@@ -41,7 +41,7 @@ def _is_writable(folder: Path) -> bool:
 def locked(path: Path, when_busy: str) -> Iterator[int]:
     """Hold an exclusive lock on `path`; prints `when_busy` once if another process has it.
 
-    Yields the descriptor. Children that inherit it keep the lock, so an orphan of a killed set-up is waited for.
+    Yields the descriptor. Children that inherit it keep the lock: orphans of a killed set-up are waited for.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
