@@ -1,0 +1,339 @@
+"""DRIVER. The stages as functions for notebooks and programs; the command line runs the very same ones.
+
+Each stage starts from the files that the one before left, and returns at once when its own are there already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pipeline import storage
+from pipeline.config import PipelineConfig, parse_config
+from pipeline.dataset import Dataset
+from pipeline.errors import ConfigError, StorageError
+from pipeline.task import TrainingResult, TrainingTask, UserCode
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+    from pipeline.inference.evaluate import Evaluation
+
+logger = logging.getLogger(__name__)
+
+_TRAINING_FORMAT = ("training", 1)
+_MODEL_FORMAT = ("registered-model", 1)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training: its folder holds checkpoints, metrics and the model.
+
+    Attributes:
+        reused: the folder held this very training already, and nothing was done.
+    """
+
+    config: PipelineConfig
+    dataset: Dataset
+    result: TrainingResult
+    mlflow_run_id: str | None
+    reused: bool = False
+
+    @property
+    def url(self) -> str:
+        """The run folder."""
+        return self.config.training.run_url
+
+    @property
+    def model_url(self) -> str:
+        """The model folder, which predictors load."""
+        return storage.join(self.url, "model")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A run with what it reached on the test split."""
+
+    run: Run
+    evaluation: Evaluation
+    reused: bool = False
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Metrics of the model on the test split."""
+        return self.evaluation.metrics
+
+    def _repr_html_(self) -> str:
+        from pipeline.report import render_table
+
+        return render_table(self.evaluation)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A registered model version, or an unregistered model folder."""
+
+    url: str
+    name: str | None = None
+    version: str | None = None
+
+
+class SparkOnDemand(contextlib.ExitStack):
+    """A Spark session that is made when a stage first asks for it, so that a run with nothing to do needs no Java."""
+
+    def __init__(self, config: PipelineConfig, spark: SparkSession | None = None) -> None:
+        super().__init__()
+        self._config = config
+        self._spark = spark
+
+    def __call__(self) -> SparkSession:
+        """The session: the given one, an active one, or our own."""
+        if self._spark is None:
+            from pipeline.launch.session import spark_session
+
+            workspace = storage.join(self._config.training.run_url, "..")
+            self._spark = self.enter_context(spark_session(self._config.cluster, storage.resolve(workspace, "/")))
+        return self._spark
+
+
+def prepare(
+    source: PipelineConfig | DataFrame,
+    config: PipelineConfig | Mapping[str, Any] | None = None,
+    *,
+    spark: SparkSession | None = None,
+    **sections: Any,
+) -> Dataset:
+    """Clean, split, encode and publish a table as a Petastorm dataset.
+
+    Args:
+        source: a configuration that names its inputs, or a DataFrame, which takes the place of them.
+        config: with a DataFrame, the configuration; or give its sections as keywords:
+            ``prepare(df, features={...}, label={...}, dataset={...}, source={"id": [...]})``.
+        spark: the session; by default the DataFrame's, the active one, or our own.
+
+    Raises:
+        DataError: the data cannot be used; says why, with counts.
+        StorageError: reading or writing failed.
+    """
+    if isinstance(source, PipelineConfig):
+        with SparkOnDemand(source, spark) as session:
+            return prepare_stage(source, session)[0]
+    if not isinstance(config, PipelineConfig):
+        config = parse_config({**(config or {}), **sections})
+    from pipeline.preparation.prepare import prepare_dataset
+
+    return prepare_dataset(spark or source.sparkSession, config, source)
+
+
+def prepare_stage(config: PipelineConfig, session: SparkOnDemand) -> tuple[Dataset, bool]:
+    """The dataset of a configuration, and whether it had been published before."""
+    from pipeline.preparation.prepare import prepare_dataset, published
+
+    if (dataset := published(config)) is not None:
+        logger.info("prepare: already published as %s", dataset.content_id[:12])
+        return dataset, True
+    return prepare_dataset(session(), config), False
+
+
+def train(
+    source: Dataset | PipelineConfig,
+    *,
+    model: Callable[..., Any] | None = None,
+    loss: Callable[..., Any] | None = None,
+    optimizer: Callable[..., Any] | None = None,
+    spark: SparkSession | None = None,
+    cluster: Mapping[str, Any] | None = None,
+    tracking: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    **training: Any,
+) -> Run:
+    """Train on every rank of the cluster, and leave the best epoch's model in the run folder.
+
+    Args:
+        source: a prepared dataset, or a configuration whose dataset is published already.
+        model: ``model(schema, **options)`` gives a ``torch.nn.Module`` whose forward takes the dict of inputs;
+            classes and functions of a notebook cell work.
+        loss: ``loss(predictions, label, weight)`` gives the weighted sum over the rows.
+        optimizer: ``optimizer(parameters)`` gives a torch optimizer.
+        cluster: keys of the ``cluster`` section, such as ``{"num_proc": 2}``.
+        tracking: keys of the ``tracking`` section.
+        options: keywords for the model.
+        training: keys of the ``training`` section, such as ``epochs=5``.
+
+    Raises:
+        RankFailedError: the model's code failed; shows the first failing rank's traceback.
+        InterruptedRunError: stopped; the same call resumes.
+    """
+    if isinstance(source, PipelineConfig):
+        config, dataset = source, Dataset.open(source.dataset.url)
+    else:
+        config, dataset = _config_of(source, cluster, tracking, options, training), source
+    code = UserCode(model=model, loss=loss, optimizer=optimizer)
+    with SparkOnDemand(config, spark) as session:
+        return train_stage(config, dataset, session, code)
+
+
+def _config_of(
+    dataset: Dataset,
+    cluster: Mapping[str, Any] | None,
+    tracking: Mapping[str, Any] | None,
+    options: Mapping[str, Any] | None,
+    training: Mapping[str, Any],
+) -> PipelineConfig:
+    """The configuration of a training that a program describes by keywords; the data sections are the dataset's."""
+    semantic = dataset.manifest.semantic
+    sections: dict[str, Any] = {"cluster": dict(cluster or {}), "tracking": dict(tracking or {})}
+    if options:
+        sections["model"] = {"name": "tabular", "options": dict(options)}
+    return parse_config(
+        {
+            "features": semantic["features"],
+            "label": semantic["label"],
+            "dataset": {"url": dataset.url},
+            "training": dict(training),
+            **sections,
+        }
+    )
+
+
+def train_stage(
+    config: PipelineConfig, dataset: Dataset, session: SparkOnDemand, code: UserCode | None = None, quiet: bool = True
+) -> Run:
+    """Train, or give the finished run of the very same training."""
+    code = code or UserCode()
+    identity = _identity(config, dataset, code)
+    if (finished := _finished(config, dataset, identity)) is not None:
+        logger.info("train: already trained in %s", config.training.run_url)
+        return finished
+    _refuse_other_training(config, identity)
+
+    from pipeline.inference.predictor import export_model
+    from pipeline.launch import launch_training
+    from pipeline.lease import Lease
+    from pipeline.tracking import Tracker
+    from pipeline.training.checkpoint import read_weights
+
+    run_url = config.training.run_url
+    with Lease(run_url), Tracker(config.tracking, run_url) as tracker:
+        storage.write_json(storage.join(run_url, "training.json"), *_TRAINING_FORMAT, {"identity": identity})
+        storage.write_bytes(storage.join(run_url, "config.yaml"), config_yaml(config))
+        tracker.parameters(config, dataset)
+        task = TrainingTask(dataset.url, dataset.content_id, config.model, config.training, code)
+        result = launch_training(session(), task, config.cluster, tracker=tracker, quiet=quiet)
+        export_model(dataset, config.model, read_weights(result.best_checkpoint), storage.join(run_url, "model"), code)
+        record = {"identity": identity, "result": dataclasses.asdict(result), "mlflow_run_id": tracker.run_id}
+        storage.write_json(storage.join(run_url, "training.json"), *_TRAINING_FORMAT, record)
+    return Run(config, dataset, result, tracker.run_id)
+
+
+def config_yaml(config: PipelineConfig) -> bytes:
+    """The resolved configuration as YAML."""
+    values = config.model_dump(mode="json", by_alias=True)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()
+
+
+def _identity(config: PipelineConfig, dataset: Dataset, code: UserCode) -> dict[str, Any]:
+    """What makes two trainings the same: not where they run, nor where they write."""
+    training = config.training.model_dump(mode="json", exclude={"run_url"})
+    own = {name: getattr(value, "__qualname__", repr(value)) for name, value in vars(code).items() if value is not None}
+    return {
+        "dataset": dataset.content_id,
+        "model": config.model.model_dump(mode="json"),
+        "training": training,
+        "code": own,
+    }
+
+
+def _recorded(run_url: str) -> dict[str, Any] | None:
+    url = storage.join(run_url, "training.json")
+    return storage.read_json(url, *_TRAINING_FORMAT) if storage.exists(url) else None
+
+
+def _finished(config: PipelineConfig, dataset: Dataset, identity: Mapping[str, Any]) -> Run | None:
+    record = _recorded(config.training.run_url)
+    if record is None or "result" not in record or record["identity"] != identity:
+        return None
+    result = TrainingResult(**record["result"])
+    return Run(config, dataset, result, record.get("mlflow_run_id"), reused=True)
+
+
+def _refuse_other_training(config: PipelineConfig, identity: Mapping[str, Any]) -> None:
+    record = _recorded(config.training.run_url)
+    if record is None or record["identity"] == identity:
+        return
+    differing = _differences(record["identity"], identity)
+    raise ConfigError(
+        f"training.run_url {config.training.run_url} holds another training: {'; '.join(differing)}; "
+        "expected the same; choose another training.run_url, or remove that folder"
+    )
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = list(dict.fromkeys([*old, *new]))
+        return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))]
+    return [] if old == new else [f"{name} was {old!r} and is {new!r}"]
+
+
+def evaluate(run: Run, *, spark: SparkSession | None = None) -> Evaluated:
+    """Measure a run's model on the test split, beside baselines on the very same rows."""
+    with SparkOnDemand(run.config, spark) as session:
+        return evaluate_stage(run, session)
+
+
+def evaluate_stage(run: Run, session: SparkOnDemand) -> Evaluated:
+    """Evaluate, or give the evaluation that the run folder holds of this very model."""
+    from pipeline.inference.evaluate import Evaluation
+    from pipeline.inference.evaluate import evaluate as evaluate_predictor
+    from pipeline.inference.predictor import Predictor
+
+    url = storage.join(run.url, "evaluation.json")
+    predictor = Predictor.load(run.model_url, allow_factories=_factories(run.config))
+    request = storage.sha256_of(
+        {"model": predictor.digest, "dataset": run.dataset.content_id, "options": run.config.evaluation.model_dump()}
+    )
+    with contextlib.suppress(StorageError):
+        evaluation = Evaluation.from_json(storage.read_json(url, *Evaluation.FORMAT))
+        if evaluation.request == request:
+            logger.info("evaluate: already evaluated in %s", url)
+            return Evaluated(run, evaluation, reused=True)
+    evaluation = evaluate_predictor(run.dataset, predictor, run.config.evaluation, spark=session())
+    evaluation = dataclasses.replace(evaluation, request=request)
+    storage.write_json(url, *Evaluation.FORMAT, evaluation.to_json())
+    return Evaluated(run, evaluation)
+
+
+def _factories(config: PipelineConfig) -> tuple[str, ...]:
+    """The configuration is trusted: the factory that it names may be imported."""
+    return (config.model.factory,) if config.model.factory else ()
+
+
+def register(evaluated: Evaluated) -> Model:
+    """Put a model that meets its gate into the MLflow registry, and move the alias to it.
+
+    Raises:
+        GateError: a metric of the test split misses its bound; nothing is registered.
+    """
+    from pipeline.inference.gate import check_gate
+    from pipeline.tracking import register_model
+
+    run = evaluated.run
+    check_gate(evaluated.metrics, run.config.gate)
+    if run.config.tracking.registered_model is None:
+        return Model(run.model_url)
+    version = register_model(run.config.tracking, run.url, run.mlflow_run_id, evaluated.metrics)
+    return Model(run.model_url, run.config.tracking.registered_model, version)
+
+
+def score(frame: DataFrame, model: Model | Run | str) -> DataFrame:
+    """Append ``prediction`` and ``probability`` to every row of a Spark table of raw columns."""
+    from pipeline.inference.score import score as score_frame
+
+    url = model if isinstance(model, str) else model.model_url if isinstance(model, Run) else model.url
+    return score_frame(frame, url)

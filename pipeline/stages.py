@@ -1,0 +1,172 @@
+"""DRIVER. What the command line and the jobs run: the flow's stages in order, timed, with one result for all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from pipeline import flow, storage
+from pipeline.config import PipelineConfig
+from pipeline.dataset import Dataset
+from pipeline.errors import GateError, PipelineError, StorageError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+logger = logging.getLogger(__name__)
+
+_RESULT_FORMAT = ("result", 1)
+
+
+class Outcome:
+    """What RESULT says, filled in as stages end, so that a failed run tells what it reached."""
+
+    def __init__(self, config: PipelineConfig, last_stage: str) -> None:
+        self._url = storage.join(config.training.run_url, "result.json")
+        self.values: dict[str, Any] = {"status": "done", "stage": last_stage, "seconds": {}, "reused": []}
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage, and name it if it fails."""
+        started = time.monotonic()
+        self.values["stage"] = name
+        logger.info("%s: started", name)
+        yield
+        self.values["seconds"][name] = round(time.monotonic() - started, 1)
+        logger.info("%s: done in %.1f s", name, self.values["seconds"][name])
+
+    def reused(self, name: str) -> None:
+        """Note that a stage found its work done already."""
+        self.values["reused"].append(name)
+
+    @contextlib.contextmanager
+    def written(self) -> Iterator[dict[str, Any]]:
+        """Write ``result.json`` however the run ends; cluster modes lose exit codes."""
+        try:
+            yield self.values
+        except (KeyboardInterrupt, Exception) as error:
+            code = error.code if isinstance(error, PipelineError) else 75 if isinstance(error, KeyboardInterrupt) else 70
+            self.values |= {"status": "failed" if code != 75 else "interrupted", "code": code, "error": str(error)}
+            error.result = self.values  # type: ignore[union-attr]
+            with contextlib.suppress(StorageError):
+                self._write()
+            raise
+        self._write()
+
+    def _write(self) -> None:
+        storage.write_json(self._url, *_RESULT_FORMAT, json.loads(json.dumps(self.values, default=str)))
+
+    def dataset(self, dataset: Dataset) -> None:
+        """Note what was published."""
+        self.values["dataset"] = {"url": dataset.url, "content_id": dataset.content_id}
+        self.values["rows"] = dataset.manifest.accounting.as_rows()
+
+    def run(self, run: flow.Run) -> None:
+        """Note what was trained."""
+        self.values["run"] = {"url": run.url, "mlflow_run_id": run.mlflow_run_id}
+
+    def evaluated(self, evaluated: flow.Evaluated) -> None:
+        """Note what the test split says."""
+        self.values["metrics"] = dict(evaluated.metrics)
+
+    def model(self, model: flow.Model) -> None:
+        """Note which model version came of it."""
+        self.values["model"] = {"name": model.name, "version": model.version, "url": model.url}
+
+
+def run_stage(
+    config: PipelineConfig, last: str, *, spark: SparkSession | None = None, quiet: bool = True
+) -> dict[str, Any]:
+    """Run one stage (``prepare``, ``train``, ``evaluate``) from what the one before left, or all of them (``run``).
+
+    Returns:
+        The values of the RESULT line, which are in ``<run>/result.json`` too.
+    """
+    outcome = Outcome(config, last)
+    with outcome.written() as values, flow.SparkOnDemand(config, spark) as session:
+        if last in ("prepare", "run"):
+            dataset = _prepare(config, session, outcome)
+        else:
+            dataset = Dataset.open(config.dataset.url)
+            outcome.dataset(dataset)
+        if last in ("train", "run"):
+            run = _train(config, dataset, session, outcome, quiet)
+        elif last == "evaluate":
+            run = flow.finished_run(config, dataset)
+            outcome.run(run)
+        if last in ("evaluate", "run"):
+            _evaluate(run, session, outcome)
+        values["stage"] = last
+    return values
+
+
+def _prepare(config: PipelineConfig, session: flow.SparkOnDemand, outcome: Outcome) -> Dataset:
+    with outcome.stage("prepare"):
+        dataset, reused = flow.prepare_stage(config, session)
+    outcome.dataset(dataset)
+    rows = dataset.manifest.accounting
+    logger.info(
+        "prepare: %d rows in = %d published + %d duplicates + %d rejected %s",
+        *(rows.rows_in, rows.published, rows.duplicates, rows.rejected, dict(rows.reasons) or ""),
+    )
+    if reused:
+        outcome.reused("prepare")
+    return dataset
+
+
+def _train(
+    config: PipelineConfig, dataset: Dataset, session: flow.SparkOnDemand, outcome: Outcome, quiet: bool
+) -> flow.Run:
+    with outcome.stage("train"):
+        run = flow.train_stage(config, dataset, session, quiet=quiet)
+    outcome.run(run)
+    if run.reused:
+        outcome.reused("train")
+    return run
+
+
+def _evaluate(run: flow.Run, session: flow.SparkOnDemand, outcome: Outcome) -> None:
+    """Evaluate, then register if the gate allows it; the report is written in any case."""
+    with outcome.stage("evaluate"):
+        evaluated = flow.evaluate_stage(run, session)
+    outcome.evaluated(evaluated)
+    if evaluated.reused:
+        outcome.reused("evaluate")
+    try:
+        with outcome.stage("register"):
+            outcome.model(flow.register(evaluated))
+    except GateError as error:
+        outcome.values |= {"status": "failed", "code": error.code, "error": str(error)}
+        raise
+    finally:
+        with outcome.stage("report"):
+            outcome.values["report"] = write_report(run.url, outcome.values, evaluated)
+
+
+def write_report(run_url: str, values: dict[str, Any] | None = None, evaluated: flow.Evaluated | None = None) -> str:
+    """Write ``<run>/report.html`` from what the run folder holds; returns its URL."""
+    from pipeline.report import render_report
+
+    url = storage.join(run_url, "report.html")
+    storage.write_bytes(url, render_report(run_url, values).encode())
+    return url
+
+
+def dry_run(config: PipelineConfig, stage: str, show: Callable[[str], None]) -> dict[str, Any]:
+    """Say what a stage would do and with which resources; writes nothing."""
+    show(flow.config_yaml(config).decode())
+    return {"status": "dry run", "stage": stage}
+
+
+def score_table(
+    config: PipelineConfig, source: str, target: str, *, model: str | None = None, spark: SparkSession | None = None
+) -> dict[str, Any]:
+    """Score a table of raw rows with a registered model or a model folder, into a Parquet folder."""
+    from pipeline.inference.score import score_table as score_into
+
+    with flow.SparkOnDemand(config, spark) as session:
+        return score_into(session(), config, source, target, model)
