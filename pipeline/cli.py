@@ -27,9 +27,10 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; the last line of stdout is ``RESULT {json}``."""
     signal.signal(signal.SIGTERM, _interrupt)
-    options = argparse.Namespace(debug="--debug" in (sys.argv if arguments is None else arguments), verb="")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = argparse.Namespace(debug="--debug" in words, log_format="json" if "json" in words else "text", verb="")
     try:
-        options = _parser().parse_args(arguments, options)
+        options = _parser().parse_args(words, options)
         _configure_logging(options)
         result = options.command(options)
     except (KeyboardInterrupt, Exception) as error:
@@ -47,7 +48,10 @@ def _fail(error: BaseException, options: argparse.Namespace) -> int:
     if options.debug:
         traceback.print_exc()
     error = _as_pipeline_error(error)
-    print("\n".join(error.lines()), file=sys.stderr)
+    for line in error.lines():
+        print(
+            json.dumps({"level": "ERROR", "message": line}) if options.log_format == "json" else line, file=sys.stderr
+        )
     status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
     stage = getattr(error, "stage", options.verb)
     _print_result(
@@ -106,7 +110,7 @@ def _configure_logging(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="pipeline", description="From raw Spark tables to a served PyTorch model.")
     common = _Parser(add_help=False)
-    common.add_argument("--log-format", choices=["text", "json"], default="text")
+    common.add_argument("--log-format", choices=["text", "json"], default="text", help="of what goes to stderr")
     common.add_argument("--quiet", action="store_true", help="warnings and errors only")
     common.add_argument("--debug", action="store_true", help="debug messages, and tracebacks of errors")
     configured = _Parser(add_help=False, parents=[common])
@@ -121,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     def add(
         name: str, command: Command, help: str, parent: argparse.ArgumentParser = common
     ) -> argparse.ArgumentParser:
-        verb = verbs.add_parser(name, help=help, description=help, parents=[parent])
+        verb: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=help, parents=[parent])
         verb.set_defaults(command=command)
         return verb
 

@@ -1,0 +1,135 @@
+"""The whole flow on a slice of real flights: what it leaves, what it reuses, and how it ends when it is disturbed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.dataset import Dataset
+from tests.jobs.conftest import Started, read_result
+
+Arguments = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module")
+def finished(
+    arguments: Arguments, run_command, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """A workspace in which `pipeline run` has ended well, and its RESULT."""
+    workspace = tmp_path_factory.mktemp("finished")
+    ended = run_command(*arguments("run", workspace))
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    return workspace, read_result(ended.stdout)
+
+
+def test_every_row_is_accounted_for(finished: tuple[Path, dict[str, Any]], flights_data: Path) -> None:
+    workspace, result = finished
+    rows = result["rows"]
+    assert rows["in"] == len((flights_data / "flights.csv").read_text().splitlines()) - 1
+    assert rows["in"] == rows["published"] + rows["duplicates"] + rows["rejected"]
+    manifest = Dataset.open(str(workspace / "flights")).manifest
+    assert rows["published"] == sum(manifest.rows(split) for split in manifest.splits)
+    assert any("late" in reason for reason in manifest.accounting.reasons), "cancelled flights have no label"
+
+
+def test_the_run_folder_holds_what_was_promised(finished: tuple[Path, dict[str, Any]]) -> None:
+    workspace, result = finished
+    run = workspace / "runs" / "flights"
+    for name in (
+        "config.yaml",
+        "metrics.jsonl",
+        "status.json",
+        "model",
+        "evaluation.json",
+        "report.html",
+        "result.json",
+    ):
+        assert (run / name).exists(), name
+    assert not (run / "lease.json").exists()
+    assert json.loads((run / "result.json").read_text())["metrics"] == result["metrics"]
+
+
+def test_the_model_is_measured_and_registered(finished: tuple[Path, dict[str, Any]]) -> None:
+    _, result = finished
+    assert {"accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "log_loss"} <= result["metrics"].keys()
+    assert result["metrics"]["roc_auc"] > 0.6
+    assert result["model"]["name"] == "flights"
+    assert result["model"]["version"] == "1"
+
+
+def test_a_second_run_reuses_everything_and_says_so(
+    finished: tuple[Path, dict[str, Any]], arguments: Arguments, run_command
+) -> None:
+    workspace, first = finished
+    ended = run_command(*arguments("run", workspace))
+    again = read_result(ended.stdout)
+    assert again["reused"] == ["prepare", "train", "evaluate"]
+    assert {key: again[key] for key in ("metrics", "model", "rows")} == {
+        key: first[key] for key in ("metrics", "model", "rows")
+    }
+    assert "already published" in ended.stderr
+    assert "already trained" in ended.stderr
+
+
+def _copy_of_dataset(finished: tuple[Path, dict[str, Any]], workspace: Path) -> Path:
+    shutil.copytree(finished[0] / "flights", workspace / "flights")
+    return workspace
+
+
+def _step(workspace: Path) -> int:
+    status = workspace / "runs" / "flights" / "status.json"
+    return int(json.loads(status.read_text()).get("step") or 0) if status.exists() else 0
+
+
+def test_a_run_killed_in_training_resumes_and_ends_with_the_very_same_metrics(
+    finished: tuple[Path, dict[str, Any]],
+    arguments: Arguments,
+    start: Callable[[list[str]], Started],
+    run_command,
+    tmp_path: Path,
+) -> None:
+    workspace = _copy_of_dataset(finished, tmp_path)
+    overrides = ("training.checkpoint.every_steps=3",)
+    killed = start(arguments("run", workspace, *overrides))
+    killed.wait_for(lambda: _step(workspace) >= 4)
+    killed.kill()
+    ended = run_command(*arguments("run", workspace, *overrides))
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    assert "resum" in ended.stderr
+    assert read_result(ended.stdout)["metrics"] == finished[1]["metrics"]
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train", "evaluate"])
+def test_ctrl_c_in_a_stage_ends_with_75_and_leaves_nothing_behind(
+    stage: str,
+    finished: tuple[Path, dict[str, Any]],
+    arguments: Arguments,
+    start: Callable[[list[str]], Started],
+    tmp_path: Path,
+) -> None:
+    if stage == "evaluate":
+        shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+        (tmp_path / "runs" / "flights" / "evaluation.json").unlink()
+    elif stage == "train":
+        _copy_of_dataset(finished, tmp_path)
+    started = start(arguments("run", tmp_path))
+    started.wait_for(lambda: f"{stage}: started" in started.stderr.read_text())
+    if stage == "train":
+        started.wait_for(lambda: _step(tmp_path) >= 1)
+    else:
+        time.sleep(6)
+    started.interrupt()
+    code, result, stderr = started.result(60)
+    assert code == 75, stderr[-3000:]
+    assert (result["status"], result["code"], result["stage"]) == ("interrupted", 75, stage)
+    assert "error[75]" in stderr
+    assert "Traceback" not in stderr
+    if stage == "prepare":
+        assert not (tmp_path / "flights" / "_commits").exists()
+    assert not list(tmp_path.rglob("lease.json"))
