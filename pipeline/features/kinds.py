@@ -1,0 +1,169 @@
+"""ANYWHERE. Raw values in one canonical form, whatever they came as: Arrow, pandas, JSON lists, numpy.
+
+Preparation and serving both pass through here, so that a feature operation sees the same array for the same value.
+Null and NaN are one; negative zero is zero; timestamps are UTC in microseconds.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pipeline.errors import ConfigError, DataError
+
+Kind = Literal["number", "string", "boolean", "timestamp"]
+Array = npt.NDArray[Any]
+
+MICROSECONDS = "datetime64[us]"
+_EPOCH = datetime.datetime(1970, 1, 1)
+_BOOLEANS = {"true": 1.0, "t": 1.0, "yes": 1.0, "1": 1.0, "false": 0.0, "f": 0.0, "no": 0.0, "0": 0.0}
+
+
+def canonical(values: Any, kind: Kind) -> Array:
+    """Bring raw values into the form that feature operations take.
+
+    Args:
+        values: a pandas Series, a numpy array or a list.
+        kind: ``number`` and ``boolean`` give float64 with NaN for missing (true is 1), ``string`` an object
+            array of ``str | None``, ``timestamp`` datetime64[us] in UTC with NaT for missing.
+
+    Raises:
+        DataError: a value is not of that kind; a value is never turned into a missing one in silence.
+    """
+    array = _as_array(values)
+    try:
+        return _CANONICAL[kind](array)
+    except (ValueError, TypeError, OverflowError, decimal.InvalidOperation) as error:
+        raise DataError(f"a value is not a {kind}: {error}; expected {kind}s or nulls; mend the value") from None
+
+
+def merge_kinds(wanted: Mapping[str, set[Kind]]) -> dict[str, Kind]:
+    """One kind per raw column; a column that is used both as a number and as a category stays a number."""
+    return {column: _only(column, kinds) for column, kinds in wanted.items()}
+
+
+def is_missing(values: Array) -> npt.NDArray[np.bool_]:
+    """Where a canonical array has no value."""
+    return np.asarray(pd.isna(values), dtype=bool)
+
+
+def _only(column: str, kinds: set[Kind]) -> Kind:
+    if kinds == {"number", "string"}:
+        return "number"
+    if len(kinds) > 1:
+        used = " and ".join(sorted(kinds))
+        raise ConfigError(f"column {column} is used as {used}; expected one kind; copy the column in the query")
+    return next(iter(kinds))
+
+
+def _as_array(values: Any) -> Array:
+    if isinstance(values, pd.Series):
+        if isinstance(values.dtype, pd.DatetimeTZDtype):
+            values = values.dt.tz_convert("UTC").dt.tz_localize(None)
+        if isinstance(values.dtype, pd.CategoricalDtype) or pd.api.types.is_extension_array_dtype(values.dtype):
+            return np.asarray(values.astype(object), dtype=object)
+        return np.asarray(values.to_numpy())
+    if isinstance(values, np.ndarray):
+        return values
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def _numbers(array: Array) -> Array:
+    if array.dtype.kind in "iufb":
+        return array.astype(np.float64) + 0.0
+    if array.dtype.kind == "M":
+        raise TypeError("a timestamp")
+    numbers = [math.nan if _is_null(value) else float(value) for value in array]
+    return np.array(numbers, dtype=np.float64) + 0.0
+
+
+def _booleans(array: Array) -> Array:
+    if array.dtype.kind in "iufb":
+        return _zero_or_one(array.astype(np.float64))
+    values = [math.nan if _is_null(value) else _boolean(value) for value in array]
+    return _zero_or_one(np.array(values, dtype=np.float64))
+
+
+def _boolean(value: Any) -> float:
+    if isinstance(value, str):
+        number = _BOOLEANS.get(value.strip().lower())
+        if number is None:
+            raise ValueError(repr(value))
+        return number
+    return float(value)
+
+
+def _zero_or_one(array: Array) -> Array:
+    odd = ~((array == 0) | (array == 1) | np.isnan(array))
+    if odd.any():
+        raise ValueError(f"{array[odd][0]:g}")
+    return array + 0.0
+
+
+def _strings(array: Array) -> Array:
+    result = np.empty(len(array), dtype=object)
+    if array.dtype.kind == "M":
+        array = array.astype(MICROSECONDS)
+    result[:] = [None if _is_null(value) else _string(value) for value in array.tolist()]
+    return result
+
+
+def _string(value: Any) -> str:
+    """A category's text: whole numbers lose the ``.0`` that pandas gives a column of integers with a null."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else repr(value)
+    if isinstance(value, decimal.Decimal):
+        return format(value.normalize() + 0, "f")
+    if isinstance(value, (datetime.datetime, datetime.date)):
+        return value.isoformat()
+    return str(value)
+
+
+def _timestamps(array: Array) -> Array:
+    if array.dtype.kind == "M":
+        return array.astype(MICROSECONDS)
+    if array.dtype.kind != "O":
+        raise TypeError(f"{array.dtype} values")
+    moments = [np.datetime64("NaT", "us") if _is_null(value) else _moment(value) for value in array]
+    return np.array(moments, dtype=MICROSECONDS)
+
+
+def _moment(value: Any) -> np.datetime64:
+    if isinstance(value, str):
+        value = datetime.datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
+    if isinstance(value, pd.Timestamp):
+        value = value.to_pydatetime(warn=False)
+    if isinstance(value, np.datetime64):
+        return np.datetime64(value, "us")
+    if isinstance(value, datetime.datetime):
+        if value.tzinfo is not None:
+            value = value.astimezone(datetime.timezone.utc).replace(tzinfo=None)
+        return np.datetime64((value - _EPOCH) // datetime.timedelta(microseconds=1), "us")
+    if isinstance(value, datetime.date):
+        return np.datetime64(value, "us")
+    raise TypeError(repr(value))
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
+
+
+_CANONICAL: dict[Kind, Callable[[Array], Array]] = {
+    "number": _numbers,
+    "string": _strings,
+    "boolean": _booleans,
+    "timestamp": _timestamps,
+}

@@ -1,0 +1,105 @@
+"""ANYWHERE. Parts of a timestamp (UTC) as categories, or as sine and cosine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.config.data import TimestampFeature
+from pipeline.dataset import Column
+from pipeline.features.categorical import FIRST, NULL, UNSEEN
+from pipeline.features.kinds import MICROSECONDS, Array
+from pipeline.features.sketches import Fitting, Moments, Want
+
+_SIZES = {"month": 12, "day": 31, "weekday": 7, "hour": 24, "minute": 60, "day_of_year": 366, "minute_of_day": 1440}
+
+
+def part_of(values: Array, part: str) -> Array:
+    """One part, counted from 0 (a year is itself; Monday is 0), as float64 with NaN where there is no time."""
+    missing = np.isnat(values)
+    moments = np.where(missing, np.datetime64(0, "us"), values).astype(MICROSECONDS)
+    days, months, years = (moments.astype(f"datetime64[{unit}]") for unit in "DMY")
+    minute_of_day = (moments - days).astype(np.int64) // 60_000_000
+    parts: dict[str, Array] = {
+        "year": years.astype(np.int64) + 1970,
+        "month": months.astype(np.int64) % 12,
+        "day": (days - months).astype(np.int64),
+        "weekday": (days.astype(np.int64) + 3) % 7,
+        "hour": minute_of_day // 60,
+        "minute": minute_of_day % 60,
+        "day_of_year": (days - years).astype(np.int64),
+        "minute_of_day": minute_of_day,
+    }
+    return np.where(missing, np.nan, parts[part].astype(np.float64))
+
+
+@dataclass(frozen=True)
+class Years:
+    """The year of a timestamp, for the fit."""
+
+    def __call__(self, values: Array) -> Array:
+        return part_of(values, "year")
+
+
+@dataclass(frozen=True)
+class Timestamp:
+    """Each part as ``<name>_<part>``, or as ``<name>_<part>_sin`` and ``_cos``; a missing time has both 0.
+
+    Attributes:
+        years: first and last year of the train rows; other years are unseen.
+    """
+
+    name: str
+    column: str
+    parts: tuple[str, ...]
+    cyclic: bool = False
+    years: tuple[int, int] | None = None
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The encoded columns."""
+        return tuple(column for part in self.parts for column in self._columns_of(part))
+
+    def _columns_of(self, part: str) -> tuple[Column, ...]:
+        if self._is_cyclic(part):
+            return tuple(Column(f"{self.name}_{part}_{wave}", "float32", "numeric") for wave in ("sin", "cos"))
+        return (Column(f"{self.name}_{part}", "int32", "categorical", cardinality=FIRST + self._size(part)),)
+
+    def _is_cyclic(self, part: str) -> bool:
+        return self.cyclic and part != "year"
+
+    def _size(self, part: str) -> int:
+        if part != "year":
+            return _SIZES[part]
+        return self.years[1] - self.years[0] + 1 if self.years else 0
+
+    def encode(self, raw: Mapping[str, Array]) -> dict[str, Array]:
+        """From the canonical raw column to the encoded columns."""
+        encoded: dict[str, Array] = {}
+        for part in self.parts:
+            values = part_of(raw[self.column], part)
+            if self._is_cyclic(part):
+                angle = values * (2 * np.pi / _SIZES[part])
+                for wave, function in (("sin", np.sin), ("cos", np.cos)):
+                    encoded[f"{self.name}_{part}_{wave}"] = np.nan_to_num(function(angle), nan=0.0).astype(np.float32)
+            else:
+                encoded[f"{self.name}_{part}"] = self._ids(values, part)
+        return encoded
+
+    def _ids(self, values: Array, part: str) -> Array:
+        first = self.years[0] if part == "year" and self.years else 0
+        missing = np.isnan(values)
+        position = np.where(missing, 0, values) - first
+        known = (position >= 0) & (position < self._size(part))
+        return np.where(missing, NULL, np.where(known, FIRST + position, UNSEEN)).astype(np.int32)
+
+
+def fit_timestamp(name: str, config: TimestampFeature) -> Fitting:
+    """Only years need the train rows; all other parts have a fixed range."""
+    column, years = config.column or name, None
+    if "year" in config.parts:
+        moments = yield Want(column, Years(), Moments())
+        years = (int(moments.min), int(moments.max)) if moments else None
+    return Timestamp(name, column, tuple(config.parts), config.cyclic, years)
