@@ -1,0 +1,171 @@
+"""DRIVER. The Java process behind a Spark session that we start ourselves.
+
+It gets its own process group, so that Ctrl-C in a terminal reaches Python alone; what it says goes to a file;
+it ends with the session, and by itself when Python is killed: PySpark's gateway exits at the end of its stdin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from pyspark import SparkConf, SparkContext
+from pyspark.errors import PySparkRuntimeError
+from pyspark.java_gateway import launch_gateway
+from pyspark.sql import SparkSession
+
+from pipeline.errors import ServiceError
+
+_STOP_SECONDS = 15.0
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, and put everything back at exit, also what was added inside."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def own_session(settings: Mapping[str, str], variables: Mapping[str, str], log: Path) -> Iterator[SparkSession]:
+    """Start a JVM and a session in it; both are gone at exit, also after Ctrl-C in the middle of a Spark job.
+
+    Args:
+        settings: Spark settings, known to the JVM from its start.
+        variables: environment of the JVM and of the Python workers it starts.
+        log: file for what the JVM and its children write to stdout and stderr.
+
+    Raises:
+        ServiceError: Spark does not start; the end of its log is the detail.
+    """
+    paths = list(sys.path)
+    with log.open("wb") as output:
+        process: list[subprocess.Popen[bytes]] = []
+        try:
+            tempfile.gettempdir()  # Python remembers its answer: ask before TMPDIR becomes the JVM's
+            with environment(variables), _interrupt_handler_kept():
+                session = _start(settings, output, process)
+        except Exception as error:
+            _stop(process)
+            raise _not_started(settings, error, log) from error
+        except BaseException:
+            _stop(process)
+            raise
+        try:
+            with _quiet_interrupts():
+                yield session
+        finally:
+            _stop(process)
+            sys.path[:] = paths
+
+
+def _start(settings: Mapping[str, str], output: IO[bytes], process: list[subprocess.Popen[bytes]]) -> SparkSession:
+    conf = SparkConf(loadDefaults=False).setAll(list(settings.items()))
+    gateway = launch_gateway(conf, {"stdout": output, "stderr": output, "start_new_session": True})
+    process.append(gateway.proc)
+    return SparkSession(SparkContext(conf=conf, gateway=gateway))
+
+
+@contextlib.contextmanager
+def _interrupt_handler_kept() -> Iterator[None]:
+    """Put SIGINT's handler back after PySpark has installed its own.
+
+    PySpark's asks the JVM to cancel all jobs over the very connection that waits for the running job.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+@contextlib.contextmanager
+def _quiet_interrupts() -> Iterator[None]:
+    """Keep py4j from logging a traceback of its own on the root logger for every Ctrl-C."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("KeyboardInterrupt while sending command")
+
+    logging.getLogger().addFilter(wanted)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(wanted)
+
+
+def _not_started(settings: Mapping[str, str], error: Exception, log: Path) -> ServiceError:
+    said = log.read_text(errors="replace").strip().splitlines()[-20:]
+    reason = (
+        str(error).splitlines()[0]
+        if str(error) and not isinstance(error, PySparkRuntimeError)
+        else "its Java process ended"
+    )
+    return ServiceError(
+        f"Spark with master {settings.get('spark.master')} did not start: {reason}; "
+        "expected a session; see the last lines of its log below",
+        detail="\n".join(said),
+    )
+
+
+def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Stop session and JVM.
+
+    Asked from a thread of its own, since the connection of this thread may still wait for an interrupted job.
+    """
+    thread = threading.Thread(target=_stop_session, name="stop-spark", daemon=True)
+    thread.start()
+    thread.join(_STOP_SECONDS)
+    for process in processes:
+        _end(process)
+    _forget()
+
+
+def _stop_session() -> None:
+    context = SparkContext._active_spark_context
+    if context is not None:
+        with contextlib.suppress(Exception):
+            context.stop()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        logger.warning("the Java process of Spark did not end by itself; killing it")
+        process.kill()
+        process.wait()
+
+
+def _forget() -> None:
+    """Make PySpark forget the session and the JVM, so that the next session starts its own."""
+    gateway: Any = SparkContext._gateway
+    if gateway is not None:
+        with contextlib.suppress(Exception):
+            gateway.shutdown()
+    SparkContext._active_spark_context = None
+    SparkContext._gateway = None
+    SparkContext._jvm = None
+    SparkSession._instantiatedSession = None
+    SparkSession._activeSession = None

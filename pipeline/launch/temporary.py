@@ -1,0 +1,90 @@
+"""DRIVER. A temporary folder that disappears with its owner, even if the owner is killed.
+
+The owner holds a lock file for as long as it lives, and the operating system drops the lock of a dead
+process. So whoever comes next can tell a dead owner's folder from a living one's, without process ids.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline import storage
+from pipeline.errors import StorageError
+
+_LOCK = "owner.lock"
+
+
+@contextlib.contextmanager
+def temporary_folder(workspace: str) -> Iterator[Path]:
+    """A new folder in ``<workspace>/.tmp``, removed at exit; folders of dead owners are removed first.
+
+    A workspace that is not on this machine's disks gets its folder in the system's temporary folder.
+
+    Raises:
+        StorageError: the workspace cannot be written.
+    """
+    base = _base(workspace)
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        with _locked(base / "sweep.lock"):
+            _sweep(base)
+            folder = base / uuid.uuid4().hex[:12]
+            folder.mkdir(mode=0o700)
+            owner = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(owner, fcntl.LOCK_EX)
+    except OSError as error:
+        raise StorageError(
+            f"{base} cannot be used: {error.strerror or error}; expected a folder to write temporary files in; "
+            "choose another workspace"
+        ) from error
+    try:
+        yield folder
+    finally:
+        os.close(owner)
+        _remove(base, folder)
+
+
+def _base(workspace: str) -> Path:
+    if storage.is_local(workspace):
+        return Path(storage.local_path(workspace), ".tmp")
+    return Path(tempfile.gettempdir(), f"pipeline-{os.getuid()}")
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _sweep(base: Path) -> None:
+    for folder in base.iterdir():
+        if folder.is_dir() and not _has_owner(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _has_owner(folder: Path) -> bool:
+    try:
+        with (folder / _LOCK).open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _remove(base: Path, folder: Path) -> None:
+    """Remove the folder, and its parent if nobody else uses it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError), _locked(base / "sweep.lock"):
+        if [path.name for path in base.iterdir()] == ["sweep.lock"]:
+            (base / "sweep.lock").unlink()
+            base.rmdir()

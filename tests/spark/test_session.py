@@ -1,0 +1,145 @@
+"""The Spark session: loopback, quiet, with its files in the workspace, and gone when it is over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.config.training import ClusterConfig
+from pipeline.errors import SecurityError, ServiceError
+from pipeline.launch.session import refuse_secrets, spark_session
+from pipeline.launch.temporary import temporary_folder
+
+_PROGRAM = """
+import sys, time
+from pipeline.config.training import ClusterConfig
+from pipeline.launch.session import spark_session
+with spark_session(ClusterConfig(master="local[2]"), sys.argv[1]) as spark:
+    print("ready", flush=True)
+    spark.sparkContext.parallelize([1, 2], 2).map(lambda second: time.sleep(120)).collect()
+"""
+
+
+def test_an_existing_session_wins_and_is_not_stopped(spark, tmp_path: Path) -> None:
+    with spark_session(ClusterConfig(master="local[1]"), str(tmp_path)) as session:
+        assert session.sparkContext.master == "local[2]"
+    assert spark.range(3).count() == 3
+    assert not list(tmp_path.iterdir())
+
+
+def test_local_sessions_listen_on_loopback_only_without_ui_in_utc(spark) -> None:
+    assert spark.conf.get("spark.driver.host") == "127.0.0.1"
+    assert spark.sparkContext.uiWebUrl is None
+    assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
+    jvms = [child for child in psutil.Process().children() if "java" in child.name()]
+    ports = [c.laddr.ip for jvm in jvms for c in jvm.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    assert ports
+    assert {ip.removeprefix("::ffff:") for ip in ports} == {"127.0.0.1"}
+
+
+def test_workers_run_this_python_and_import_what_the_driver_imports(spark) -> None:
+    [(executable, paths)] = spark.sparkContext.parallelize([0], 1).map(lambda _: (sys.executable, sys.path)).collect()
+    assert executable == sys.executable
+    assert {path for path in sys.path if "tests" in path} <= set(paths)
+
+
+def test_temporary_files_lie_in_the_workspace(spark) -> None:
+    folders = spark.sparkContext.parallelize([0], 1).map(lambda _: os.environ["TMPDIR"]).collect()
+    java = spark.sparkContext._jvm.java.lang.System.getProperty("java.io.tmpdir")
+    assert folders == [java]
+    assert "/.tmp/" in java
+
+
+def test_secrets_in_spark_settings_are_refused_all_at_once_and_file_names_are_not() -> None:
+    with pytest.raises(SecurityError) as caught:
+        refuse_secrets(
+            {
+                "spark.hadoop.fs.s3a.secret.key": "x",
+                "spark.authenticate.secret": "x",
+                "spark.hadoop.fs.azure.account.key.me": "x",
+                "spark.ssl.keyPassword": "x",
+                "spark.kubernetes.authenticate.oauthTokenFile": "/run/token",
+                "spark.io.encryption.keySizeBits": "256",
+                "spark.sql.mapKeyDedupPolicy": "LAST_WIN",
+            }
+        )
+    assert len(caught.value.offences) == 4
+    assert "x" not in {word for offence in caught.value.offences for word in offence.split()}
+
+
+def test_spark_connect_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SPARK_REMOTE", "sc://somewhere")
+    with pytest.raises(ServiceError, match="Spark Connect"), spark_session(ClusterConfig(), str(tmp_path)):
+        pass
+
+
+def test_a_living_owners_folder_stays_and_a_dead_ones_is_swept(tmp_path: Path) -> None:
+    dead = tmp_path / ".tmp" / "dead"
+    dead.mkdir(parents=True)
+    (dead / "owner.lock").touch()
+    with temporary_folder(str(tmp_path)) as first, temporary_folder(str(tmp_path)) as second:
+        assert first.exists()
+        assert second.exists()
+        assert not dead.exists()
+    assert not list(tmp_path.iterdir())
+
+
+def _start(workspace: Path) -> subprocess.Popen[str]:
+    program = subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM, str(workspace)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == "ready\n"
+    deadline = time.monotonic() + 30
+    while len(psutil.Process(program.pid).children(recursive=True)) < 4 and time.monotonic() < deadline:
+        time.sleep(0.1)  # the JVM, the daemon of its Python workers, and two of them
+    return program
+
+
+def _wait_until_gone(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return psutil.wait_procs(processes, timeout=20)[1]
+
+
+def test_ctrl_c_in_a_spark_job_ends_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    program = _start(tmp_path)
+    family = psutil.Process(program.pid).children(recursive=True)
+    started = time.monotonic()
+    os.killpg(program.pid, signal.SIGINT)
+    _, errors = program.communicate(timeout=60)
+    assert time.monotonic() - started < 20
+    assert errors.count("Traceback") == 1
+    assert errors.endswith("KeyboardInterrupt\n")
+    assert not _wait_until_gone(family)
+    assert [path.name for path in tmp_path.iterdir()] == ["spark.log"]
+
+
+def test_after_sigkill_the_jvm_goes_by_itself_and_the_next_session_sweeps(tmp_path: Path) -> None:
+    program = _start(tmp_path)
+    family = psutil.Process(program.pid).children(recursive=True)
+    assert len(family) >= 4
+    program.kill()
+    program.communicate()
+    assert not _wait_until_gone(family)
+    with temporary_folder(str(tmp_path)) as folder:
+        assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
+
+
+def test_a_session_that_cannot_start_tells_what_spark_said(tmp_path: Path) -> None:
+    program = _PROGRAM.replace('master="local[2]"', 'master="local[2]", spark={"spark.driver.memory": "1k"}')
+    code = f"from pipeline.errors import ServiceError\ntry:\n    exec({program!r})\nexcept ServiceError as e:\n    print(e.lines())"
+    finished = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "error[69]: Spark with master local[2] did not start" in finished.stdout
+    assert "heap" in finished.stdout
