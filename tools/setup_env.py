@@ -26,7 +26,9 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "set-up-done"
 HOROVOD_ORIGIN = VENV / "horovod-wheel"
-LOCKS = (ROOT / "requirements" / "runtime.lock", ROOT / "requirements" / "dev.lock")
+RUNTIME_LOCK, DEV_LOCK = ROOT / "requirements" / "runtime.lock", ROOT / "requirements" / "dev.lock"
+RUNTIME_ONLY = "--runtime-only" in sys.argv[1:]  # for images: without what tests and checks need
+LOCKS = [RUNTIME_LOCK] if RUNTIME_ONLY else [RUNTIME_LOCK, DEV_LOCK]
 BUILD_TOOLS = ("setuptools", "wheel")
 NOT_BY_LIST = ("torch", "horovod")  # torch brings what its build needs, Horovod is built
 NEEDED_BYTES = 4 * 2**30
@@ -163,7 +165,7 @@ def _torch_origin() -> str:
 def _install_torch(version: str, console: Console) -> str:
     """Install torch with the dependencies of its build, and return its full version, such as 2.13.0+cpu."""
     index = ["--index-url", os.environ["TORCH_INDEX"]] if os.environ.get("TORCH_INDEX") else []
-    command = _pip("install", *index, "--constraint", LOCKS[0], f"torch=={version}")
+    command = _pip("install", *index, "--constraint", RUNTIME_LOCK, f"torch=={version}")
     console.run(command, f"torch could not be installed; {REPEAT}")
     installed = _ask("import torch; print(torch.__version__)")
     if installed is None:
