@@ -2,8 +2,8 @@
 
     raw tables -> read, clean, split, fit, encode, publish    pipeline.prepare(df_or_config)   -> Dataset
     Dataset    -> one Horovod rank per Spark task             pipeline.train(dataset)          -> Run
-    Run        -> the test split, beside baselines            pipeline.evaluate(run)           -> Evaluation
-    Evaluation -> quality gate, MLflow registry               pipeline.register(evaluation)    -> Model
+    Run        -> the test split, beside baselines            pipeline.evaluate(run)           -> Evaluated
+    Evaluated  -> quality gate, MLflow registry               pipeline.register(evaluated)    -> Model
     Model      -> a Spark table                               pipeline.score(df, model)        -> DataFrame
                -> HTTP                                        pipeline serve MODEL
 
@@ -22,21 +22,22 @@ if TYPE_CHECKING:
     from pipeline.flow import evaluate as evaluate
     from pipeline.flow import prepare as prepare
     from pipeline.flow import register as register
-    from pipeline.flow import run as run
     from pipeline.flow import score as score
+    from pipeline.flow import spark_session as spark_session
     from pipeline.flow import train as train
 
 _HOMES = {
     "Dataset": "pipeline.dataset",
-    "Evaluation": "pipeline.flow",
+    "Evaluated": "pipeline.flow",
     "Model": "pipeline.flow",
     "Run": "pipeline.flow",
     "evaluate": "pipeline.flow",
     "load_config": "pipeline.config",
     "prepare": "pipeline.flow",
     "register": "pipeline.flow",
-    "run": "pipeline.flow",
+    "run": "pipeline.stages",
     "score": "pipeline.flow",
+    "spark_session": "pipeline.flow",
     "train": "pipeline.flow",
 }
 

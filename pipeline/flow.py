@@ -5,9 +5,11 @@ Each stage starts from the files that the one before left, and returns at once w
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ import yaml
 
 from pipeline import storage
 from pipeline.config import PipelineConfig, parse_config
+from pipeline.config.training import ClusterConfig
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, StorageError
 from pipeline.task import TrainingResult, TrainingTask, UserCode
@@ -102,6 +105,19 @@ class SparkOnDemand(contextlib.ExitStack):
         return self._spark
 
 
+def spark_session(**cluster: Any) -> SparkSession:
+    """A Spark session for notebooks and programs: the active one, or our own until the program ends.
+
+    Args:
+        **cluster: keys of the ``cluster`` section, such as ``master="local[2]"``.
+    """
+    from pipeline.launch.session import spark_session as opened
+
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(opened(ClusterConfig(**cluster), os.getcwd()))
+
+
 def prepare(
     source: PipelineConfig | DataFrame,
     config: PipelineConfig | Mapping[str, Any] | None = None,
@@ -116,6 +132,7 @@ def prepare(
         config: with a DataFrame, the configuration; or give its sections as keywords:
             ``prepare(df, features={...}, label={...}, dataset={...}, source={"id": [...]})``.
         spark: the session; by default the DataFrame's, the active one, or our own.
+        **sections: sections of the configuration.
 
     Raises:
         DataError: the data cannot be used; says why, with counts.
@@ -162,9 +179,10 @@ def train(
         loss: ``loss(predictions, label, weight)`` gives the weighted sum over the rows.
         optimizer: ``optimizer(parameters)`` gives a torch optimizer.
         cluster: keys of the ``cluster`` section, such as ``{"num_proc": 2}``.
+        spark: the session; by default the active one, or our own.
         tracking: keys of the ``tracking`` section.
         options: keywords for the model.
-        training: keys of the ``training`` section, such as ``epochs=5``.
+        **training: keys of the ``training`` section, such as ``epochs=5``.
 
     Raises:
         RankFailedError: the model's code failed; shows the first failing rank's traceback.
@@ -261,6 +279,21 @@ def _finished(config: PipelineConfig, dataset: Dataset, identity: Mapping[str, A
         return None
     result = TrainingResult(**record["result"])
     return Run(config, dataset, result, record.get("mlflow_run_id"), reused=True)
+
+
+def finished_run(config: PipelineConfig, dataset: Dataset) -> Run:
+    """The finished run in the configuration's run folder.
+
+    Raises:
+        StorageError: it is not finished, or is of another configuration.
+    """
+    identity = _identity(config, dataset, UserCode())
+    if (run := _finished(config, dataset, identity)) is None:
+        raise StorageError(
+            f"{config.training.run_url} holds no finished training of this configuration; expected one; "
+            "run `pipeline train` first"
+        )
+    return run
 
 
 def _refuse_other_training(config: PipelineConfig, identity: Mapping[str, Any]) -> None:

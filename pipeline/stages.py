@@ -1,4 +1,4 @@
-"""DRIVER. What the command line and the jobs run: the flow's stages in order, timed, with one result for all of them."""
+"""DRIVER. What the command line and the jobs run: the flow's stages in order, timed, with one result for all."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ class Outcome:
         try:
             yield self.values
         except (KeyboardInterrupt, Exception) as error:
-            code = error.code if isinstance(error, PipelineError) else 75 if isinstance(error, KeyboardInterrupt) else 70
+            code = (
+                error.code if isinstance(error, PipelineError) else 75 if isinstance(error, KeyboardInterrupt) else 70
+            )
             self.values |= {"status": "failed" if code != 75 else "interrupted", "code": code, "error": str(error)}
             error.result = self.values  # type: ignore[union-attr]
             with contextlib.suppress(StorageError):
@@ -76,6 +78,11 @@ class Outcome:
     def model(self, model: flow.Model) -> None:
         """Note which model version came of it."""
         self.values["model"] = {"name": model.name, "version": model.version, "url": model.url}
+
+
+def run(config: PipelineConfig, *, spark: SparkSession | None = None) -> dict[str, Any]:
+    """The whole flow; returns the values of the RESULT line."""
+    return run_stage(config, "run", spark=spark)
 
 
 def run_stage(
