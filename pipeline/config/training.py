@@ -33,11 +33,11 @@ class OptimizerConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """How the learning rate moves over all steps of the run."""
+    """How the learning rate moves over all steps of the run; a pure function of the step."""
 
     name: Literal["constant", "cosine", "one_cycle"] = "constant"
     warmup_fraction: float = Field(default=0.0, ge=0, lt=1)
-    """The part of all steps over which the rate rises linearly from zero."""
+    """The part of all steps over which the rate rises linearly from zero; one_cycle brings its own."""
 
 
 class CheckpointConfig(Section):
@@ -70,6 +70,9 @@ class TrainingConfig(Section):
     """The validation metric that chooses the best epoch; `auto` is roc_auc, or loss where there is none."""
     early_stopping: int | None = Field(default=None, ge=1)
     """Stop after so many epochs without a better one."""
+    max_skipped_steps: int = Field(default=10, ge=0)
+    """Most steps in a row that may be skipped because a gradient is not finite."""
+    precision: Literal["float32", "float64"] = "float32"
     checkpoint: CheckpointConfig = CheckpointConfig()
 
     @model_validator(mode="before")

@@ -1,0 +1,1 @@
+"""RANK. Training proper, on torch: loader, collective, gradients, step, loop, checkpoints."""

@@ -1,0 +1,221 @@
+"""RANK. The loop over epochs: train, validate, choose the best, save; and stop in time when asked to.
+
+    for each epoch
+        for each step: train_step; a checkpoint when one is due; stop when a rank was told to
+        validate, compare with the best epoch, save
+
+What is due is decided with numbers that all ranks share: they add up in the sums that each step reduces anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+
+from pipeline.config.training import CheckpointConfig
+from pipeline.errors import InterruptedRunError, RankFailedError
+from pipeline.task import Reporter
+from pipeline.training.batches import Batch
+from pipeline.training.loader import Loader
+from pipeline.training.objectives import Sums, choose_metric, is_better
+from pipeline.training.progress import Best, Progress
+from pipeline.training.step import Learner, Outcome, Wishes, train_step, validation_step
+
+REPORT_SECONDS = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Rank:
+    """What the loop of one rank works with.
+
+    Attributes:
+        save: write a checkpoint of everything, beside training.
+        finish_saving: wait until all that was saved is on disk, on all ranks.
+        stop: whether this process was told to end.
+    """
+
+    learner: Learner
+    progress: Progress
+    train: Loader
+    validation: Loader | None
+    steps_per_epoch: int
+    save: Callable[[], None]
+    finish_saving: Callable[[], None]
+    reporter: Reporter
+    stop: Callable[[], bool]
+    clock: Clock
+
+
+@dataclass
+class Clock:
+    """Seconds on this rank: since the last checkpoint, waiting for data, and of the epoch."""
+
+    saved: float = field(default_factory=time.monotonic)
+    reported: float = 0.0
+    epoch: float = 0.0
+    waited: float = 0.0
+    rows: int = 0
+
+    def start_epoch(self) -> None:
+        """Reset what is counted per epoch."""
+        self.epoch, self.waited, self.rows = time.monotonic(), 0.0, 0
+
+    @property
+    def rows_per_second(self) -> float:
+        """Of the epoch under way, over all ranks."""
+        return self.rows / max(1e-9, time.monotonic() - self.epoch)
+
+
+def run_epochs(rank: Rank) -> None:
+    """Train until the last epoch, or until no epoch gets better."""
+    progress, epochs = rank.progress, rank.learner.config.epochs
+    while progress.epoch < epochs and not progress.stopped_early:
+        _train_epoch(rank)
+        _finish_epoch(rank)
+    rank.finish_saving()
+
+
+def _train_epoch(rank: Rank) -> None:
+    """The steps that are left of the epoch."""
+    progress, config = rank.progress, rank.learner.config
+    rank.clock.start_epoch()
+    rank.train.set_epoch(progress.epoch, [tuple(deal) for deal in progress.deals])
+    with contextlib.closing(_timed(rank.train, rank.clock)) as batches:
+        for batch in batches:
+            wishes = Wishes(stop=rank.stop(), checkpoint=_is_due(rank, config.checkpoint))
+            outcome = train_step(rank.learner, batch, progress.step, wishes)
+            progress.count_step(outcome, rank.learner.collective.world_size)
+            rank.clock.rows += outcome.rows
+            _refuse_divergence(rank)
+            _report_progress(rank, outcome)
+            if outcome.stop:
+                _interrupt(rank)
+            _save_if_due(rank, outcome)
+
+
+def _timed(loader: Loader, clock: Clock) -> Generator[Batch, None, None]:
+    """The batches, with the time counted that they let the rank wait."""
+    with contextlib.closing(cast("Generator[Batch, None, None]", iter(loader))) as batches:
+        while True:
+            began = time.monotonic()
+            batch = next(batches, None)
+            clock.waited += time.monotonic() - began
+            if batch is None:
+                return
+            yield batch
+
+
+def _save_if_due(rank: Rank, outcome: Outcome) -> None:
+    """Inside an epoch; its end saves anyway."""
+    every = rank.learner.config.checkpoint.every_steps
+    due = outcome.checkpoint or (every is not None and rank.progress.step % every == 0)
+    if due and rank.progress.steps_in_epoch < rank.steps_per_epoch:
+        rank.save()
+        rank.clock.saved = time.monotonic()
+
+
+def _is_due(rank: Rank, config: CheckpointConfig) -> bool:
+    """Rank 0's clock decides, for all."""
+    return rank.learner.collective.rank == 0 and time.monotonic() - rank.clock.saved >= config.every_seconds
+
+
+def _refuse_divergence(rank: Rank) -> None:
+    bound = rank.learner.config.max_skipped_steps
+    if rank.progress.skipped_in_a_row > bound:
+        raise RankFailedError(
+            f"the gradient of step {rank.progress.step} is not finite, for the {rank.progress.skipped_in_a_row}th "
+            f"time in a row; expected at most {bound} (training.max_skipped_steps); lower "
+            "training.optimizer.learning_rate, set training.clip_norm, or look for huge values among the features"
+        )
+
+
+def _report_progress(rank: Rank, outcome: Outcome) -> None:
+    now = time.monotonic()
+    if now - rank.clock.reported < REPORT_SECONDS:
+        return
+    rank.clock.reported = now
+    rank.reporter.progress(
+        epoch=rank.progress.epoch + 1,
+        step=rank.progress.step,
+        steps=rank.learner.total_steps,
+        loss=outcome.loss / outcome.weight if outcome.weight else math.nan,
+        rows_per_second=rank.clock.rows_per_second,
+    )
+
+
+def _interrupt(rank: Rank) -> None:
+    rank.save()
+    rank.finish_saving()
+    raise InterruptedRunError(
+        f"training was stopped after step {rank.progress.step}; expected to run to the end; "
+        "run the same command again to resume from there"
+    )
+
+
+def _finish_epoch(rank: Rank) -> None:
+    """Validate, compare with the best epoch so far, save and report."""
+    progress, learner = rank.progress, rank.learner
+    metrics = validate(rank)
+    _compare_with_best(rank, metrics)
+    weight = progress.epoch_weight
+    values = {"train_loss": progress.epoch_loss / weight if weight else math.nan}
+    values |= {f"validation_{name}": value for name, value in metrics.items()}
+    values["rows_per_second"] = rank.clock.rows_per_second
+    values["data_wait_share"] = rank.clock.waited / max(1e-9, time.monotonic() - rank.clock.epoch)
+    progress.count_epoch()
+    if learner.collective.rank == 0:
+        rank.reporter.metrics(values, progress.step)
+    rank.save()
+    rank.clock.saved = time.monotonic()
+    logger.info("epoch %d of %d: %s", progress.epoch, learner.config.epochs, values)
+
+
+def validate(rank: Rank) -> dict[str, float]:
+    """Metrics of the validation split, exact over all ranks; empty without such a split."""
+    if rank.validation is None:
+        return {}
+    learner = rank.learner
+    learner.model.eval()
+    if learner.average is not None:
+        learner.average.swap()
+    rank.validation.set_epoch(0)
+    sums = learner.collective.sum(_summed(validation_step(learner, b) for b in rank.validation))
+    if learner.average is not None:
+        learner.average.swap()
+    loss = float(sums[0] / sums[1]) if sums[1] else math.nan
+    return {"loss": loss, **learner.objective.metrics(sums[2:])}
+
+
+def _summed(vectors: Iterable[Sums]) -> Sums:
+    """One running sum: the vectors are long, and there are many."""
+    total: Sums | None = None
+    for vector in vectors:
+        total = vector if total is None else np.add(total, vector, out=total)
+    assert total is not None, "a split with rows has a step on every rank"
+    return total
+
+
+def _compare_with_best(rank: Rank, metrics: dict[str, float]) -> None:
+    """The first epoch, and every one that is better, becomes the best; without validation the last one does."""
+    progress, config = rank.progress, rank.learner.config
+    epoch = progress.epoch + 1
+    if not metrics:
+        progress.best = Best(epoch, progress.step, 0.0, {})
+        return
+    name = choose_metric(config.best_by, rank.learner.objective, metrics)
+    if progress.best is None or is_better(name, metrics[name], progress.best.value):
+        progress.best = Best(epoch, progress.step, metrics[name], metrics)
+        progress.epochs_without_better = 0
+    else:
+        progress.epochs_without_better += 1
+    patience = config.early_stopping
+    progress.stopped_early = patience is not None and progress.epochs_without_better >= patience

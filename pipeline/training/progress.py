@@ -1,0 +1,81 @@
+"""RANK. How far a run has come: plain numbers, the same on every rank, saved with every checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.training.step import Outcome
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best epoch so far by the chosen validation metric; epochs count from 1."""
+
+    epoch: int
+    step: int
+    value: float
+    metrics: Mapping[str, float]
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step: steps done, skipped ones included.
+        epoch: epochs finished; ``deals`` is the position in the next one: [world_size, steps done] in turn.
+        rows: rows that went into the weights.
+        epoch_loss: weighted sum of losses of the epoch under way; ``epoch_weight`` its weight.
+        skipped_in_a_row: steps since the last one that moved the weights.
+        stopped_early: no further epoch is wanted.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    deals: list[list[int]] = field(default_factory=list)
+    rows: int = 0
+    epoch_loss: float = 0.0
+    epoch_weight: float = 0.0
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
+    best: Best | None = None
+    epochs_without_better: int = 0
+    stopped_early: bool = False
+
+    @property
+    def steps_in_epoch(self) -> int:
+        """Steps done in the epoch under way, by whatever number of ranks."""
+        return sum(steps for _, steps in self.deals)
+
+    def count_step(self, outcome: Outcome, world_size: int) -> None:
+        """After a step."""
+        if not self.deals or self.deals[-1][0] != world_size:
+            self.deals.append([world_size, 0])
+        self.deals[-1][1] += 1
+        self.step += 1
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if outcome.skipped else 0
+        if outcome.skipped:
+            self.skipped_steps += 1
+        else:
+            self.rows += outcome.rows
+            self.epoch_loss += outcome.loss
+            self.epoch_weight += outcome.weight
+
+    def count_epoch(self) -> None:
+        """After an epoch and its validation."""
+        self.epoch += 1
+        self.deals = []
+        self.epoch_loss = self.epoch_weight = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Progress:
+        """What `to_json` gave."""
+        best = value["best"]
+        return cls(**{**value, "best": None if best is None else Best(**best)})

@@ -1,0 +1,160 @@
+"""RANK. One optimizer step: what all ranks do with the rows of one global batch.
+
+The gradient of a step is the weighted mean over all rows of the global batch, whatever its division among ranks and
+micro-batches: each rank back-propagates the weighted SUM over its rows, sums are added over ranks, and the total is
+divided once by the total weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.config.training import TrainingConfig
+from pipeline.training.batches import Batch
+from pipeline.training.collective import Collective, Handle
+from pipeline.training.gradients import Gradients
+from pipeline.training.objectives import Objective, Sums, row_weights
+from pipeline.training.optimizers import MovingAverage, learning_rate_factor, set_learning_rate
+from pipeline.training.randomness import seed_all
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a rank would like to happen after a step; all ranks learn of it with the sums of the step."""
+
+    stop: bool = False
+    checkpoint: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step came to; the same on every rank.
+
+    Attributes:
+        loss: weighted sum over the rows of the global batch; ``weight`` their total weight.
+        skipped: the gradient was not finite, and the weights stayed as they were.
+    """
+
+    loss: float
+    weight: float
+    rows: int
+    skipped: bool
+    stop: bool
+    checkpoint: bool
+
+
+@dataclass
+class Learner:
+    """Everything that changes as a rank learns, and what it takes to change it."""
+
+    model: nn.Module
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    gradients: Gradients
+    average: MovingAverage | None
+    collective: Collective
+    config: TrainingConfig
+    total_steps: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the numbers that the model computes with."""
+        return torch.float64 if self.config.precision == "float64" else torch.float32
+
+
+def train_step(learner: Learner, batch: Batch, step: int, wishes: Wishes) -> Outcome:
+    """Move the weights by one step.
+
+    Args:
+        learner: model, optimizer and all that belongs to them.
+        batch: this rank's rows of the global batch; there may be none.
+        step: counted from 0 over the whole run.
+        wishes: of this rank.
+    """
+    config, gradients = learner.config, learner.gradients
+    seed_all(config.seed, step, learner.collective.rank)
+    learner.model.train()
+    gradients.zero()
+    totals = _backward(learner, batch, wishes)
+    gradients.reduce()
+    weight, loss, rows, stop, checkpoint = totals.wait().tolist()
+    norm = gradients.norm() / weight if weight else math.nan
+    finite = math.isfinite(norm)
+    if finite:
+        gradients.scale(_clip_factor(config.clip_norm, norm) / weight)
+        set_learning_rate(learner.optimizer, learning_rate_factor(config.schedule, step, learner.total_steps))
+        learner.optimizer.step()
+        if learner.average is not None:
+            learner.average.update(step)
+    else:
+        gradients.compression.reset()
+    _share_buffers(learner)
+    return Outcome(loss, weight, int(rows), not finite, stop > 0, checkpoint > 0)
+
+
+def _backward(learner: Learner, batch: Batch, wishes: Wishes) -> Handle:
+    """Back-propagate the losses of all micro-batches; the handle gives the sums of the step over all ranks.
+
+    The sums travel while the last micro-batch is back-propagated, and gradients as soon as they are there.
+    """
+    batch, weights = _ready(learner, batch)
+    totals = [float(weights.sum()), 0.0, batch.rows, wishes.stop, wishes.checkpoint]
+    loss: Tensor | None = None
+    for part, weight in micro_batches(batch, weights, learner.config.micro_batch_size):
+        if loss is not None:
+            loss.backward()
+        loss = learner.objective.loss(learner.model(part.inputs), part.label, weight)
+        totals[1] += float(loss.detach())
+    handle = learner.collective.sum_async(torch.tensor(totals, dtype=torch.float64), "step")
+    learner.gradients.arm(lambda: float(handle.wait()[0]))
+    if loss is not None:
+        loss.backward()
+    return handle
+
+
+def _ready(learner: Learner, batch: Batch) -> tuple[Batch, Tensor]:
+    """The batch in the model's floating-point type, and the weights of its rows."""
+    inputs = {
+        name: tensor.to(learner.dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in batch.inputs.items()
+    }
+    return Batch(inputs, batch.label), row_weights(batch.weight, batch.label, learner.dtype)
+
+
+def micro_batches(batch: Batch, weights: Tensor, size: int) -> Iterator[tuple[Batch, Tensor]]:
+    """Views of at most ``size`` rows, with their weights."""
+    for start in range(0, batch.rows, size):
+        part = slice(start, start + size)
+        inputs = {name: tensor[part] for name, tensor in batch.inputs.items()}
+        yield Batch(inputs, batch.label[part]), weights[part]
+
+
+def _clip_factor(bound: float | None, norm: float) -> float:
+    return 1.0 if bound is None or norm <= bound else bound / norm
+
+
+def _share_buffers(learner: Learner) -> None:
+    """Average what layers such as batch norm keep beside weights, so that all ranks hold the very same model."""
+    buffers = [buffer for buffer in learner.model.buffers() if buffer.is_floating_point()]
+    if not buffers or learner.collective.world_size == 1:
+        return
+    flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
+    flat = learner.collective.sum_async(flat, "buffers").wait() / learner.collective.world_size
+    for buffer, values in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
+        buffer.copy_(values.view_as(buffer))
+
+
+def validation_step(learner: Learner, batch: Batch) -> Sums:
+    """What a batch adds to the validation sums: weighted loss, weight, and the sums of the objective."""
+    batch, weights = _ready(learner, batch)
+    with torch.inference_mode():
+        predictions = learner.model(batch.inputs)
+        loss = float(learner.objective.loss(predictions, batch.label, weights)) if batch.rows else 0.0
+        sums = learner.objective.sums(predictions, batch.label, weights)
+    return np.concatenate([[loss, float(weights.sum())], sums])
