@@ -1,0 +1,188 @@
+"""ANYWHERE. The one thing that turns raw rows into predictions: features, model and weights from a model folder.
+
+Evaluation, batch scoring, HTTP serving and MLflow's entry all use it. Rows go through the model in chunks of a
+fixed number of rows, the last one padded, so that a row's prediction does not depend on the rows beside it: matrix
+libraries choose their order of addition by the shape of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from pipeline.config.training import ModelConfig
+from pipeline.dataset import Dataset, DatasetSchema
+from pipeline.errors import DataError, SecurityError, StorageError
+from pipeline.features import FittedFeatures, canonical
+from pipeline.inference.encoded import model_inputs
+from pipeline.inference.model_folder import ModelDescription, read_model_folder, write_model_folder
+from pipeline.inference.program import ProgramModel, export_program
+from pipeline.models import build_model
+
+if TYPE_CHECKING:
+    from pipeline.task import UserCode
+
+CHUNK_ROWS = 512
+"""Rows in one forward; part of what a program means, so it never changes."""
+
+
+def export_model(
+    dataset: Dataset,
+    model: ModelConfig,
+    weights: Mapping[str, Tensor],
+    folder: str,
+    user_code: UserCode | None = None,
+) -> str:
+    """Write the model folder of a trained model; returns the model's digest.
+
+    Args:
+        dataset: the one trained on; its fitted features become part of the model.
+        model: the architecture's configuration.
+        weights: as of the module's ``state_dict``.
+        folder: URL to write to.
+        user_code: a model class or function of the user's program takes the place of the configured one; it is
+            kept as a program of tensor operations.
+
+    Raises:
+        ConfigError: the user's model cannot be kept as a program.
+    """
+    program = None
+    if user_code is not None and user_code.model is not None:
+        module = build_model(model, dataset.schema, user_code)
+        module.load_state_dict(dict(weights))
+        program, weights = export_program(module, example_inputs(dataset.schema))
+        model = ModelConfig()
+    description = ModelDescription(model, program, dataset.schema, dataset.manifest.statistics, dataset.content_id)
+    return write_model_folder(folder, description, weights)
+
+
+def check_exportable(model: ModelConfig, schema: DatasetSchema, user_code: UserCode) -> None:
+    """Before hours of training, make sure that the user's model can be kept.
+
+    Raises:
+        ConfigError: says why not.
+    """
+    if user_code.model is not None:
+        export_program(build_model(model, schema, user_code), example_inputs(schema))
+
+
+def example_inputs(schema: DatasetSchema) -> dict[str, Tensor]:
+    """Inputs of one chunk, every value in its valid range."""
+    random = np.random.default_rng(0)
+    inputs: dict[str, npt.NDArray[Any]] = {}
+    if schema.numeric:
+        inputs["numeric"] = random.normal(size=(CHUNK_ROWS, len(schema.numeric))).astype(np.float32)
+    if schema.cardinalities:
+        ids = [random.integers(0, count, CHUNK_ROWS) for count in schema.cardinalities.values()]
+        inputs["categorical"] = np.column_stack(ids).astype(np.int64)
+    for name, shape in schema.vectors.items():
+        inputs[name] = np.ones((CHUNK_ROWS, *shape), schema.column(name).dtype)
+    return {name: torch.from_numpy(values) for name, values in inputs.items()}
+
+
+class Predictor:
+    """A model with its features, ready to predict; see `Predictor.load`.
+
+    Attributes:
+        digest: names the model by its content.
+        schema: of the dataset it was trained on.
+        dataset: that dataset's content id.
+    """
+
+    def __init__(self, description: ModelDescription, module: nn.Module, digest: str) -> None:
+        self.digest = digest
+        self.schema = description.schema
+        self.dataset = description.dataset
+        self._description = description
+        self._module = module.eval()
+
+    @classmethod
+    def load(cls, folder: str, allow_factories: Sequence[str] = ()) -> Predictor:
+        """Load a model folder.
+
+        Args:
+            folder: its URL.
+            allow_factories: ``package.module:function`` names that the caller trusts; a model that names another
+                one is refused before anything is imported.
+
+        Raises:
+            StorageError: a file is missing or corrupt.
+            SecurityError: the model needs a factory that is not allowed, or holds an unknown operation.
+        """
+        description, weights, digest = read_model_folder(folder)
+        if description.program is not None:
+            return cls(description, ProgramModel(description.program, weights), digest)
+        factory = description.architecture.factory
+        if factory is not None and factory not in allow_factories:
+            raise SecurityError(
+                f"model {folder} is built by {factory}, which is not allowed; expected a built-in architecture; "
+                f"if you trust that code, allow the factory {factory}"
+            )
+        module = build_model(description.architecture, description.schema)
+        try:
+            module.load_state_dict(weights)
+        except RuntimeError as error:
+            raise StorageError(f"the weights of {folder} do not fit its architecture: {error}") from error
+        return cls(description, module, digest)
+
+    @cached_property
+    def features(self) -> FittedFeatures:
+        """The fitted features: the very ones of preparation."""
+        return FittedFeatures.from_json(self._description.features)
+
+    def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Predict raw rows.
+
+        Args:
+            rows: at least the raw columns of ``features.inputs``; others are ignored.
+
+        Returns:
+            ``prediction`` (int32, 0 or 1) and ``probability`` (float32, of class 1), with the index of ``rows``.
+
+        Raises:
+            DataError: columns are missing or hold values of the wrong kind; names all of them.
+        """
+        probability = self.predict_encoded(model_inputs(self.encode(rows), self.schema))
+        prediction = (probability >= 0.5).astype(np.int32)
+        return pd.DataFrame({"prediction": prediction, "probability": probability}, index=rows.index)
+
+    def encode(self, rows: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
+        """The encoded columns of raw rows, bit-equal to those of preparation."""
+        missing = [name for name in self.features.inputs if name not in rows.columns]
+        if missing:
+            raise DataError(
+                *(f"column {name} is missing; expected {self.features.inputs[name]} values; add it" for name in missing)
+            )
+        raw: dict[str, npt.NDArray[Any]] = {}
+        offences: list[str] = []
+        for name, kind in self.features.inputs.items():
+            try:
+                raw[name] = canonical(rows[name], kind)
+            except DataError as error:
+                offences.extend(f"column {name}: {offence}" for offence in error.offences)
+        if offences:
+            raise DataError(*offences)
+        return self.features.transform(raw)
+
+    def predict_encoded(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        """The probability of class 1 for each row of encoded inputs, see `model_inputs`; float32."""
+        rows = len(next(iter(inputs.values())))
+        results = [np.empty(0, np.float32)]
+        with torch.inference_mode():
+            for start in range(0, rows, CHUNK_ROWS):
+                chunk = {name: _padded(values[start : start + CHUNK_ROWS]) for name, values in inputs.items()}
+                logits = self._module(chunk).reshape(CHUNK_ROWS)
+                results.append(torch.sigmoid(logits.float()).numpy()[: rows - start])
+        return np.concatenate(results)
+
+
+def _padded(values: npt.NDArray[Any]) -> Tensor:
+    padding = [(0, CHUNK_ROWS - len(values))] + [(0, 0)] * (values.ndim - 1)
+    return torch.from_numpy(np.ascontiguousarray(np.pad(values, padding)))
