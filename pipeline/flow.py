@@ -161,9 +161,9 @@ def prepare_stage(config: PipelineConfig, session: SparkOnDemand) -> tuple[Datas
 def train(
     source: Dataset | PipelineConfig,
     *,
-    model: Callable[..., Any] | None = None,
+    model: Callable[..., Any] | str | None = None,
     loss: Callable[..., Any] | None = None,
-    optimizer: Callable[..., Any] | None = None,
+    optimizer: Callable[..., Any] | Mapping[str, Any] | None = None,
     spark: SparkSession | None = None,
     cluster: Mapping[str, Any] | None = None,
     tracking: Mapping[str, Any] | None = None,
@@ -175,9 +175,9 @@ def train(
     Args:
         source: a prepared dataset, or a configuration whose dataset is published already.
         model: ``model(schema, **options)`` gives a ``torch.nn.Module`` whose forward takes the dict of inputs;
-            classes and functions of a notebook cell work.
+            classes and functions of a notebook cell work. Or the name of a built-in architecture.
         loss: ``loss(predictions, label, weight)`` gives the weighted sum over the rows.
-        optimizer: ``optimizer(parameters)`` gives a torch optimizer.
+        optimizer: ``optimizer(parameters)`` gives a torch optimizer; or keys of the ``training.optimizer`` section.
         cluster: keys of the ``cluster`` section, such as ``{"num_proc": 2}``.
         spark: the session; by default the active one, or our own.
         tracking: keys of the ``tracking`` section.
@@ -188,34 +188,31 @@ def train(
         RankFailedError: the model's code failed; shows the first failing rank's traceback.
         InterruptedRunError: stopped; the same call resumes.
     """
+    if isinstance(optimizer, Mapping):
+        training["optimizer"], optimizer = dict(optimizer), None
     if isinstance(source, PipelineConfig):
         config, dataset = source, Dataset.open(source.dataset.url)
     else:
-        config, dataset = _config_of(source, cluster, tracking, options, training), source
-    code = UserCode(model=model, loss=loss, optimizer=optimizer)
+        name = model if isinstance(model, str) else "tabular"
+        sections = {"model": {"name": name, "options": dict(options or {})}, "cluster": cluster, "tracking": tracking}
+        config, dataset = _config_of(source, training, sections), source
+    code = UserCode(model=None if isinstance(model, str) else model, loss=loss, optimizer=optimizer)
     with SparkOnDemand(config, spark) as session:
         return train_stage(config, dataset, session, code)
 
 
 def _config_of(
-    dataset: Dataset,
-    cluster: Mapping[str, Any] | None,
-    tracking: Mapping[str, Any] | None,
-    options: Mapping[str, Any] | None,
-    training: Mapping[str, Any],
+    dataset: Dataset, training: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any] | None]
 ) -> PipelineConfig:
     """The configuration of a training that a program describes by keywords; the data sections are the dataset's."""
     semantic = dataset.manifest.semantic
-    sections: dict[str, Any] = {"cluster": dict(cluster or {}), "tracking": dict(tracking or {})}
-    if options:
-        sections["model"] = {"name": "tabular", "options": dict(options)}
     return parse_config(
         {
             "features": semantic["features"],
             "label": semantic["label"],
             "dataset": {"url": dataset.url},
             "training": dict(training),
-            **sections,
+            **{name: dict(section or {}) for name, section in sections.items()},
         }
     )
 
