@@ -72,6 +72,10 @@ class Deal:
         """Rows of one step on one rank."""
         return _share(self.step_rows(step), self.world_size, rank)
 
+    def full_batch_rows(self, rank: int) -> int:
+        """Rows of a full step on one rank."""
+        return _share(self.global_batch_size, self.world_size, rank)
+
     def positions(self, rank: int, done: int = 0) -> tuple[int, int]:
         """First and one-past-last of a rank's rows after some steps, counted along the intervals."""
         full, partial = self._full_steps, self._partial_rows
@@ -199,8 +203,8 @@ class EpochPlan:
 
     @property
     def max_window_rows(self) -> int:
-        """Rows of the largest window."""
-        return int(self._window_rows.max()) if len(self._window_rows) else 0
+        """The most rows that a window of any epoch can have."""
+        return min(self.rows, self._window_groups * int(self._rows_in_order.max(initial=0)))
 
     def batch_rows(self, rank: int) -> Iterator[int]:
         """Rows of each step that is left, on one rank."""

@@ -138,9 +138,7 @@ def tiny_schema(
     )
 
 
-def tiny_values(
-    schema: DatasetSchema, count: int, random: np.random.Generator
-) -> dict[str, npt.NDArray[Any]]:
+def tiny_values(schema: DatasetSchema, count: int, random: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
     """Random columns for `tiny_schema`; the label depends on all numeric and categorical columns."""
     values: dict[str, npt.NDArray[Any]] = {"id": np.arange(count)}
     score = random.normal(0, 0.5, count)
@@ -200,16 +198,13 @@ def _packed_array(matrix: npt.NDArray[Any]) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
-def _cut_into_parts(
-    table: pa.Table, rows_per_row_group: int, rows_per_file: int
-) -> list[tuple[pa.Table, PartFile]]:
+def _cut_into_parts(table: pa.Table, rows_per_row_group: int, rows_per_file: int) -> list[tuple[pa.Table, PartFile]]:
     """Each file's rows, with a part file that lacks only what writing finds out."""
     parts = []
     for start in range(0, table.num_rows, rows_per_file):
         piece = table.slice(start, rows_per_file)
         groups = tuple(
-            min(rows_per_row_group, piece.num_rows - first)
-            for first in range(0, piece.num_rows, rows_per_row_group)
+            min(rows_per_row_group, piece.num_rows - first) for first in range(0, piece.num_rows, rows_per_row_group)
         )
         digest = hashlib.sha256(repr(piece.to_pydict()).encode()).hexdigest()
         parts.append((piece, PartFile("", 0, 0, "", groups, digest)))

@@ -1,0 +1,200 @@
+"""RANK. Batches of a split as torch tensors: the rows that the epoch plan gives to this rank, in its order.
+
+A reader thread fills windows of row groups into reused memory while the consumer gathers batches out of the window
+before: one gather per batch and dtype, no Python per row or column.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import time
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from pipeline.dataset import Dataset
+from pipeline.errors import StorageError, UsageError
+from pipeline.plan import Deals, EpochPlan, LastBatch, WindowSlice
+from pipeline.training.batches import Batch, Gather, ModelColumns, Window, padded
+from pipeline.training.part_files import GroupRead, PartFiles, Timings
+from pipeline.training.windows import WindowRing
+
+WINDOW_BYTES = 64 << 20
+
+logger = logging.getLogger(__name__)
+
+ReaderName = Literal["petastorm", "pyarrow"]
+
+
+class ReadGroups(Protocol):
+    """The interface of the readers: fill row groups on other threads, yield each in order."""
+
+    def __call__(
+        self, files: PartFiles, reads: Sequence[GroupRead], ring: WindowRing, threads: int
+    ) -> Generator[GroupRead, None, None]: ...
+
+
+class Loader:
+    """Iterating gives one `Batch` per global step that is left of the epoch; the next iteration is the next epoch.
+
+    Args:
+        dataset: an opened version.
+        split: train, validation or test.
+        global_batch_size: rows per step over all ranks; this rank gives its share of them.
+        rank: of `world_size` ranks.
+        world_size: number of ranks.
+        seed: of the order; 0 is a seed like any other.
+        epoch: the epoch to begin with.
+        deals: [world_size, steps done] of the earlier part of that epoch, see `pipeline.plan`.
+        shuffle: False reads in the order of the files, for evaluation.
+        last_batch: `keep` gives the rows that do not fill a step as a smaller one, `drop` leaves them out, `pad`
+            fills them up with rows of zeros that have weight 0.
+        window_bytes: most bytes of rows that are shuffled together. The same value belongs to the same order.
+        with_ids: also give the id columns.
+        reader: `petastorm`, or `pyarrow` for the same tensors without it; by default Petastorm if installed.
+        reader_threads: threads that read beside the consumer.
+
+    Attributes:
+        timings: seconds spent reading, checking, shuffling and waiting, since the loader was made.
+        epoch: the epoch that an iteration would read now.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str = "train",
+        *,
+        global_batch_size: int = 1024,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        epoch: int = 0,
+        deals: Deals = (),
+        shuffle: bool = True,
+        last_batch: LastBatch = "keep",
+        window_bytes: int = WINDOW_BYTES,
+        with_ids: bool = False,
+        reader: ReaderName | None = None,
+        reader_threads: int = 1,
+    ) -> None:
+        if split not in dataset.manifest.splits:
+            raise UsageError(f"split is {split!r}; expected one of {', '.join(dataset.manifest.splits)}")
+        self.dataset, self.split = dataset, split
+        self.rank, self.world_size = rank, world_size
+        self.timings = Timings()
+        self.epoch, self._deals = epoch, deals
+        self._columns = ModelColumns(dataset)
+        self._ids = tuple(column.name for column in dataset.schema.with_role("id")) if with_ids else ()
+        self._files = PartFiles(dataset.url, self._columns.fields, self._ids, self.timings)
+        self._read_groups = _reader(reader)
+        self._reader_threads = reader_threads
+        parts = dataset.manifest.splits[split]
+        self._groups = [(part, index) for part in parts for index in range(len(part.row_groups))]
+        row_groups = np.array([rows for part in parts for rows in part.row_groups], np.int64)
+        row_bytes = sum(field.row_bytes for field in self._columns.fields)
+        self._plan_options: dict[str, Any] = {
+            "row_groups": row_groups,
+            "identity": f"{dataset.content_id}/{split}",
+            "seed": seed,
+            "global_batch_size": global_batch_size,
+            "world_size": world_size,
+            "last_batch": last_batch,
+            "shuffle": shuffle,
+            "window_rows": max(1, window_bytes // row_bytes),
+        }
+        self._row_groups = row_groups
+        self._ring: WindowRing | None = None
+        self._steps_now = 0
+
+    def set_epoch(self, epoch: int, deals: Deals = ()) -> None:
+        """What the next iteration reads."""
+        self.epoch, self._deals, self._steps_now = epoch, deals, 0
+
+    def plan(self) -> EpochPlan:
+        """The plan of what is left of the epoch."""
+        return EpochPlan(**self._plan_options, epoch=self.epoch, deals=self._deals)
+
+    @property
+    def deals(self) -> list[list[int]]:
+        """The position inside the epoch: [world_size, steps done], the batch given last included."""
+        deals = [list(deal) for deal in self._deals]
+        if not deals or deals[-1][0] != self.world_size:
+            deals.append([self.world_size, 0])
+        deals[-1][1] += self._steps_now
+        return deals
+
+    def __len__(self) -> int:
+        """Steps that are left of the epoch."""
+        return self.plan().steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        plan = self.plan()
+        self._steps_now = 0
+        slices = list(plan.slices(self.rank))
+        ring, self._ring = self._ring or WindowRing(self._columns.fields, plan.max_window_rows), None
+        reads = self._read_groups(self._files, self._reads(slices), ring, self._reader_threads)
+        windows = self._windows(plan, slices, ring, reads)
+        try:
+            yield from self._batches(plan, Gather(windows, self._columns.fields, self._ids, self.timings))
+        finally:
+            reads.close()
+        ring.reset()
+        self._ring = ring
+        self.set_epoch(self.epoch + 1)
+        logger.debug("epoch read: %s", self.timings)
+
+    def _reads(self, slices: Sequence[WindowSlice]) -> list[GroupRead]:
+        reads = []
+        for window, part_of_window in enumerate(slices):
+            first_row = 0
+            for group in part_of_window.row_groups.tolist():
+                rows = int(self._row_groups[group])
+                last = first_row + rows == part_of_window.rows
+                part, index = self._groups[group]
+                reads.append(GroupRead(part, index, rows, window, first_row, last))
+                first_row += rows
+        return reads
+
+    def _windows(
+        self, plan: EpochPlan, slices: Sequence[WindowSlice], ring: WindowRing, reads: Iterator[GroupRead]
+    ) -> Iterator[Window]:
+        """Each window when all its row groups are in memory; it is freed when the next one is asked for."""
+        for number, part_of_window in enumerate(slices):
+            order = plan.window_order(part_of_window.window)
+            rows = np.concatenate([order[start:stop] for start, stop in part_of_window.intervals])
+            started = time.perf_counter()
+            while not next(reads).last:
+                pass
+            self.timings.add("waiting", started)
+            yield Window(ring.columns(number), ring.extras(number), rows)
+            ring.free(number)
+
+    def _batches(self, plan: EpochPlan, gather: Gather) -> Iterator[Batch]:
+        planned = plan.rank_rows(self.rank)
+        for step, rows in enumerate(plan.batch_rows(self.rank), start=plan.done):
+            columns, extras = gather.take(rows)
+            batch = self._columns.batch(columns, extras if self._ids else None)
+            if plan.deal.last_batch == "pad":
+                batch = padded(batch, plan.deal.full_batch_rows(self.rank))
+            planned -= rows
+            self._steps_now = step + 1 - plan.done
+            yield batch
+        if planned or gather.rows_left:
+            raise StorageError(
+                f"split {self.split} of {self.dataset.url} gave {plan.rank_rows(self.rank) - planned} rows to rank "
+                f"{self.rank}; expected {plan.rank_rows(self.rank)}; this is a bug, please report it"
+            )
+
+
+def _reader(name: ReaderName | None) -> ReadGroups:
+    if name is None:
+        name = "petastorm" if importlib.util.find_spec("petastorm") else "pyarrow"
+    if name == "petastorm":
+        from pipeline.training.reader_petastorm import read_groups as through_petastorm
+
+        return through_petastorm
+    from pipeline.training.reader_pyarrow import read_groups as through_pyarrow
+
+    return through_pyarrow

@@ -1,0 +1,24 @@
+"""RANK. Reads planned row groups with plain threads: for the day that Petastorm cannot be installed."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from pipeline.training.part_files import GroupRead, PartFiles
+from pipeline.training.windows import WindowRing
+
+
+def read_groups(
+    files: PartFiles, reads: Sequence[GroupRead], ring: WindowRing, threads: int
+) -> Generator[GroupRead, None, None]:
+    """Fill row groups on other threads; yields each when it is done, in order, and closes the ring at the end."""
+    executor = ThreadPoolExecutor(threads, thread_name_prefix="reader")
+    try:
+        done = executor.map(partial(ring.fill, files), reads)
+        for read, _ in zip(reads, done, strict=True):
+            yield read
+    finally:
+        ring.close()
+        executor.shutdown(wait=True, cancel_futures=True)
