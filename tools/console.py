@@ -104,7 +104,7 @@ class Console:
             seconds = time.monotonic() - started
             if self._live or seconds - spoken >= SECONDS_BETWEEN_LINES:
                 spoken = seconds
-                self._note(f"{seconds:.0f} s  {progress(self._output(start)[-4000:])[:70]}")
+                self._note(f"{seconds:.0f} s  {progress(self._output(start)[-100_000:])[:70]}")
 
     def _output(self, start: int) -> str:
         with self._log.open("rb") as log:
