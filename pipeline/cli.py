@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from pipeline.errors import InterruptedRunError, PipelineError, UsageError
+from pipeline.errors import InterruptedRunError, PipelineError, ServiceError, UsageError
 
 Command = Callable[[argparse.Namespace], "dict[str, Any] | None"]
 
@@ -72,8 +72,6 @@ def _as_pipeline_error(error: BaseException) -> PipelineError:
     if isinstance(error, KeyboardInterrupt):
         return InterruptedRunError("interrupted; run the same command again to resume")
     if isinstance(error, ModuleNotFoundError):
-        from pipeline.errors import ServiceError
-
         return ServiceError(f"package {error.name} is not installed; expected for this command; see `pipeline doctor`")
     return PipelineError(
         f"{type(error).__name__}: {error}; this is not expected; run again with --debug and report the traceback"
@@ -213,6 +211,8 @@ def _doctor(options: argparse.Namespace) -> None:
 
     report = doctor.report()
     print(json.dumps(report.to_json(), indent=1) if options.json else doctor.render(report))
+    if not report.works:
+        raise ServiceError("the core is incomplete; expected all that every command needs; install what is missing above")
 
 
 def _config(options: argparse.Namespace) -> None:

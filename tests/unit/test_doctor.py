@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """What seems to be installed; change it to see what doctor says. Horovod's extension is not loaded."""
+    """What seems to be installed; change it to see what doctor says. Horovod and Java are not started."""
     versions = {package.name: package.locked for package in doctor.PACKAGES}
 
     def version(name: str) -> str:
@@ -28,6 +28,8 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
     monkeypatch.setattr(doctor, "version", version)
     monkeypatch.setattr(doctor, "_horovod_build", lambda: iter(()))
+    monkeypatch.setattr(doctor, "find_java", lambda: Path("/java"))
+    monkeypatch.setattr(doctor, "java_version", lambda home: 17)
     return versions
 
 
