@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import Section, Url
+from pipeline.config.section import Section, TrackingUri, Url
 
 
 class TrackingConfig(Section):
     """Where MLflow keeps runs and models; a relative sqlite path is relative to the configuration file."""
 
-    uri: str | None = None
+    uri: TrackingUri | None = None
     """By default `mlflow.db` beside the run folder."""
     experiment: str = "pipeline"
     registered_model: str | None = None

@@ -21,12 +21,22 @@ def _resolve(value: Any, info: ValidationInfo) -> Any:
     return storage.resolve(value, folder) if isinstance(value, str) else value
 
 
+def _resolve_sqlite(value: Any, info: ValidationInfo) -> Any:
+    prefix = "sqlite:///"
+    if not isinstance(value, str) or not value.startswith(prefix):
+        return value
+    return prefix + _resolve(value.removeprefix(prefix), info)
+
+
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
 Url = Annotated[str, BeforeValidator(_resolve)]
 """A path or URL; a relative path is taken relative to the folder of the configuration file."""
+
+TrackingUri = Annotated[str, BeforeValidator(_resolve_sqlite)]
+"""MLflow's tracking uri; a relative sqlite file is taken relative to the folder of the configuration file."""
 
 Names = Annotated[list[str], BeforeValidator(_as_list)]
 """One name or a list of names."""

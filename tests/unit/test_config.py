@@ -115,3 +115,10 @@ def test_a_program_that_names_no_run_folder_gets_one_beside_the_dataset() -> Non
     values = {key: value for key, value in SMALLEST.items() if key != "training"}
     config = parse_config({**values, "dataset": {"url": "/data/flights/"}})
     assert config.training.run_url == "/data/flights-run"
+
+
+def test_a_relative_sqlite_store_lies_beside_the_file_and_servers_stay_as_they_are(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path), ["tracking.uri=sqlite:///work/mlflow.db"])
+    assert config.tracking.uri == f"sqlite:///{tmp_path}/work/mlflow.db"
+    for uri in ("sqlite:////var/mlflow.db", "http://127.0.0.1:5000"):
+        assert load_config(written(tmp_path), [f"tracking.uri={uri}"]).tracking.uri == uri
