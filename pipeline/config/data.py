@@ -32,6 +32,9 @@ class SourceConfig(Section):
     where: str | None = None
     """A SQL condition on the primary input, applied before the query; rows it leaves out are not counted as in."""
 
+    row_changes: Literal["error", "allowed"] = "error"
+    """Whether the query may lose or multiply rows of the primary input; counted are then the rows that it gives."""
+
     @model_validator(mode="after")
     def _primary_is_an_input(self) -> SourceConfig:
         if len(self.inputs) > 1 and self.primary is None:

@@ -112,7 +112,7 @@ def _zero_or_one(array: Array) -> Array:
 def _strings(array: Array) -> Array:
     result = np.empty(len(array), dtype=object)
     if array.dtype.kind == "M":
-        array = array.astype(MICROSECONDS)
+        array = array.astype(MICROSECONDS).astype(object)
     result[:] = [None if _is_null(value) else _string(value) for value in array.tolist()]
     return result
 
@@ -127,8 +127,8 @@ def _string(value: Any) -> str:
         return str(int(value)) if value.is_integer() else repr(value)
     if isinstance(value, decimal.Decimal):
         return format(value.normalize() + 0, "f")
-    if isinstance(value, (datetime.datetime, datetime.date)):
-        return value.isoformat()
+    if isinstance(value, datetime.datetime):
+        return str(_moment(value))
     return str(value)
 
 

@@ -1,0 +1,135 @@
+"""DRIVER. Where every row went: the balance, what makes the data unusable, and the quarantine of rejected rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from pipeline import storage
+from pipeline.config import PipelineConfig
+from pipeline.dataset import SPLITS, Accounting
+from pipeline.errors import DataError
+from pipeline.preparation.layout import Layout
+from pipeline.preparation.read import FAULT, Census
+from pipeline.preparation.stage import SAMPLE_ROWS, Staged, write_partitions
+
+QUARANTINE_FORMAT = ("quarantine", 1)
+UNPARSABLE = "row cannot be parsed"
+
+
+def check_query(census: Census, staged: Sequence[Staged], config: PipelineConfig, compare_ids: bool) -> None:
+    """The query must give each row of the primary input once.
+
+    Raises:
+        DataError: it loses or multiplies rows.
+    """
+    if config.source.query is None or config.source.row_changes == "allowed":
+        return
+    rows = account(None, staged).rows_in
+    checks = tuple(sum(one.checks[which] for one in staged) % 2**64 for which in range(2))
+    advice = "use left joins on keys that are unique on the other side, or set source.row_changes: allowed"
+    if rows != census.rows:
+        what = "loses" if rows < census.rows else "multiplies"
+        raise DataError(
+            f"source.query {what} rows of {config.source.primary}: it gives {rows:,}; "
+            f"expected {census.rows:,}; {advice}"
+        )
+    if compare_ids and checks != census.check:
+        raise DataError(
+            f"source.query loses some ids of {config.source.primary} and multiplies others; "
+            f"expected each once; {advice}"
+        )
+
+
+def account(census: Census | None, staged: Sequence[Staged]) -> Accounting:
+    """The balance of primary rows: those parsed went through the query, the others are rejected."""
+    faults = census.faults if census else 0
+    published = sum(one.rows for one in staged if not one.rejected)
+    duplicates = sum(one.duplicates for one in staged)
+    rejected = sum(one.rejected for one in staged) + faults
+    rows_in = published + duplicates + rejected
+    reasons: Counter[str] = Counter({UNPARSABLE: faults} if faults else {})
+    for one in staged:
+        reasons.update(one.reasons)
+    return Accounting(rows_in, published, duplicates, rejected, dict(sorted(reasons.items())))
+
+
+def check_rejected(accounting: Accounting, config: PipelineConfig, quarantine: str) -> None:
+    """Refuse data of which too much was rejected.
+
+    Raises:
+        DataError: with fraction, limit and reasons.
+    """
+    if accounting.rows_in == 0:
+        raise DataError("the source has no rows; expected some; check paths, query and source.where")
+    fraction = accounting.rejected / accounting.rows_in
+    if fraction > config.clean.max_rejected_fraction:
+        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in accounting.reasons.items())
+        raise DataError(
+            f"{fraction:.2%} of the rows are rejected ({accounting.rejected:,} of {accounting.rows_in:,}: {reasons}); "
+            f"expected at most clean.max_rejected_fraction {config.clean.max_rejected_fraction:g}; "
+            f"look at {quarantine}"
+        )
+
+
+def count_classes(staged: Sequence[Staged], layout: Layout) -> dict[str, dict[str, int]]:
+    """Rows of each class in each split."""
+    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    for one in staged:
+        if (split := layout.split_of(one.bucket)) in counts:
+            counts[split].update(one.classes)
+    return {split: dict(sorted(counter.items())) for split, counter in counts.items()}
+
+
+def check_splits(class_counts: Mapping[str, Mapping[str, int]]) -> None:
+    """Every split must have rows of every class.
+
+    Raises:
+        DataError: with the counts.
+    """
+    classes = sorted({"0", "1"} | {name for counts in class_counts.values() for name in counts})
+    lacking = [
+        f"{split} has no row" if not counts else f"{split} has no row of class {', '.join(set(classes) - set(counts))}"
+        for split, counts in class_counts.items()
+        if set(classes) - set(counts)
+    ]
+    if lacking:
+        shown = "; ".join(f"{split} {dict(counts)}" for split, counts in class_counts.items())
+        raise DataError(
+            f"{' and '.join(lacking)} (rows by class: {shown}); expected every class in every split; "
+            "give more rows, larger fractions or another split"
+        )
+
+
+def write_quarantine(
+    folder: str,
+    staging: str,
+    accounting: Accounting,
+    staged: Sequence[Staged],
+    frames: Mapping[str, DataFrame],
+    census: Mapping[str, Census],
+    config: PipelineConfig,
+) -> None:
+    """Rejected rows with their reasons, parse faults per input with raw line and file, and the exact counts."""
+    for number, one in enumerate(one for one in staged if one.rejected and one.path):
+        storage.move_folder(str(one.path), storage.join(folder, "rejected", f"part-{number:05d}.parquet"))
+    faults = {name: counted.faults for name, counted in census.items() if counted.faults}
+    if config.clean.quarantine != "none":
+        for name in faults:
+            _write_faults(storage.join(folder, "faults", name), staging, frames[name], config.clean.quarantine)
+    counts = {"rows": accounting.as_rows(), "reasons": dict(accounting.reasons), "faults": faults}
+    storage.write_json(storage.join(folder, "counts.json"), *QUARANTINE_FORMAT, counts)
+
+
+def _write_faults(folder: str, staging: str, frame: DataFrame, quarantine: str) -> None:
+    first = F.col(f"`{frame.columns[0]}`").cast("string")  # Spark refuses to scan the fault column alone
+    lines = frame.select(
+        F.col(FAULT).alias("line"), F.col("_metadata.file_path").alias("file"), first.alias("_first")
+    ).where("line is not null")
+    if quarantine == "sample":
+        lines = lines.limit(SAMPLE_ROWS)
+    for number, path in enumerate(write_partitions(lines, ["line", "file"], staging)):
+        storage.move_folder(path, storage.join(folder, f"part-{number:05d}.parquet"))

@@ -1,0 +1,98 @@
+"""DRIVER and EXECUTOR. Fit the features on the staged train rows; each pass over them answers all fits at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+from pipeline import storage
+from pipeline.config.data import FeatureConfig
+from pipeline.features import FittedFeatures, Kind, fit_features, raw_inputs
+from pipeline.features.sketches import Cells, Want
+from pipeline.preparation.columns import raw_arrays
+from pipeline.preparation.session import spark_errors
+
+_CELLS = "want int, text string, key long, count long, low long, high long"
+_SCHEMA = pa.schema(
+    [("want", pa.int32()), ("text", pa.string()), *((name, pa.int64()) for name in ("key", "count", "low", "high"))]
+)
+
+
+def fit(session: SparkSession, features: Mapping[str, FeatureConfig], paths: Sequence[str]) -> FittedFeatures:
+    """Fit all features on the rows of the staged files."""
+    kinds = raw_inputs(features)
+    fits = fit_features(features)
+    answers: Any = None
+    while True:
+        try:
+            wants = fits.send(answers)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        answers = _answer(session, wants, kinds, paths)
+
+
+def _answer(session: SparkSession, wants: list[Want], kinds: Mapping[str, Kind], paths: Sequence[str]) -> list[Any]:
+    cells = _merged(_measured(session, wants, kinds, paths), wants)
+    with spark_errors("fitting the features"):
+        found = cells.toPandas()
+    return [want.sketch.result(_cells(found[found["want"] == number])) for number, want in enumerate(wants)]
+
+
+def _measured(session: SparkSession, wants: list[Want], kinds: Mapping[str, Kind], paths: Sequence[str]) -> DataFrame:
+    needed = {want.column: kinds[want.column] for want in wants}
+
+    def measure(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for index in batch.column(0).to_pylist():
+                for table in read_groups(paths[index], list(needed)):
+                    raw = raw_arrays(table, needed)
+                    for number, want in enumerate(wants):
+                        yield _batch(number, want.sketch.cells(want.prepared(raw[want.column])))
+
+    return session.range(0, len(paths), 1, numPartitions=len(paths)).mapInArrow(measure, _CELLS)
+
+
+def read_groups(path: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The row groups of a staged file; texts dictionary-encoded."""
+    with storage.open_read(path) as stream:
+        texts = [field.name for field in pq.read_schema(stream) if pa.types.is_string(field.type)]
+        stream.seek(0)
+        file = pq.ParquetFile(stream, read_dictionary=texts)
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, columns=list(columns))
+
+
+def _batch(number: int, cells: Cells) -> pa.RecordBatch:
+    want = np.full(len(cells.count), number, dtype=np.int32)
+    arrays = [want, cells.text, cells.key, cells.count, cells.low, cells.high]
+    return pa.RecordBatch.from_arrays(
+        [pa.array(array, field.type) for array, field in zip(arrays, _SCHEMA, strict=True)], schema=_SCHEMA
+    )
+
+
+def _merged(cells: DataFrame, wants: list[Want]) -> DataFrame:
+    """Merge cells of equal keys, and leave out what the sketches do not want, before the driver sees any."""
+    merged = cells.groupBy("want", "text", "key").agg(
+        F.sum("count").alias("count"), F.min("low").alias("low"), F.max("high").alias("high")
+    )
+    limits = {number: want.sketch for number, want in enumerate(wants) if want.sketch.limit is not None}
+    if not limits:
+        return merged
+    limit = F.create_map(*(F.lit(part) for number, sketch in limits.items() for part in (number, sketch.limit)))
+    least = F.create_map(*(F.lit(part) for number, sketch in limits.items() for part in (number, sketch.min_count)))
+    frequent = merged.where(F.col("count") >= F.coalesce(least[F.col("want")], F.col("count")))
+    by_count = Window.partitionBy("want").orderBy(F.desc("count"), F.asc("text"), F.asc("key"))
+    ranked = frequent.withColumn("rank", F.row_number().over(by_count))
+    return ranked.where(F.col("rank") <= F.coalesce(limit[F.col("want")], F.col("rank"))).drop("rank")
+
+
+def _cells(found: pd.DataFrame) -> Cells:
+    numbers = {name: found[name].to_numpy(dtype=np.int64) for name in ("count", "key", "low", "high")}
+    return Cells(text=found["text"].to_numpy(dtype=object), **numbers)

@@ -1,0 +1,120 @@
+"""DRIVER. The fixed list of input files: what is listed here at the start is read, nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import storage
+from pipeline.config import PipelineConfig
+from pipeline.config.data import InputConfig
+from pipeline.errors import InputMissingError, InterruptedRunError, StorageError
+
+REVISION = 1
+"""Raised when the same configuration and inputs give other rows than before."""
+
+
+@dataclass(frozen=True, order=True)
+class InputFile:
+    """One file as it was when it was listed."""
+
+    path: str
+    bytes: int
+    modified: str
+
+
+Inputs = Mapping[str, tuple[InputFile, ...]]
+
+
+def list_inputs(config: PipelineConfig) -> Inputs:
+    """The files behind every named input, sorted.
+
+    Raises:
+        InputMissingError: paths that are missing, unreadable or hold no file; all of them.
+    """
+    listed: dict[str, tuple[InputFile, ...]] = {}
+    offences = []
+    for name, input_ in config.source.inputs.items():
+        try:
+            listed[name] = tuple(sorted(_files(input_)))
+            problem = _problem(listed[name])
+        except StorageError as error:
+            problem = str(error)
+        if problem:
+            offences.append(f"source.inputs.{name}.path is {input_.path}: {problem}; expected readable files")
+    if offences:
+        raise InputMissingError(*offences)
+    return listed
+
+
+def _files(input_: InputConfig) -> Iterable[InputFile]:
+    filesystem, path = storage.filesystem(input_.path)
+    with storage.storage_errors(input_.path):
+        found = filesystem.find(path, detail=True)
+    for full, info in found.items():
+        inner = full[len(path) :].lstrip("/").split("/")
+        if full == path or not any(part.startswith(("_", ".")) for part in inner):
+            yield InputFile(_with_scheme(input_.path, full), int(info["size"]), _modified(info))
+
+
+def _with_scheme(url: str, path: str) -> str:
+    return path if storage.is_local(url) else f"{url.split('://')[0]}://{path}"
+
+
+def _modified(info: Mapping[str, Any]) -> str:
+    for key in ("mtime", "LastModified", "last_modified", "modified", "updated", "created", "ETag"):
+        if info.get(key) is not None:
+            return str(info[key])
+    return ""
+
+
+def _problem(files: tuple[InputFile, ...]) -> str | None:
+    if not files:
+        return "nothing is there"
+    locked = [file.path for file in files if storage.is_local(file.path) and not os.access(file.path, os.R_OK)]
+    return f"no permission to read {', '.join(locked[:3])}" if locked else None
+
+
+def fingerprints(inputs: Inputs) -> dict[str, Any]:
+    """What is recorded of the inputs: per name the sha256 of its file list, and the list itself."""
+    return {
+        name: {
+            "sha256": storage.sha256_of([[file.path, file.bytes, file.modified] for file in files]),
+            "bytes": sum(file.bytes for file in files),
+            "files": [[file.path, file.bytes, file.modified] for file in files],
+        }
+        for name, files in inputs.items()
+    }
+
+
+def check_unchanged(config: PipelineConfig, inputs: Inputs) -> None:
+    """Refuse to publish what was read while it changed.
+
+    Raises:
+        InterruptedRunError: a listed file changed or vanished; the same command starts again from the new files.
+    """
+    now = {file.path: file for files in list_inputs(config).values() for file in files}
+    changed = [file.path for files in inputs.values() for file in files if now.get(file.path) != file]
+    if changed:
+        raise InterruptedRunError(
+            *(f"input {path} changed during the run; expected it to stay; run the command again" for path in changed)
+        )
+
+
+def semantic(config: PipelineConfig) -> dict[str, Any]:
+    """The part of the configuration that decides what the rows are: no places, no limits."""
+    values = config.model_dump(mode="json", by_alias=True, include={"source", "clean", "features", "label", "split"})
+    for input_ in values["source"]["inputs"].values():
+        del input_["path"]
+    for key in ("quarantine", "max_rejected_fraction"):
+        del values["clean"][key]
+    layout = config.dataset.model_dump(mode="json", include={"keep", "rows_per_row_group", "wide"})
+    return {**values, "layout": layout, "revision": REVISION}
+
+
+def request_of(config: PipelineConfig, inputs: Inputs) -> str:
+    """Names a piece of work: the same rows wanted of the same files."""
+    prints = {name: value["sha256"] for name, value in fingerprints(inputs).items()}
+    return storage.sha256_of({"semantic": semantic(config), "inputs": prints})

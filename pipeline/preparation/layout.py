@@ -1,0 +1,91 @@
+"""ANYWHERE. How rows lie in files; decided from the data alone, so that no cluster gives another dataset."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.dataset import SPLITS, Column, PackedColumn
+
+_FILE_BYTES = 256 << 20
+_GROUP_BYTES = 16 << 20
+_SMALL_FILE_ROWS = 32_768
+_WANTED_FILES = 8
+"""A train split smaller than so many full files is cut into as many smaller ones, for tasks to run side by side."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Files per split, files for rejected rows, and rows per row group."""
+
+    files: Mapping[str, int]
+    quarantine_files: int
+    rows_per_row_group: int
+
+    def bucket_of(self, split: str) -> int:
+        """The first bucket of a split; buckets of rejected rows come last."""
+        names = [*SPLITS, "rejected"]
+        return sum(self.files[name] for name in names[: names.index(split)])
+
+    @property
+    def buckets(self) -> int:
+        """All files together."""
+        return sum(self.files.values()) + self.quarantine_files
+
+    def split_of(self, bucket: int) -> str:
+        """The split of a bucket, or ``rejected``."""
+        for name in SPLITS:
+            if bucket < self.files[name]:
+                return name
+            bucket -= self.files[name]
+        return "rejected"
+
+
+def choose_layout(rows: int, row_bytes: int, fractions: Mapping[str, float], rows_per_row_group: int | None) -> Layout:
+    """Files of at most 256 MiB and row groups of at most 16 MiB; small datasets still give some of both."""
+    group = rows_per_row_group or _row_group(rows, row_bytes)
+    full = max(1, _FILE_BYTES // max(1, row_bytes))
+    per_file = max(group, min(full, max(_SMALL_FILE_ROWS, math.ceil(rows / _WANTED_FILES))))
+    files = {split: max(1, math.ceil(rows * fractions[split] / per_file)) for split in SPLITS}
+    return Layout(files, max(1, math.ceil(sum(files.values()) / 8)), group)
+
+
+def _row_group(rows: int, row_bytes: int) -> int:
+    wanted = 1 << max(9, min(16, round(math.log2(max(1, rows / 64)))))
+    return max(1, min(wanted, _GROUP_BYTES // max(1, row_bytes)))
+
+
+def pack(features: Sequence[Column]) -> tuple[PackedColumn, ...]:
+    """One packed column per dtype, members in schema order."""
+    dtypes = sorted({column.dtype for column in features})
+    return tuple(
+        PackedColumn(f"_packed_{dtype}", dtype, tuple(column.name for column in features if column.dtype == dtype))
+        for dtype in dtypes
+    )
+
+
+def placement(buckets: int) -> list[int]:
+    """For each bucket a number that Spark's hash partitioning sends to a partition of its own, of as many as buckets."""
+    found: dict[int, int] = {}
+    number = 0
+    while len(found) < buckets:
+        found.setdefault(murmur3(number) % buckets, number)
+        number += 1
+    return [found[bucket] for bucket in range(buckets)]
+
+
+def murmur3(number: int, seed: int = 42) -> int:
+    """Spark's hash of a non-negative 32-bit integer (Murmur3 x86 32), as a signed number."""
+    mask = 0xFFFFFFFF
+    mixed = number * 0xCC9E2D51 & mask
+    mixed = (mixed << 15 | mixed >> 17) & mask
+    mixed = mixed * 0x1B873593 & mask
+    state = seed ^ mixed
+    state = (state << 13 | state >> 19) & mask
+    state = (state * 5 + 0xE6546B64) & mask
+    state ^= 4
+    state = (state ^ state >> 16) * 0x85EBCA6B & mask
+    state = (state ^ state >> 13) * 0xC2B2AE35 & mask
+    state ^= state >> 16
+    return state - (1 << 32) if state >= 1 << 31 else state

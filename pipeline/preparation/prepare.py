@@ -1,0 +1,199 @@
+"""DRIVER. Raw tables to a published dataset: read, clean and stage, fit on train rows, encode, publish."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from pipeline import storage
+from pipeline.config import PipelineConfig
+from pipeline.dataset import SPLITS, Dataset
+from pipeline.errors import ConfigError, DataError
+from pipeline.features import FittedFeatures
+from pipeline.lease import Lease
+from pipeline.preparation import account, publish
+from pipeline.preparation.clean import add_reasons, check_columns
+from pipeline.preparation.fit import fit
+from pipeline.preparation.inputs import Inputs, check_unchanged, fingerprints, list_inputs, request_of
+from pipeline.preparation.layout import Layout, choose_layout
+from pipeline.preparation.read import Census, has_ids, parsed, query_rows, read_inputs, take_census, wanted
+from pipeline.preparation.schema import check_names, dataset_schema, plain_sources
+from pipeline.preparation.session import named_views, preparation_settings, spark_errors
+from pipeline.preparation.split import expected_fractions
+from pipeline.preparation.stage import Staged, files_of, stage
+from pipeline.preparation.tasks import run_tasks
+from pipeline.preparation.write import PartWriter
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str], None]
+"""Told the name of each step as it begins."""
+
+
+def published(config: PipelineConfig) -> Dataset | None:
+    """The newest version, if it is what this configuration and these input files give; needs no Spark."""
+    if not config.source.inputs:
+        return None
+    return publish.answered(config, request_of(config, list_inputs(config)))
+
+
+def prepare_dataset(
+    spark: SparkSession,
+    config: PipelineConfig,
+    frame: DataFrame | None = None,
+    progress: Progress = logger.info,
+) -> Dataset:
+    """Prepare and publish a dataset.
+
+    Args:
+        spark: the session to work in; its settings are restored.
+        config: what to read, clean, encode and publish where.
+        frame: a DataFrame instead of, or beside, the named inputs; its name is ``source.primary`` or ``frame``.
+        progress: told the name of each step as it begins.
+
+    Raises:
+        InputMissingError: an input is missing.
+        DataError: the data cannot be used; nothing is published.
+        OutputError: another run is publishing there.
+        StorageError: reading or writing failed.
+        InterruptedRunError: an input changed meanwhile.
+    """
+    inputs = list_inputs(config)
+    if not inputs and frame is None:
+        raise ConfigError("source.inputs is empty; expected at least one named input, or a DataFrame from code")
+    session = spark if frame is None else frame.sparkSession
+    url = config.dataset.url
+    with Lease(url) as lease, preparation_settings(session):
+        publish.sweep(url)
+        with _staging(url) as attempt:
+            return _Preparation(session, config, inputs, attempt, progress).run(frame, lease)
+
+
+@contextlib.contextmanager
+def _staging(url: str) -> Iterator[str]:
+    """The name of this attempt; what it staged is removed at its end."""
+    attempt = uuid.uuid4().hex[:12]
+    try:
+        yield attempt
+    finally:
+        storage.remove(storage.join(url, "_staging"))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The cleaned rows of an attempt, staged."""
+
+    files: list[Staged]
+    layout: Layout
+    frame: DataFrame
+
+
+@dataclass(frozen=True)
+class _Preparation:
+    """One attempt to prepare a dataset."""
+
+    session: SparkSession
+    config: PipelineConfig
+    inputs: Inputs
+    attempt: str
+    progress: Progress
+
+    def run(self, frame: DataFrame | None, lease: Lease) -> Dataset:
+        """The five steps."""
+        frames = self._frames(frame)
+        self.progress("counting the inputs")
+        census = take_census(frames, self.config, self._primary(frames))
+        self.progress("cleaning and splitting")
+        rows = self._stage(frames, census)
+        accounting = self._account(frames, census, rows)
+        class_counts = account.count_classes(rows.files, rows.layout)
+        account.check_splits(class_counts)
+        self.progress("fitting the features on train rows")
+        features = fit(self.session, self.config.features, [str(one.path) for one in self._files(rows, "train")])
+        check_names(self.config, features)
+        self.progress("encoding and writing")
+        schema = dataset_schema(self.config, features, rows.frame.schema)
+        written = self._write(rows, features, schema)
+        check_unchanged(self.config, self.inputs)
+        self.progress("publishing")
+        return publish.publish(
+            self.config,
+            lease,
+            schema=schema,
+            statistics={**features.to_json(), "label": self.config.label.model_dump(mode="json")},
+            written=written,
+            accounting=accounting,
+            class_counts=class_counts,
+            request=request_of(self.config, self.inputs),
+            inputs=fingerprints(self.inputs),
+        )
+
+    def _frames(self, frame: DataFrame | None) -> dict[str, DataFrame]:
+        frames = read_inputs(self.session, self.config, self.inputs)
+        if frame is not None:
+            frames[self.config.source.primary or "frame"] = frame
+        return frames
+
+    def _primary(self, frames: Mapping[str, DataFrame]) -> str:
+        return self.config.source.primary or ("frame" if "frame" in frames else next(iter(frames)))
+
+    def _stage(self, frames: Mapping[str, DataFrame], census: Mapping[str, Census]) -> _Rows:
+        primary = self._primary(frames)
+        views = {name: parsed(frame) for name, frame in frames.items()}
+        views[primary] = views[primary].where(wanted(self.config))
+        with named_views(self.session, views):
+            queried = query_rows(self.session, self.config, views, primary)
+            check_columns(queried, self.config)
+            layout = choose_layout(
+                census[primary].rows,
+                self._row_bytes(),
+                expected_fractions(self.config),
+                self.config.dataset.rows_per_row_group,
+            )
+            with spark_errors("cleaning"):
+                reasoned = add_reasons(queried, self.config)
+            files = stage(reasoned, self.config, layout, self._folder("rows"))
+        compare_ids = has_ids(frames[primary], self.config)
+        account.check_query(census[primary], files, self.config, compare_ids)
+        return _Rows(files, layout, reasoned)
+
+    def _row_bytes(self) -> int:
+        """About how long an encoded row is: features twice, wide and packed."""
+        config = self.config
+        return 8 * (2 * len(config.features) + len(config.source.id) + len(config.dataset.keep) + 1)
+
+    def _account(self, frames: Mapping[str, DataFrame], census: Mapping[str, Census], rows: _Rows) -> Any:
+        accounting = account.account(census[self._primary(frames)], rows.files)
+        folder = storage.join(self.config.dataset.url, "quarantine", self.attempt)
+        if accounting.rejected or any(counted.faults for counted in census.values()):
+            account.write_quarantine(
+                folder, self._folder("faults"), accounting, rows.files, frames, census, self.config
+            )
+        account.check_rejected(accounting, self.config, folder)
+        return accounting
+
+    def _files(self, rows: _Rows, split: str) -> Sequence[Staged]:
+        return files_of(rows.files, rows.layout, split)
+
+    def _write(self, rows: _Rows, features: FittedFeatures, schema: Any) -> dict[str, list[dict[str, Any]]]:
+        encoded = {column.name: column for column in features.columns}
+        sources = tuple(plain_sources(self.config, encoded).items())
+        writer = PartWriter(features, schema, sources, self.config.dataset.wide, self._folder("parts"))
+        staged = [(split, one) for split in SPLITS for one in self._files(rows, split)]
+        with spark_errors("encoding"):
+            results = run_tasks(self.session, writer, [(split, str(one.path)) for split, one in staged])
+        written: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+        for (split, one), result in zip(staged, results, strict=True):
+            if sum(result["row_groups"]) != one.rows:
+                raise DataError(f"a part file of {split} has {sum(result['row_groups'])} rows; expected {one.rows}")
+            written[split].append(result)
+        return written
+
+    def _folder(self, name: str) -> str:
+        return storage.join(self.config.dataset.url, "_staging", self.attempt, name)

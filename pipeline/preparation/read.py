@@ -1,0 +1,136 @@
+"""DRIVER. From listed files to the rows of the query: parse faults set aside, primary rows counted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+
+from pyspark.errors import ParseException
+from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StringType, StructType
+
+from pipeline.config import PipelineConfig
+from pipeline.config.data import InputConfig
+from pipeline.errors import ConfigError
+from pipeline.preparation.inputs import InputFile, Inputs
+from pipeline.preparation.session import spark_errors
+
+FAULT = "_pipeline_fault"
+"""The raw text of a row that could not be parsed, in frames of `read_inputs`."""
+_READABLE = {"csv": {"header": "true", "enforceSchema": "false"}, "json": {}, "parquet": {}, "orc": {}}
+
+
+@dataclass(frozen=True)
+class Census:
+    """Rows of an input that were parsed, rows that were not, and two sums that tell one set of ids from another."""
+
+    rows: int
+    faults: int
+    check: tuple[int, int] = (0, 0)
+
+
+def read_inputs(session: SparkSession, config: PipelineConfig, inputs: Inputs) -> dict[str, DataFrame]:
+    """One frame per input; text formats have a `FAULT` column, null where the row was parsed."""
+    frames = {}
+    for name, input_ in config.source.inputs.items():
+        with spark_errors(f"source.inputs.{name}"):
+            frames[name] = _read(session, name, input_, inputs[name])
+    return frames
+
+
+def _read(session: SparkSession, name: str, input_: InputConfig, files: tuple[InputFile, ...]) -> DataFrame:
+    paths = [_spark_path(file.path) for file in files]
+    reader = session.read.format(input_.format).options(**{**_READABLE[input_.format], **input_.options})
+    if input_.format not in ("csv", "json"):
+        return (reader.schema(_ddl(session, name, input_.columns)) if input_.columns else reader).load(paths)
+    reader = reader.option("mode", "PERMISSIVE").option("columnNameOfCorruptRecord", FAULT)
+    schema = _ddl(session, name, input_.columns) if input_.columns else _inferred(reader, paths)
+    return reader.schema(schema.add(FAULT, StringType())).load(paths)
+
+
+def _inferred(reader: DataFrameReader, paths: list[str]) -> StructType:
+    found = reader.option("inferSchema", "true").load(paths).schema
+    return StructType([field for field in found.fields if field.name != FAULT])
+
+
+def _ddl(session: SparkSession, name: str, ddl: str) -> StructType:
+    try:
+        return session.createDataFrame([], ddl).schema
+    except (ParseException, ValueError, TypeError) as error:
+        message = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"source.inputs.{name}.schema is not understood: {message}; expected `name type, ...` in Spark's DDL"
+        ) from None
+
+
+def _spark_path(path: str) -> str:
+    """Spark takes every path as a glob pattern, and one without scheme as the cluster's default file system's."""
+    escaped = re.sub(r"([\\{}\[\]*?^])", r"\\\1", path)
+    return escaped if "://" in path else f"file:{escaped}"
+
+
+def id_checks(ids: list[str]) -> tuple[Column, Column]:
+    """Two independent 64-bit hashes of a row's id; their sums over a table are those of its multiset of ids."""
+    columns = [column for name in ids for column in hashable(name)]
+    return F.xxhash64(F.lit(1), *columns), F.xxhash64(F.lit(2), *columns)
+
+
+def hashable(name: str) -> tuple[Column, Column]:
+    """A column for hashing: its text, so that int and bigint agree, and whether it is null, which hashes ignore."""
+    column = F.col(f"`{name}`")
+    return column.isNull(), column.cast("string")
+
+
+def take_census(frames: Mapping[str, DataFrame], config: PipelineConfig, primary: str) -> dict[str, Census]:
+    """Count the rows of the primary input and the parse faults of all, in one job; then the primary's ids too."""
+    counted = {name: frame for name, frame in frames.items() if name == primary or FAULT in frame.columns}
+    counts = [_counts(name, frame, config, name == primary) for name, frame in counted.items()]
+    with spark_errors("reading the inputs"):
+        rows = reduce(DataFrame.unionByName, counts).collect() if counts else []
+    checks = {row["name"]: tuple(int(row[sum_] or 0) % 2**64 for sum_ in ("first_sum", "second_sum")) for row in rows}
+    return {row["name"]: Census(row["rows"], row["faults"], checks[row["name"]]) for row in rows}
+
+
+def _counts(name: str, frame: DataFrame, config: PipelineConfig, is_primary: bool) -> DataFrame:
+    fault = F.col(FAULT) if FAULT in frame.columns else F.lit(None).cast("string")
+    good = fault.isNull() & wanted(config) if is_primary else fault.isNull()
+    ids = config.source.id if is_primary and has_ids(frame, config) else []
+    checks = id_checks(ids) if ids else (F.lit(0), F.lit(0))
+    first, second = (F.sum(F.when(good, check).cast("decimal(20,0)")) for check in checks)
+    return frame.agg(
+        F.lit(name).alias("name"),
+        F.count_if(good).alias("rows"),
+        F.count(fault).alias("faults"),
+        first.alias("first_sum"),
+        second.alias("second_sum"),
+        # Spark refuses to scan the fault column alone, so another one is touched.
+        F.count(F.col(f"`{frame.columns[0]}`")).alias("touched"),
+    )
+
+
+def has_ids(frame: DataFrame, config: PipelineConfig) -> bool:
+    """Whether the ids of the query's rows can be compared with this input's."""
+    return bool(config.source.id) and set(config.source.id) <= set(frame.columns)
+
+
+def wanted(config: PipelineConfig) -> Column:
+    """The condition `source.where` on the primary input; rows for which it is null are left out, as in SQL."""
+    return F.coalesce(F.expr(config.source.where), F.lit(False)) if config.source.where else F.lit(True)
+
+
+def parsed(frame: DataFrame) -> DataFrame:
+    """The rows without faults, in the columns of the input."""
+    return frame.where(F.col(FAULT).isNull()).drop(FAULT) if FAULT in frame.columns else frame
+
+
+def query_rows(
+    session: SparkSession, config: PipelineConfig, views: Mapping[str, DataFrame], primary: str
+) -> DataFrame:
+    """The rows of `source.query`, or of the only input; call within `named_views`."""
+    if config.source.query is None:
+        return views[primary]
+    with spark_errors("source.query"):
+        return session.sql(config.source.query)

@@ -1,0 +1,84 @@
+"""DRIVER. The Spark session while preparation uses it: fixed settings, views of our own, and typed errors."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import AnalysisException, ParseException, PySparkException
+from pyspark.sql import DataFrame, SparkSession
+
+from pipeline import errors
+from pipeline.errors import DataError, InterruptedRunError, PipelineError, StorageError
+
+_SETTINGS = {
+    "spark.sql.session.timeZone": "UTC",
+    # With pruning, CSV rows with missing or extra fields pass unseen.
+    "spark.sql.csv.parser.columnPruning.enabled": "false",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    # A cast that fails gives null, which cleaning finds and rejects by name.
+    "spark.sql.ansi.enabled": "false",
+    "spark.sql.caseSensitive": "true",
+}
+_OWN_ERROR = re.compile(r"pipeline\.errors\.(\w+): ([^\n]*)")
+_VANISHED = re.compile(r"(?:FileNotFoundException|FAILED_READ_FILE|It is possible the underlying files)")
+_NO_SPACE = re.compile(r"No space left on device|ENOSPC|the disk is full")
+
+
+@contextlib.contextmanager
+def preparation_settings(session: SparkSession) -> Iterator[None]:
+    """Settings that results depend on, for the duration; the session gets its own back."""
+    before = {key: session.conf.get(key, None) for key in _SETTINGS}
+    for key, value in _SETTINGS.items():
+        session.conf.set(key, value)
+    try:
+        yield
+    finally:
+        for key, old in before.items():
+            session.conf.unset(key) if old is None else session.conf.set(key, old)
+
+
+@contextlib.contextmanager
+def named_views(session: SparkSession, frames: Mapping[str, DataFrame]) -> Iterator[None]:
+    """Temporary views of the given names, for the duration; views of the same names come back."""
+    existing = {table.name for table in session.catalog.listTables() if table.isTemporary}
+    hidden = {name: session.table(name) for name in frames if name in existing}
+    for name, frame in frames.items():
+        frame.createOrReplaceTempView(f"`{name}`")
+    try:
+        yield
+    finally:
+        for name in frames:
+            session.catalog.dropTempView(name)
+        for name, frame in hidden.items():
+            frame.createOrReplaceTempView(f"`{name}`")
+
+
+@contextlib.contextmanager
+def spark_errors(what: str) -> Iterator[None]:
+    """Turn what Spark raises into our errors; what a task of ours raised keeps its type."""
+    try:
+        yield
+    except (ParseException, AnalysisException) as error:
+        message = str(error.desc or error).splitlines()[0]
+        raise DataError(f"{what} is not valid: {message}; expected Spark SQL on existing columns") from error
+    except (PySparkException, Py4JJavaError) as error:
+        raise _typed(what, str(error)) or error from error
+
+
+def _typed(what: str, text: str) -> PipelineError | None:
+    own = _OWN_ERROR.search(text)
+    if own and hasattr(errors, own[1]):
+        return getattr(errors, own[1])(own[2])  # type: ignore[no-any-return]
+    if _NO_SPACE.search(text):
+        return StorageError(f"{what}: the disk is full; expected room for staged rows; free some space and run again")
+    if "CSV header" in text:
+        header = " ".join(line.strip() for line in text.splitlines() if re.match(r"\s*(Header|Schema|CSV file):", line))
+        return DataError(
+            f"{what}: the CSV header does not match the schema: {header}; expected the same names in order"
+        )
+    if _VANISHED.search(text):
+        return InterruptedRunError(f"{what}: an input file changed or vanished; expected it to stay; run again")
+    return None

@@ -1,0 +1,155 @@
+"""EXECUTOR. From one staged file to one part file: features encoded, rows digested, checksums on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.dataset import Column, DatasetSchema, PackedColumn
+from pipeline.features import FittedFeatures
+from pipeline.features.kinds import Array
+from pipeline.preparation.columns import raw_arrays
+from pipeline.preparation.fit import read_groups
+from pipeline.preparation.stage import HASH, LABEL, write_rows
+
+_ARROW_TYPES = {"string": pa.string(), "timestamp": pa.timestamp("us")}
+
+
+@dataclass(frozen=True)
+class PartWriter:
+    """Encodes staged files; the same object goes to every task.
+
+    Attributes:
+        sources: physical name of each id and kept column to the raw column it comes from.
+        folder: where files go, under names of their own, until the driver moves them.
+    """
+
+    features: FittedFeatures
+    schema: DatasetSchema
+    sources: tuple[tuple[str, str], ...]
+    wide: bool
+    folder: str
+
+    def __call__(self, job: tuple[str, str]) -> dict[str, Any]:
+        """Encode the staged file ``job = (split, path)``; says what was written. Test rows are written raw as well."""
+        split, staged = job
+        url = storage.join(self.folder, split, f"part-{uuid.uuid4().hex}.parquet")
+        digest, row_groups = hashlib.sha256(), []
+        tables = self._encoded(staged)
+        first = next(tables)
+        packed = {packed.name for packed in self.schema.packed}
+        plain = [name for name in first.column_names if name not in packed]
+        texts = [field.name for field in first.schema if pa.types.is_string(field.type)]
+        with storage.open_write(url) as stream:
+            with pq.ParquetWriter(stream, first.schema, use_dictionary=texts, write_statistics=plain) as writer:
+                for table in _chain(first, tables):
+                    writer.write_table(table, row_group_size=len(table))
+                    row_groups.append(len(table))
+                    self._feed(digest, table)
+            file = stream.digest
+        raw = self._write_raw(staged) if split == "test" else None
+        written = {"url": url, "row_groups": row_groups, "digest": digest.hexdigest(), "raw": raw}
+        return {**written, **dataclasses.asdict(file)}
+
+    def _encoded(self, staged: str) -> Iterator[pa.Table]:
+        names = [LABEL, *dict.fromkeys([*self.features.inputs, *(source for _, source in self.sources)])]
+        for table in read_groups(staged, names):
+            yield self._encode(table)
+
+    def _encode(self, table: pa.Table) -> pa.Table:
+        encoded = self.features.transform(raw_arrays(table, self.features.inputs))
+        sources = dict(self.sources)
+        columns: dict[str, pa.Array] = {}
+        for column in self.schema.columns:
+            if column.name in sources:
+                columns[column.name] = plain_column(table.column(sources[column.name]), column)
+            elif column.role == "label":
+                columns[column.name] = pa.array(table.column(LABEL).to_numpy().astype(column.dtype))
+            elif self.wide:
+                columns[column.name] = _wide(encoded[column.name])
+        for packed in self.schema.packed:
+            columns[packed.name] = _packed(packed, encoded)
+        return pa.table(columns)
+
+    def _feed(self, digest: Any, table: pa.Table) -> None:
+        """Add the rows' values; typed feature columns repeat what the packed ones say."""
+        features = {column.name for column in self.schema.with_role("numeric", "categorical", "vector")}
+        for name in table.column_names:
+            if name not in features:
+                digest.update(name.encode())
+                _feed_column(digest, table.column(name).combine_chunks())
+
+    def _write_raw(self, staged: str) -> dict[str, Any]:
+        url = storage.join(self.folder, "raw", f"part-{uuid.uuid4().hex}.parquet")
+        with storage.open_read(staged) as stream:
+            names = [field.name for field in pq.read_schema(stream) if field.name not in (LABEL, HASH)]
+        groups = (table.cast(_without_dictionaries(table.schema)) for table in read_groups(staged, names))
+        first = next(groups)
+        written = write_rows(url, _chain(first, groups), len(first))
+        assert written is not None
+        return {"url": url, **dataclasses.asdict(written[1])}
+
+
+def _chain(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    yield first
+    yield from rest
+
+
+def _without_dictionaries(schema: pa.Schema) -> pa.Schema:
+    return pa.schema(
+        [field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in schema]
+    )
+
+
+def plain_column(column: pa.ChunkedArray, schema: Column) -> pa.Array:
+    """An id or kept column in the type that the schema says."""
+    array = column.combine_chunks()
+    if pa.types.is_dictionary(array.type):
+        array = array.cast(array.type.value_type)
+    return array.cast(_ARROW_TYPES.get(schema.dtype) or pa.from_numpy_dtype(np.dtype(schema.dtype)))
+
+
+def _wide(values: Array) -> pa.Array:
+    if values.ndim == 1:
+        return pa.array(values)
+    width = int(np.prod(values.shape[1:]))
+    offsets = np.arange(len(values) + 1, dtype=np.int32) * width
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(values).reshape(-1)))
+
+
+def _packed(packed: PackedColumn, encoded: dict[str, Array]) -> pa.Array:
+    """The members side by side, one blob of little-endian numbers per row."""
+    matrix = np.concatenate([encoded[name].reshape(len(encoded[name]), -1) for name in packed.members], axis=1)
+    data = np.ascontiguousarray(matrix, dtype=np.dtype(packed.dtype).newbyteorder("<"))
+    offsets: npt.NDArray[np.int32] = np.arange(len(data) + 1, dtype=np.int32) * (data.shape[1] * data.itemsize)
+    return pa.Array.from_buffers(pa.binary(), len(data), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+
+def _feed_column(digest: Any, array: pa.Array) -> None:
+    """Validity, lengths and values, so that no two columns with different values give the same bytes."""
+    if array.null_count:
+        digest.update(np.packbits(pc.is_valid(array).to_numpy(zero_copy_only=False)))
+    if pa.types.is_string(array.type) or pa.types.is_binary(array.type):
+        filled = pc.fill_null(array, "" if pa.types.is_string(array.type) else b"")
+        digest.update(pc.binary_length(filled).to_numpy().tobytes())
+        _, offsets, data = filled.buffers()
+        if data is not None:
+            ends = np.frombuffer(offsets, dtype=np.int32)[filled.offset : filled.offset + len(filled) + 1]
+            digest.update(memoryview(data)[int(ends[0]) : int(ends[-1])])
+        return
+    if pa.types.is_timestamp(array.type):
+        array = array.cast(pa.int64())
+    elif pa.types.is_boolean(array.type):
+        array = array.cast(pa.int8())
+    digest.update(pc.fill_null(array, 0).to_numpy(zero_copy_only=False).tobytes())
