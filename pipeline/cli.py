@@ -212,7 +212,9 @@ def _doctor(options: argparse.Namespace) -> None:
     report = doctor.report()
     print(json.dumps(report.to_json(), indent=1) if options.json else doctor.render(report))
     if not report.works:
-        raise ServiceError("the core is incomplete; expected all that every command needs; install what is missing above")
+        raise ServiceError(
+            "the core is incomplete; expected all that every command needs; install what is missing above"
+        )
 
 
 def _config(options: argparse.Namespace) -> None:
