@@ -83,6 +83,11 @@ class DatasetSchema:
         """The column of that name."""
         return next(column for column in self.columns if column.name == name)
 
+    def raw_column(self, name: str) -> Column:
+        """The id or kept column that holds a raw column; it is called ``raw_<name>`` where a feature has the name."""
+        plain = {column.name: column for column in self.with_role("id", "kept")}
+        return plain.get(f"raw_{name}") or plain[name]
+
     @property
     def numeric(self) -> tuple[str, ...]:
         """Names of the columns of the model's ``numeric`` input, in order."""

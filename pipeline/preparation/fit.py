@@ -41,7 +41,7 @@ def fit(session: SparkSession, features: Mapping[str, FeatureConfig], paths: Seq
 def _answer(session: SparkSession, wants: list[Want], kinds: Mapping[str, Kind], paths: Sequence[str]) -> list[Any]:
     cells = _merged(_measured(session, wants, kinds, paths), wants)
     with spark_errors("fitting the features"):
-        found = cells.toPandas()
+        found: pd.DataFrame = cells.toPandas()
     return [want.sketch.result(_cells(found[found["want"] == number])) for number, want in enumerate(wants)]
 
 

@@ -47,7 +47,7 @@ def choose_layout(rows: int, row_bytes: int, fractions: Mapping[str, float], row
     group = rows_per_row_group or _row_group(rows, row_bytes)
     full = max(1, _FILE_BYTES // max(1, row_bytes))
     per_file = max(group, min(full, max(_SMALL_FILE_ROWS, math.ceil(rows / _WANTED_FILES))))
-    files = {split: max(1, math.ceil(rows * fractions[split] / per_file)) for split in SPLITS}
+    files: dict[str, int] = {split: max(1, math.ceil(rows * fractions[split] / per_file)) for split in SPLITS}
     return Layout(files, max(1, math.ceil(sum(files.values()) / 8)), group)
 
 
@@ -66,7 +66,7 @@ def pack(features: Sequence[Column]) -> tuple[PackedColumn, ...]:
 
 
 def placement(buckets: int) -> list[int]:
-    """For each bucket a number that Spark's hash partitioning sends to a partition of its own, of as many as buckets."""
+    """For each bucket a number that Spark's hash partitioning sends to a partition of its own."""
     found: dict[int, int] = {}
     number = 0
     while len(found) < buckets:

@@ -38,7 +38,10 @@ _NUMPY_TYPES = {"string": np.str_, "timestamp": np.datetime64}
 
 
 def write_metadata(folder: str, schema: DatasetSchema, row_groups: Mapping[str, int], wide: bool) -> storage.Digest:
-    """Write ``_common_metadata`` of a split folder: the Unischema and the row groups of each file name."""
+    """Write ``_common_metadata`` of a split folder: the Unischema and the row groups of each file name.
+
+    Packed columns are left out: Petastorm makes named tuples of a Unischema, whose fields cannot start with ``_``.
+    """
     unischema = Unischema("Dataset", list(_fields(schema, wide)))
     metadata = {
         UNISCHEMA_KEY: pickle.dumps(unischema, protocol=2),
@@ -56,8 +59,6 @@ def _fields(schema: DatasetSchema, wide: bool) -> Iterable[UnischemaField]:
         numpy_type = _NUMPY_TYPES.get(column.dtype) or np.dtype(column.dtype).type
         codec = ScalarCodec(_SPARK_TYPES[column.dtype]())
         yield UnischemaField(column.name, numpy_type, (), codec, column.role in ("id", "kept"))
-    for packed in schema.packed:
-        yield UnischemaField(packed.name, np.bytes_, (), ScalarCodec(T.BinaryType()), False)
 
 
 def _arrow_schema(schema: DatasetSchema, wide: bool) -> pa.Schema:

@@ -49,11 +49,11 @@ def publish(
 ) -> Dataset:
     """Publish what `PartWriter` wrote, per split in file order; a version that exists is only pointed to."""
     url = config.dataset.url
-    parts = {split: _parts(split, written[split]) for split in SPLITS}
+    parts: dict[str, tuple[PartFile, ...]] = {split: _parts(split, written[split]) for split in SPLITS}
     identity = content_id(schema, semantic(config), statistics, parts)
     found = _existing(url, identity)
     if found is None:
-        placed = {split: _with_folder(identity, parts[split]) for split in SPLITS}
+        placed: dict[str, tuple[PartFile, ...]] = {split: _with_folder(identity, parts[split]) for split in SPLITS}
         storage.remove(version_url(url, identity))
         manifest = Manifest(
             content_id=identity,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import reduce
 
 from pyspark.errors import ParseException
@@ -90,8 +91,11 @@ def take_census(frames: Mapping[str, DataFrame], config: PipelineConfig, primary
     counts = [_counts(name, frame, config, name == primary) for name, frame in counted.items()]
     with spark_errors("reading the inputs"):
         rows = reduce(DataFrame.unionByName, counts).collect() if counts else []
-    checks = {row["name"]: tuple(int(row[sum_] or 0) % 2**64 for sum_ in ("first_sum", "second_sum")) for row in rows}
-    return {row["name"]: Census(row["rows"], row["faults"], checks[row["name"]]) for row in rows}
+    return {row["name"]: Census(row["rows"], row["faults"], (_sum(row["first"]), _sum(row["second"]))) for row in rows}
+
+
+def _sum(total: Decimal | None) -> int:
+    return int(total or 0) % 2**64
 
 
 def _counts(name: str, frame: DataFrame, config: PipelineConfig, is_primary: bool) -> DataFrame:
@@ -104,8 +108,8 @@ def _counts(name: str, frame: DataFrame, config: PipelineConfig, is_primary: boo
         F.lit(name).alias("name"),
         F.count_if(good).alias("rows"),
         F.count(fault).alias("faults"),
-        first.alias("first_sum"),
-        second.alias("second_sum"),
+        first.alias("first"),
+        second.alias("second"),
         # Spark refuses to scan the fault column alone, so another one is touched.
         F.count(F.col(f"`{frame.columns[0]}`")).alias("touched"),
     )

@@ -62,7 +62,7 @@ def spark_errors(what: str) -> Iterator[None]:
     try:
         yield
     except (ParseException, AnalysisException) as error:
-        message = str(error.desc or error).splitlines()[0]
+        message = str(error).strip().splitlines()[0]
         raise DataError(f"{what} is not valid: {message}; expected Spark SQL on existing columns") from error
     except (PySparkException, Py4JJavaError) as error:
         raise _typed(what, str(error)) or error from error
