@@ -19,6 +19,7 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 
 from console import REPEAT, Console, SetupError
@@ -76,11 +77,10 @@ def wheel_for(horovod: str, torch: str, python: Path, console: Console) -> Path:
         if not list(folder.glob("*.whl")):
             if obstacles := build_obstacles():
                 raise SetupError(*obstacles)
-            for left_over in folder.glob("build-*"):
-                shutil.rmtree(left_over, ignore_errors=True)
-            with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as work:
+            with tempfile.TemporaryDirectory(prefix="horovod-build-", dir=_build_place()) as work:
                 built = _build(horovod, Path(work), python, console)
-                built.replace(folder / built.name)
+                shutil.copyfile(built, folder / "unfinished")
+                (folder / "unfinished").replace(folder / built.name)
         return next(folder.glob("*.whl"))
 
 
@@ -101,7 +101,19 @@ def _key(horovod: str, torch: str) -> str:
     return "-".join(["horovod", horovod, "torch", torch, *machine, settings])
 
 
+def _build_place() -> Path | None:
+    """The user's cache; None, for the system's temporary folder, where the path of the cache would break the build.
+
+    Horovod's CMake files use the path of the sources as a regular expression: a `+` in it puts the extension
+    somewhere else than into the wheel.
+    """
+    return cache_folder() if re.fullmatch(r"[\w/.-]+", str(cache_folder())) else None
+
+
 def _build(horovod: str, work: Path, python: Path, console: Console) -> Path:
+    # The environment by another name, since the checkout may lie below a folder with spaces.
+    (work / "venv").symlink_to(python.parent.parent)
+    python = work / "venv" / "bin" / python.name
     pip: list[str | Path] = [python, "-m", "pip"]
     search_path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     if not _has_fitting_cmake(search_path):
@@ -119,7 +131,11 @@ def _build(horovod: str, work: Path, python: Path, console: Console) -> Path:
         environment=_settings() | {"MAKEFLAGS": f"-j{_compilers()}", "PATH": search_path},
         progress=_percentage,
     )
-    return next((work / "wheel").glob("horovod-*.whl"))
+    wheel = next((work / "wheel").glob("horovod-*.whl"))
+    with zipfile.ZipFile(wheel) as content:
+        if not any(name.startswith("horovod/torch/mpi_lib") for name in content.namelist()):
+            raise SetupError("Horovod was built without its torch extension; the log file may say why")
+    return wheel
 
 
 def _has_fitting_cmake(search_path: str) -> bool:

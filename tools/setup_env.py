@@ -177,18 +177,17 @@ def _install_torch(version: str, console: Console) -> str:
 
 
 def _install_horovod(version: str, torch: str, console: Console) -> None:
-    """Install the wheel for this torch; one that does not load (a damaged cache) is built anew, once."""
-    for attempt in ("first", "last"):
+    """Install the wheel for this torch; one from the cache that does not load (damaged) is built anew."""
+    attempts = 2 if horovod_wheel.is_cached(version, torch) else 1
+    for _ in range(attempts):
         wheel = horovod_wheel.wheel_for(version, torch, PYTHON, console)
         if not HOROVOD_ORIGIN.exists() or HOROVOD_ORIGIN.read_text() != str(wheel) or not _horovod_loads():
-            HOROVOD_ORIGIN.unlink(missing_ok=True)
             command = _pip("install", "--no-deps", "--force-reinstall", wheel)
             console.run(command, f"{wheel} could not be installed; remove it and repeat")
         if _horovod_loads():
             HOROVOD_ORIGIN.write_text(str(wheel))
             return
-        if attempt == "first":
-            horovod_wheel.forget(wheel)
+        horovod_wheel.forget(wheel)
     raise SetupError("Horovod does not load; `.venv/bin/python -c 'import horovod.torch'` says why")
 
 
