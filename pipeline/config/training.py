@@ -90,8 +90,13 @@ class DeadlineConfig(Section):
     """Seconds after which a silent stage is an error instead of a hang."""
 
     launch: float = Field(default=300.0, gt=0)
+    """Until all ranks have found each other."""
     step: float = Field(default=300.0, gt=0)
+    """Without any rank making progress."""
+    silence: float = Field(default=60.0, gt=2)
+    """Without a sign of life of a rank's process; it gives one every second."""
     stage: float = Field(default=7 * 86400.0, gt=0)
+    """The whole training."""
 
 
 class ClusterConfig(Section):

@@ -1,5 +1,26 @@
 """DRIVER. Starts ranks on a Spark cluster, watches them, and brings their results and errors home.
 
-`session` makes the Spark session, `launch` runs a training; `rank` is the only module that runs elsewhere:
-inside the Spark tasks.
+    session     the Spark session, ours or the one that is there
+    launch      check the cluster, run an attempt, give the result
+    attempt     start ranks with a launcher (barrier), listen on the channel, judge with the watch
+    record      status.json, metrics.jsonl, listeners
+
+Two modules run elsewhere: `rank` and its `reporter`, inside the Spark tasks.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.launch.launch import launch_training as launch_training
+
+__all__ = ["launch_training"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from pipeline.launch.launch import launch_training
+
+        return launch_training
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -24,22 +23,11 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from pipeline.errors import ServiceError
+from pipeline.launch.environment import environment
 
 _STOP_SECONDS = 15.0
 
 logger = logging.getLogger(__name__)
-
-
-@contextlib.contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, and put everything back at exit, also what was added inside."""
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @contextlib.contextmanager
@@ -77,7 +65,7 @@ def own_session(settings: Mapping[str, str], variables: Mapping[str, str], log: 
 
 def _start(settings: Mapping[str, str], output: IO[bytes], process: list[subprocess.Popen[bytes]]) -> SparkSession:
     conf = SparkConf(loadDefaults=False).setAll(list(settings.items()))
-    gateway = launch_gateway(conf, {"stdout": output, "stderr": output, "start_new_session": True})
+    gateway = launch_gateway(conf, {"stdout": output, "stderr": output, "start_new_session": True})  # type: ignore[no-untyped-call]
     process.append(gateway.proc)
     return SparkSession(SparkContext(conf=conf, gateway=gateway))
 

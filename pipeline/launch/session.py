@@ -104,7 +104,7 @@ def _refuse_connect() -> None:
 @contextlib.contextmanager
 def _session_in_given_jvm(cluster: ClusterConfig) -> Iterator[SparkSession]:
     """A session in the JVM of spark-submit, whose settings win; stopped at exit, the JVM is not ours."""
-    builder = SparkSession.builder.config(map=_DEFAULTS).config(map=cluster.spark)
+    builder = SparkSession.builder.config(map={**_DEFAULTS, **cluster.spark})
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         builder = builder.master(cluster.master)
     session = builder.getOrCreate()

@@ -20,8 +20,10 @@ from torch import Tensor
 from pipeline.errors import InterruptedRunError
 
 # Horovod's tensor fusion adds up whatever tensors are ready in the same cycle, and so the order of additions, and
-# with it the last bits, differ from run to run. A short cycle keeps our own buckets from waiting.
-HOROVOD_SETTINGS = {"HOROVOD_FUSION_THRESHOLD": "0", "HOROVOD_CYCLE_TIME": "0.2"}
+# with it the last bits, differ from run to run. No second tuned value may be set (HOROVOD_CYCLE_TIME is the other
+# one): with both fixed, `hvd.init` crashes the second time in a process (index into an empty vector, horovod 0.28.1,
+# common/parameter_manager.cc BayesianParameter::SetValue), and Spark reuses its Python workers.
+HOROVOD_SETTINGS = {"HOROVOD_FUSION_THRESHOLD": "0"}
 
 
 class Handle(Protocol):

@@ -1,0 +1,77 @@
+"""DRIVER. What the Spark session at hand is able to run, asked from Spark itself."""
+
+from __future__ import annotations
+
+import time
+
+from pyspark.sql import SparkSession
+
+from pipeline.config.training import ClusterConfig
+from pipeline.errors import ConfigError
+from pipeline.launch.resources import ClusterFacts
+from pipeline.launch.session import is_local
+
+_POLL_SECONDS = 0.5
+
+
+def cluster_facts(spark: SparkSession) -> ClusterFacts:
+    """Slots and cores of the session's cluster, as they are now."""
+    context = spark.sparkContext
+    scala = context._jsc.sc()
+    profile = scala.resourceProfileManager().defaultResourceProfile()
+    master = str(context.master)
+    return ClusterFacts(
+        master=master,
+        slots=int(scala.maxNumConcurrentTasks(profile)),
+        task_cpus=int(context.getConf().get("spark.task.cpus", "1")),
+        local=is_local(master),
+    )
+
+
+def wait_for_slots(spark: SparkSession, cluster: ClusterConfig) -> ClusterFacts:
+    """The facts, once there are as many slots as ``num_proc`` asks for, or after the launch deadline as they are.
+
+    Executors register one by one; ``auto`` waits for the first.
+    """
+    wanted = 1 if cluster.num_proc == "auto" else cluster.num_proc
+    deadline = time.monotonic() + cluster.deadlines.launch
+    facts = cluster_facts(spark)
+    while facts.slots < wanted and not facts.local and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+        facts = cluster_facts(spark)
+    return facts
+
+
+def driver_addresses(spark: SparkSession) -> tuple[str, str]:
+    """The address to listen on, and the one by which executors reach the driver."""
+    conf = spark.sparkContext.getConf()
+    host = str(conf.get("spark.driver.host", "127.0.0.1"))
+    return str(conf.get("spark.driver.bindAddress", host)), host
+
+
+def refuse_forbidden_settings(spark: SparkSession) -> None:
+    """Settings under which ranks cannot work.
+
+    Raises:
+        ConfigError: all of them at once.
+    """
+    conf = spark.sparkContext.getConf()
+    offences = [
+        f"{key} is {conf.get(key)}; expected {expected}; {why}"
+        for key, bad, expected, why in _FORBIDDEN
+        if (bad is None and conf.get(key) not in (None, "0")) or (bad is not None and conf.get(key) == bad)
+    ]
+    if offences:
+        raise ConfigError(*offences)
+
+
+_FORBIDDEN = [
+    ("spark.speculation", "true", "false", "a second copy of a rank would break training"),
+    ("spark.dynamicAllocation.enabled", "true", "false", "Spark refuses barrier stages with it"),
+    (
+        "spark.executor.pyspark.memory",
+        None,
+        "it unset",
+        "it limits the address space, which torch cannot live with; use spark.executor.memoryOverhead",
+    ),
+]

@@ -1,0 +1,99 @@
+"""DRIVER. Training from the driver's side: what is checked before, what is started, and what comes back."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from pipeline.config.training import ClusterConfig, DeadlineConfig
+from pipeline.errors import InterruptedRunError, PipelineError
+from pipeline.launch.attempt import Attempt, same_on_all_ranks
+from pipeline.launch.barrier import BarrierLauncher
+from pipeline.launch.cluster import refuse_forbidden_settings, wait_for_slots
+from pipeline.launch.in_process import run_in_process
+from pipeline.launch.progress import ProgressDisplay
+from pipeline.launch.rank import TRAIN, Body
+from pipeline.launch.record import RunRecord
+from pipeline.launch.resources import Resources, plan_resources
+from pipeline.task import Reporter, TrainingResult, TrainingTask
+
+
+def launch_training(
+    spark: SparkSession | None,
+    task: TrainingTask,
+    cluster: ClusterConfig,
+    *,
+    tracker: Reporter | None = None,
+    quiet: bool = True,
+    body: Body | str = TRAIN,
+) -> TrainingResult:
+    """Train on the cluster, or in this process with ``cluster.launcher: in_process``.
+
+    Works in the main thread, where Ctrl-C stops it, and in any other.
+
+    Args:
+        spark: the session whose executors carry the ranks; None for in_process.
+        task: what to train.
+        cluster: how many ranks, which launcher, and deadlines.
+        tracker: is told progress and metrics, in order.
+        quiet: no progress display.
+        body: what a rank runs.
+
+    Raises:
+        RankFailedError: the user's code failed on a rank; the detail is the first failing rank's traceback.
+        InterruptedRunError: interrupted, or a rank was lost or hung; the same call resumes.
+        ConfigError, ServiceError: the cluster cannot carry the ranks; nothing was started.
+    """
+    with ProgressDisplay("train", quiet) as display:
+        record = RunRecord(task.training.run_url, [display, *([tracker] if tracker else [])])
+        try:
+            result: TrainingResult = _launch(spark, task, cluster, record, body)
+        except BaseException as error:
+            record.state(_state_after(error), error=_sentence(error))
+            raise
+        record.state("finished")
+    return result
+
+
+def _launch(
+    spark: SparkSession | None, task: TrainingTask, cluster: ClusterConfig, record: RunRecord, body: Body | str
+) -> Any:
+    if cluster.launcher == "in_process" or spark is None:
+        record.state("running", world_size=1)
+        return run_in_process(body, task, record)
+    resources = check_cluster(spark, cluster)
+    task = dataclasses.replace(task, threads=resources.threads)
+    record.state("running", world_size=resources.num_proc)
+    attempt = Attempt(spark, BarrierLauncher(spark), resources.num_proc, cluster.deadlines, record)
+    return same_on_all_ranks(attempt.run(body, task, _horovod_deadlines(cluster.deadlines)))
+
+
+def _horovod_deadlines(deadlines: DeadlineConfig) -> dict[str, str]:
+    """Horovod's own time-outs, later than ours, which know the rank to blame; by default it waits for ever."""
+    longest = int(max(deadlines.launch, deadlines.step, deadlines.silence)) + 60
+    return {
+        "HOROVOD_GLOO_TIMEOUT_SECONDS": str(longest),
+        "HOROVOD_STALL_CHECK_TIME_SECONDS": str(int(deadlines.step)),
+        "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": str(longest),
+    }
+
+
+def check_cluster(spark: SparkSession, cluster: ClusterConfig) -> Resources:
+    """What training takes of the session's cluster, which is able to give it.
+
+    Raises:
+        ConfigError, ServiceError: too few slots, or settings that ranks cannot work with.
+    """
+    refuse_forbidden_settings(spark)
+    return plan_resources(wait_for_slots(spark, cluster), cluster)
+
+
+def _state_after(error: BaseException) -> Any:
+    stopped = isinstance(error, InterruptedRunError) or not isinstance(error, Exception)
+    return "interrupted" if stopped else "failed"
+
+
+def _sentence(error: BaseException) -> str:
+    return str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}".rstrip(": ")

@@ -1,0 +1,145 @@
+"""RANK. What runs inside a Spark task: find the other ranks, train, report, and leave the process as it was.
+
+Spark reuses its Python workers, so environment, signal handlers and Horovod's state end with the block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+from pyspark import BarrierTaskContext
+
+from pipeline.launch.channel import ChannelAddress
+from pipeline.launch.environment import environment, stop_on_signals
+from pipeline.launch.reporter import ChannelReporter
+from pipeline.launch.resources import Place, places
+
+Body = Callable[..., Any]
+TRAIN = "pipeline.training.worker:train"
+
+_ORPHAN_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class RankCall:
+    """What a rank is told to do: ``body(task, collective, reporter, stop)``.
+
+    Attributes:
+        body: the function, or ``module:name`` of one that only ranks import.
+        channel: where to report.
+        rendezvous: host and port where ranks find each other.
+        variables: further environment variables.
+    """
+
+    body: Body | str
+    task: Any
+    channel: ChannelAddress
+    rendezvous: tuple[str, int] = ("", 0)
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def barrier_task(call: RankCall) -> Iterator[tuple[int, Any]]:
+    """The body of a Spark barrier task: this rank's number and result."""
+    context = BarrierTaskContext.get()
+    hosts = [info.address.rsplit(":", 1)[0] for info in context.getTaskInfos()]
+    task = context.partitionId()
+    place = places(hosts)[task]
+    yield place.rank, run_rank(call, place, hosts[task])
+
+
+def run_rank(call: RankCall, place: Place, host: str) -> Any:
+    """Join the other ranks and run the body.
+
+    Horovod starts first and data is touched after, since all ranks wait for the slowest one there.
+    """
+    variables = {**horovod_environment(place, host, call.rendezvous), **call.variables}
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    with (
+        environment(variables),
+        stop_on_signals(*signals) as signalled,
+        _ended_with_parent(),
+        ChannelReporter(call.channel, place.rank) as reporter,
+    ):
+        try:
+            from pipeline.training.collective import HorovodCollective
+
+            with contextlib.closing(HorovodCollective()) as collective:
+                reporter.started()
+                return resolve(call.body)(call.task, collective, reporter, lambda: signalled() or reporter.stopped)
+        except BaseException as error:
+            reporter.failure(error)
+            raise
+
+
+def resolve(body: Body | str) -> Body:
+    """The function behind ``module:name``."""
+    if callable(body):
+        return body
+    module, _, name = body.partition(":")
+    function: Body = getattr(importlib.import_module(module), name)
+    return function
+
+
+def horovod_environment(place: Place, host: str, rendezvous: tuple[str, int]) -> dict[str, str]:
+    """What Horovod reads at its start, as its own launchers set it (horovod/runner/gloo_run.py)."""
+    variables = {
+        "HOROVOD_RANK": place.rank,
+        "HOROVOD_SIZE": place.world_size,
+        "HOROVOD_LOCAL_RANK": place.local_rank,
+        "HOROVOD_LOCAL_SIZE": place.local_size,
+        "HOROVOD_CROSS_RANK": place.cross_rank,
+        "HOROVOD_CROSS_SIZE": place.cross_size,
+        "HOROVOD_HOSTNAME": host,
+        "HOROVOD_GLOO_RENDEZVOUS_ADDR": rendezvous[0],
+        "HOROVOD_GLOO_RENDEZVOUS_PORT": rendezvous[1],
+        "HOROVOD_CONTROLLER": "gloo",
+        "HOROVOD_CPU_OPERATIONS": "gloo",
+    }
+    interface = interface_of(host)
+    if interface is not None:
+        variables["HOROVOD_GLOO_IFACE"] = interface
+    return {name: str(value) for name, value in variables.items()}
+
+
+def interface_of(host: str) -> str | None:
+    """The network interface that holds the address by which Spark knows this executor.
+
+    Without it, Gloo listens wherever the machine's name resolves to.
+    """
+    try:
+        address = socket.gethostbyname(host)
+    except OSError:
+        return None
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(entry.family == socket.AF_INET and entry.address == address for entry in addresses):
+            return str(name)
+    return None
+
+
+@contextlib.contextmanager
+def _ended_with_parent() -> Iterator[None]:
+    """End this process when Spark's executor is gone, after some seconds to save a checkpoint."""
+    parent = os.getppid()
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            if os.getppid() != parent:
+                if not over.wait(_ORPHAN_SECONDS):
+                    os._exit(75)
+                return
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()

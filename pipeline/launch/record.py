@@ -1,0 +1,141 @@
+"""DRIVER. The run as the driver sees it: a live ``status.json``, a ``metrics.jsonl``, and whoever wants to listen.
+
+What ranks report passes through here on its way to MLflow and to the screen. Nothing here may hurt training:
+a listener that raises or a disk that is full costs a warning.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from pipeline import storage
+from pipeline.errors import StorageError
+from pipeline.task import Reporter
+
+STATUS_FORMAT = ("status", 1)
+METRICS_FORMAT = "metrics/1"
+State = Literal["starting", "running", "finished", "failed", "interrupted"]
+
+_WRITE_SECONDS = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class RunRecord:
+    """Implements `pipeline.task.Reporter` on the driver.
+
+    ``metrics.jsonl`` holds one line per report, each with ``step``; it is cut back when training resumes from
+    an earlier step, so that it reads as if nothing had happened.
+
+    Args:
+        run_url: the run folder.
+        listeners: other reporters that are told the same.
+    """
+
+    def __init__(self, run_url: str, listeners: Sequence[Reporter] = ()) -> None:
+        self._status_url = storage.join(run_url, "status.json")
+        self._metrics_url = storage.join(run_url, "metrics.jsonl")
+        self._listeners = listeners
+        self._status: dict[str, Any] = {"stage": "train", "state": "starting", "started": time.time(), "restarts": 0}
+        self._metrics = _read_lines(self._metrics_url)
+        self._written = 0.0
+        self._rate = _Rate()
+
+    def progress(self, *, epoch: int, step: int, steps: int, loss: float, rows_per_second: float) -> None:
+        values = {"epoch": epoch, "step": step, "steps": steps, "loss": loss, "rows_per_second": rows_per_second}
+        self._status.update(_finite(values))
+        self._status["remaining_seconds"] = self._rate.remaining(step, steps)
+        self._write_status()
+        self._tell(lambda listener: listener.progress(**values))  # type: ignore[arg-type]
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        self._metrics.append({"format": METRICS_FORMAT, "step": step, **_finite(values)})
+        self._write_metrics()
+        self._status["metrics"] = _finite(values)
+        self._tell(lambda listener: listener.metrics(values, step))
+
+    def resumed(self, step: int) -> None:
+        kept = [line for line in self._metrics if line["step"] <= step]
+        if len(kept) < len(self._metrics):
+            self._metrics = kept
+            self._write_metrics()
+        self._rate = _Rate()
+        self._tell(lambda listener: listener.resumed(step))
+
+    def event(self, message: str) -> None:
+        logger.info("%s", message)
+        self._status["last_event"] = message
+        self._tell(lambda listener: listener.event(message))
+
+    def ranks(self, ranks: Sequence[Mapping[str, Any]]) -> None:
+        """The ranks' last signs of life, for `pipeline status`."""
+        self._status["ranks"] = list(ranks)
+        self._write_status()
+
+    def state(self, state: State, **more: Any) -> None:
+        """The run enters a state; written at once."""
+        self._status.update(state=state, **more)
+        self._write_status(at_once=True)
+
+    def _write_status(self, at_once: bool = False) -> None:
+        now = time.monotonic()
+        if not at_once and now - self._written < _WRITE_SECONDS:
+            return
+        self._written = now
+        self._status["updated"] = time.time()
+        _quietly(lambda: storage.write_json(self._status_url, *STATUS_FORMAT, self._status))
+
+    def _write_metrics(self) -> None:
+        lines = "".join(json.dumps(line) + "\n" for line in self._metrics)
+        _quietly(lambda: storage.write_bytes(self._metrics_url, lines.encode()))
+
+    def _tell(self, tell: Callable[[Reporter], None]) -> None:
+        for listener in self._listeners:
+            try:
+                tell(listener)
+            except Exception as error:
+                logger.warning("a listener of the run failed: %s", error, exc_info=logger.isEnabledFor(logging.DEBUG))
+
+
+class _Rate:
+    """Steps per second since the first report, for the remaining time."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def remaining(self, step: int, steps: int) -> float | None:
+        now = time.monotonic()
+        self._first = self._first or (now, step)
+        done, seconds = step - self._first[1], now - self._first[0]
+        return round(seconds / done * (steps - step), 1) if done > 0 else None
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows neither NaN nor infinity: they become null."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }
+
+
+def _quietly(write: Callable[[], None]) -> None:
+    try:
+        write()
+    except StorageError as error:
+        logger.warning("%s", error)
+
+
+def _read_lines(url: str) -> list[dict[str, Any]]:
+    """The lines of an earlier attempt of this run."""
+    if not storage.exists(url):
+        return []
+    try:
+        lines = [json.loads(line) for line in storage.read_bytes(url).decode().splitlines()]
+        return [line for line in lines if isinstance(line.get("step"), int)]
+    except (ValueError, AttributeError) as error:
+        logger.warning("%s is not readable (%s); it is written anew", url, error)
+        return []

@@ -1,0 +1,201 @@
+"""DRIVER. Judges from what the ranks say whether they live, move on, or have failed, and whose fault it was.
+
+No sockets, no Spark: messages and the time go in, an error comes out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline import errors
+from pipeline.config.training import DeadlineConfig
+from pipeline.errors import InterruptedRunError, PipelineError, RankFailedError, ServiceError
+from pipeline.launch.channel import Message
+
+_BY_CODE = {
+    kind.code: kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, PipelineError) and kind is not PipelineError
+}
+_RECONNECT_SECONDS = 3.0
+
+
+@dataclass
+class RankState:
+    """What is known of one rank; times are of the driver's monotonic clock."""
+
+    rank: int
+    host: str = ""
+    pid: int = 0
+    step: int = 0
+    where: str = ""
+    seen: float = 0.0
+    moved: float = 0.0
+    lost: float | None = None
+    ended: bool = False
+    failure: dict[str, Any] | None = None
+
+
+@dataclass
+class Watch:
+    """Follows the ranks of one attempt."""
+
+    world_size: int
+    deadlines: DeadlineConfig
+    begun: float
+    ranks: dict[int, RankState] = field(default_factory=dict)
+    started: set[int] = field(default_factory=set)
+    failures: list[RankState] = field(default_factory=list)
+
+    def note(self, message: Message, now: float) -> None:
+        """Take in what a rank said."""
+        state = self.ranks.setdefault(message.rank, RankState(message.rank, moved=now))
+        if message.kind == "lost":
+            state.lost = now
+            return
+        state.seen, state.lost = now, None
+        if message.kind == "hello":
+            state.host, state.pid = str(message.body["host"]), int(message.body["pid"])
+        elif message.kind == "started":
+            self.started.add(message.rank)
+            state.moved = now
+        elif message.kind == "heartbeat":
+            state.where = str(message.body.get("where", ""))
+        elif message.kind == "failure":
+            state.failure = dict(message.body)
+            self.failures.append(state)
+        elif message.kind == "bye":
+            state.ended = True
+        else:
+            state.step = int(message.body.get("step", state.step))
+            state.moved = now
+
+    def failed(self) -> bool:
+        """Whether some rank has said that it fails for a reason of its own."""
+        return any(state.failure is not None and not state.failure["secondary"] for state in self.failures)
+
+    def overdue(self, now: float) -> PipelineError | None:
+        """The error of a deadline that has passed."""
+        if now - self.begun > self.deadlines.stage:
+            return InterruptedRunError(
+                f"training has taken {now - self.begun:.0f} s; expected at most cluster.deadlines.stage="
+                f"{self.deadlines.stage:g} s; run the same command again to resume, or raise the deadline"
+            )
+        if len(self.started) < self.world_size:
+            return self._not_started(now)
+        return self._lost(now) or self._silent(now) or self._stuck(now)
+
+    def _not_started(self, now: float) -> PipelineError | None:
+        if now - self.begun <= self.deadlines.launch:
+            return None
+        missing = sorted(set(range(self.world_size)) - set(self.ranks))
+        waiting = sorted(set(self.ranks) - self.started)
+        said = f"ranks {missing} have not reported" if missing else f"ranks {waiting} have not found each other"
+        return ServiceError(
+            f"{len(self.started)} of {self.world_size} ranks have started after {now - self.begun:.0f} s ({said}); "
+            f"expected all within cluster.deadlines.launch={self.deadlines.launch:g} s; look for other jobs that hold "
+            "the cluster's slots and for firewalls between its hosts"
+        )
+
+    def _lost(self, now: float) -> PipelineError | None:
+        gone = [
+            state
+            for state in self.ranks.values()
+            if state.lost is not None and state.failure is None and now - state.lost > _RECONNECT_SECONDS
+        ]
+        return killed(gone[0]) if gone else None
+
+    def _silent(self, now: float) -> PipelineError | None:
+        silent = [
+            state
+            for state in self.ranks.values()
+            if not state.ended and state.failure is None and now - state.seen > self.deadlines.silence
+        ]
+        if not silent:
+            return None
+        names = ", ".join(f"rank {state.rank} on {state.host} (pid {state.pid})" for state in silent)
+        return InterruptedRunError(
+            f"{names} gave no sign of life for {now - silent[0].seen:.0f} s at step {silent[0].step}; "
+            f"expected one within cluster.deadlines.silence={self.deadlines.silence:g} s; the process hangs or its "
+            "host is gone; run the same command again to resume"
+        )
+
+    def _stuck(self, now: float) -> PipelineError | None:
+        alive = [state for state in self.ranks.values() if not state.ended and state.failure is None]
+        if not alive or any(now - state.moved <= self.deadlines.step for state in alive):
+            return None
+        suspects = [state for state in alive if "horovod" not in state.where] or alive
+        names = "; ".join(
+            f"rank {state.rank} on {state.host} (pid {state.pid}), in {state.where or 'an unknown place'}"
+            for state in suspects
+        )
+        return InterruptedRunError(
+            f"no rank has finished a step for {self.deadlines.step:g} s after step {max(s.step for s in alive)}, held "
+            f"up by {names}; expected one within cluster.deadlines.step; find out what it waits for, then run the same "
+            "command again to resume"
+        )
+
+    def signs_of_life(self, now: float) -> list[dict[str, Any]]:
+        """What `pipeline status` shows of each rank."""
+        return [
+            {
+                "rank": state.rank,
+                "host": state.host,
+                "pid": state.pid,
+                "step": state.step,
+                "seconds_silent": round(now - state.seen, 1),
+            }
+            for _, state in sorted(self.ranks.items())
+        ]
+
+    def verdict(self, spark_error: BaseException | None) -> PipelineError:
+        """Why an attempt that has ended without success did so: the first cause, never its consequences."""
+        for state in self.failures:
+            if state.failure is not None and not state.failure["secondary"]:
+                return failed(state)
+        gone = [state for state in self.ranks.values() if not state.ended and state.failure is None]
+        if gone:
+            return killed(gone[0])
+        if self.failures:
+            return failed(self.failures[0])
+        reason = str(spark_error).strip() if spark_error is not None else "no result"
+        return RankFailedError(
+            "the ranks ended before they could report; expected a result; see Spark's reason below",
+            detail=_python_part(reason),
+        )
+
+
+def failed(state: RankState) -> PipelineError:
+    """The error of a rank that told why it failed: ours keep their kind, all others are the user's code or a bug."""
+    record = state.failure or {}
+    kind = _BY_CODE.get(record.get("code") or 0)
+    who = f"rank {state.rank} on {state.host}"
+    if kind is not None and kind is not RankFailedError:
+        return kind(*(f"{offence} ({who})" for offence in record["offences"]), detail=record["detail"])
+    step = f" after step {record['step']}" if record.get("step") is not None else ""
+    return RankFailedError(
+        f"{who} failed{step}: {record['type']}: {_first_line(record['message'])}; expected it to go on; "
+        "see its traceback below",
+        detail=record["traceback"],
+    )
+
+
+def killed(state: RankState) -> InterruptedRunError:
+    """The error of a rank that is gone without a word."""
+    return InterruptedRunError(
+        f"rank {state.rank} on {state.host} (pid {state.pid}) was lost at step {state.step}; expected it to live; "
+        "it was killed (out of memory?) or its executor or host is gone; run the same command again to resume"
+    )
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else "no message"
+
+
+def _python_part(reason: str) -> str:
+    """Of Spark's long error text the part that Python wrote."""
+    start = reason.find("Traceback (most recent call last)")
+    lines = reason[max(start, 0) :].splitlines()
+    end = next((i for i, line in enumerate(lines) if line.startswith("\tat ")), len(lines))
+    return "\n".join(lines[: min(end, 60)])

@@ -1,0 +1,218 @@
+"""Two real Horovod ranks in a Spark barrier stage: results, errors, kills, hangs, and nothing left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from pyspark import cloudpickle
+
+import pipeline.launch.reporter as reporter_module
+from pipeline.config.training import ClusterConfig, DeadlineConfig, ModelConfig, TrainingConfig
+from pipeline.errors import ConfigError, InterruptedRunError, RankFailedError, StorageError
+from pipeline.launch import launch_training
+from pipeline.task import TrainingTask
+
+pytestmark = pytest.mark.distributed
+
+
+@pytest.fixture(autouse=True)
+def bodies_travel_by_value() -> Iterator[None]:
+    """Workers cannot import test modules."""
+    import sys
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def _cluster(**options: Any) -> ClusterConfig:
+    return ClusterConfig(master="local[2]", num_proc=2, **options)
+
+
+def _train(spark: Any, folder: Path, body: Any, **options: Any) -> Any:
+    task = TrainingTask("data", "id", ModelConfig(name="linear"), TrainingConfig(run_url=str(folder)))
+    return launch_training(spark, task, _cluster(**options), body=body)
+
+
+def _sum_of_ranks(task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
+    reporter.resumed(0)
+    total = collective.sum(np.array([collective.rank + 1.0]))
+    reporter.progress(epoch=0, step=1, steps=1, loss=0.5, rows_per_second=10.0)
+    reporter.metrics({"loss": 0.5}, 1)
+    return {"sum": float(total[0]), "world_size": collective.world_size, "threads": task.threads}
+
+
+def _own_place(task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
+    return json.loads(json.dumps(collective.gather_objects([collective.rank, collective.local_rank, os.getpid()])))
+
+
+def _environment(task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
+    import torch  # noqa: F401
+
+    return collective.gather_objects({"fusion": os.environ.get("HOROVOD_CYCLE_TIME"), "pid": os.getpid()})
+
+
+def _rank_one_raises(task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
+    for step in range(1, 100):
+        collective.sum(np.array([1.0]))
+        reporter.progress(epoch=0, step=step, steps=100, loss=0.0, rows_per_second=0.0)
+        if collective.rank == 1 and step == 5:
+            raise ZeroDivisionError("the user's own mistake")
+
+
+def _rank_one_finds_the_disk_full(task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
+    if collective.rank == 1:
+        raise StorageError("/data is not usable: the disk is full; free some space")
+    collective.sum(np.array([1.0]))
+
+
+def _rank_one_is_killed(task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
+    for step in range(1, 100):
+        collective.sum(np.array([1.0]))
+        reporter.progress(epoch=0, step=step, steps=100, loss=0.0, rows_per_second=0.0)
+        time.sleep(0.3)
+        if collective.rank == 1 and step == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _rank_one_stands_still(task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
+    collective.sum(np.array([1.0]))
+    if collective.rank == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    collective.sum(np.array([1.0]))
+
+
+def _rank_one_waits_for_ever(task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
+    collective.sum(np.array([1.0]))
+    if collective.rank == 1:
+        threading.Event().wait()
+    collective.sum(np.array([1.0]))
+
+
+def _until_stopped(task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
+    reporter.event("going")
+    while not collective.sum(np.array([float(stop())]))[0]:
+        time.sleep(0.05)
+    raise InterruptedRunError("stopped as asked; run again")
+
+
+def _ranks() -> list[psutil.Process]:
+    """Python workers of Spark that are not idle-reusable leftovers of other tests: those with Horovod's threads."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if "pyspark.daemon" in child.cmdline() and child.parent() and "pyspark.daemon" in child.parent().cmdline():
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_two_ranks_add_up_and_report_to_the_run_folder(spark, tmp_path: Path) -> None:
+    result = _train(spark, tmp_path, _sum_of_ranks)
+    assert result == {"sum": 3.0, "world_size": 2, "threads": 1}
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert status["state"] == "finished"
+    assert [rank["rank"] for rank in status["ranks"]] == [0, 1]
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 1]
+
+
+def test_ranks_of_one_host_have_different_local_ranks(spark, tmp_path: Path) -> None:
+    places = _train(spark, tmp_path, _own_place)
+    assert [place[:2] for place in places] == [[0, 0], [1, 1]]
+    assert places[0][2] != places[1][2]
+
+
+def test_reused_workers_get_their_environment_and_signal_handlers_back(spark, tmp_path: Path) -> None:
+    _train(spark, tmp_path, _environment)
+
+    def look(_: int) -> list[Any]:
+        return [
+            sorted(name for name in os.environ if name.startswith("HOROVOD")),
+            signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,
+            [thread.name for thread in threading.enumerate() if thread.name in ("reporter", "parent-watch")],
+        ]
+
+    for found in spark.sparkContext.parallelize([0, 1], 2).map(look).collect():
+        assert found == [[], True, []]
+
+
+def test_a_failing_rank_ends_all_and_its_traceback_is_the_error(spark, tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(
+        RankFailedError, match=r"rank 1 on .* after step 5: ZeroDivisionError: the user's own"
+    ) as caught:
+        _train(spark, tmp_path, _rank_one_raises)
+    assert time.monotonic() - started < 30
+    assert "_rank_one_raises" in (caught.value.detail or "")
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "failed"
+
+
+def test_errors_of_this_package_keep_their_kind(spark, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"disk is full.*\(rank 1 on "):
+        _train(spark, tmp_path, _rank_one_finds_the_disk_full)
+
+
+def test_a_killed_rank_is_named_within_seconds_and_can_be_resumed(spark, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRunError, match=r"rank 1 on .* was lost at step 3"):
+        _train(spark, tmp_path, _rank_one_is_killed)
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "interrupted"
+    assert _train(spark, tmp_path, _sum_of_ranks)["sum"] == 3.0
+
+
+def test_a_stopped_process_is_found_by_its_silence_and_named(spark, tmp_path: Path) -> None:
+    deadlines = DeadlineConfig(silence=4)
+    with pytest.raises(InterruptedRunError, match=r"^rank 1 on \S+ \(pid \d+\) gave no sign of life"):
+        _train(spark, tmp_path, _rank_one_stands_still, deadlines=deadlines)
+    assert _train(spark, tmp_path, _sum_of_ranks)["sum"] == 3.0
+
+
+def test_a_rank_that_waits_for_ever_is_found_by_the_step_deadline_and_named_with_its_place(
+    spark, tmp_path: Path
+) -> None:
+    with pytest.raises(InterruptedRunError, match=r"held up by rank 1 on .*_rank_one_waits_for_ever"):
+        _train(spark, tmp_path, _rank_one_waits_for_ever, deadlines=DeadlineConfig(step=4))
+
+
+def test_more_ranks_than_slots_are_refused_at_once(spark, tmp_path: Path) -> None:
+    task = TrainingTask("data", "id", ModelConfig(name="linear"), TrainingConfig(run_url=str(tmp_path)))
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match=r"cluster.num_proc is 3; expected at most 2"):
+        launch_training(spark, task, ClusterConfig(num_proc=3), body=_sum_of_ranks)
+    assert time.monotonic() - started < 2
+
+
+def test_ctrl_c_lets_the_ranks_save_and_stops_the_job(spark, tmp_path: Path) -> None:
+    threading.Timer(8, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        _train(spark, tmp_path, _until_stopped)
+    assert json.loads((tmp_path / "status.json").read_text())["last_event"] == "going"
+    assert spark.sparkContext.statusTracker().getActiveJobsIds() == []
+
+
+def test_it_works_from_a_thread(spark, tmp_path: Path) -> None:
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(_train(spark, tmp_path, _sum_of_ranks)))
+    thread.start()
+    thread.join(60)
+    assert results[0]["sum"] == 3.0
+
+
+def test_one_rank_in_this_process_needs_no_spark(tmp_path: Path) -> None:
+    assert _train(None, tmp_path, _sum_of_ranks, launcher="in_process")["world_size"] == 1
+    with pytest.raises(RankFailedError, match="ZeroDivisionError"):
+        _train(None, tmp_path, lambda *_: 1 / 0, launcher="in_process")
+
+
+def test_heartbeats_come_often_enough_for_the_shortest_deadline_allowed() -> None:
+    assert reporter_module.HEARTBEAT_SECONDS < 2
