@@ -6,9 +6,11 @@ tensors and JSON values, so there is nothing to unpickle.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 from pipeline.config.training import OptimizerConfig, ScheduleConfig
 from pipeline.errors import ConfigError
 
+_UNCOMPILED = "__dynamo_disable"
 _NEED_MORE = {"LBFGS", "SparseAdam", "Optimizer"}  # closures, sparse gradients, the base class
 
 
@@ -34,7 +37,8 @@ def build_optimizer(
         ConfigError: no such optimizer, or it does not take the options.
     """
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
-    optimizer = own(trainable) if own is not None else _by_name(config, trainable)
+    with _without_compiler():
+        optimizer = own(trainable) if own is not None else _by_name(config, trainable)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", float(group["lr"]))
     return optimizer
@@ -48,20 +52,45 @@ def _by_name(config: OptimizerConfig, parameters: list[torch.nn.Parameter]) -> t
             "or give a function from code as optimizer="
         )
     kind = getattr(torch.optim, config.name)
-    options = {"lr": config.learning_rate, "weight_decay": config.weight_decay, **_one_kernel(kind, parameters)}
+    known = list(inspect.signature(kind).parameters)[1:]
+    options: dict[str, Any] = {"lr": config.learning_rate}
+    if config.weight_decay or "weight_decay" in known:  # 0 is said too: AdamW's own default is 0.01
+        options["weight_decay"] = config.weight_decay
+    if "fused" in known and "foreach" not in config.options:
+        options["fused"] = True  # one call a step instead of a dozen for each parameter
     try:
         return kind(parameters, **{**options, **config.options})  # type: ignore[no-any-return]
     except (TypeError, ValueError) as error:
-        known = ", ".join(list(inspect.signature(kind).parameters)[1:])
         raise ConfigError(
-            f"training.optimizer.options are not understood by {config.name}: {error}; expected {known}"
+            f"training.optimizer.options are not understood by {config.name}: {error}; expected {', '.join(known)}"
         ) from error
 
 
-def _one_kernel(kind: Any, parameters: list[torch.nn.Parameter]) -> dict[str, bool]:
-    """``fused=True`` where torch has it: one call a step instead of a dozen per parameter."""
-    fused = "fused" in inspect.signature(kind).parameters
-    return {"fused": True} if fused and all(p.is_floating_point() for p in parameters) else {}
+@contextlib.contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Keep torch from importing its compiler, only to be told not to compile an optimizer's constructor.
+
+    That import takes two seconds of every rank's start, makes a temporary folder and sets an environment variable.
+    The attribute is where torch (``torch._compile._disable_dynamo``) remembers the function to call.
+    """
+    function = getattr(torch.optim.Optimizer.add_param_group, "__wrapped__", None)
+    spared = function is not None and "torch._dynamo" not in sys.modules and not hasattr(function, _UNCOMPILED)
+    if spared:
+        setattr(function, _UNCOMPILED, function)
+    try:
+        yield
+    finally:
+        if spared:
+            delattr(function, _UNCOMPILED)
+
+
+def optimizer_step(optimizer: torch.optim.Optimizer) -> None:
+    """One update of the weights; torch's own optimizers without the wrapper that imports the compiler, see above."""
+    if type(optimizer).__module__.startswith("torch.optim.") and not optimizer.defaults.get("differentiable"):
+        with torch.no_grad():
+            inspect.unwrap(type(optimizer).step)(optimizer)
+    else:
+        optimizer.step()
 
 
 def learning_rate_factor(config: ScheduleConfig, step: int, total_steps: int) -> float:

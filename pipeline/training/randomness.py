@@ -59,6 +59,7 @@ def torch_left_as_found(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        if torch.are_deterministic_algorithms_enabled() != before[1]:  # setting it imports torch's compiler
+            torch.use_deterministic_algorithms(before[1])
         torch.set_default_dtype(before[2])
         load_random_states(*states)

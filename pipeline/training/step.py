@@ -20,7 +20,7 @@ from pipeline.training.batches import Batch
 from pipeline.training.collective import Collective, Handle
 from pipeline.training.gradients import Gradients
 from pipeline.training.objectives import Objective, Sums, row_weights
-from pipeline.training.optimizers import MovingAverage, learning_rate_factor, set_learning_rate
+from pipeline.training.optimizers import MovingAverage, learning_rate_factor, optimizer_step, set_learning_rate
 from pipeline.training.randomness import seed_all
 
 
@@ -89,7 +89,7 @@ def train_step(learner: Learner, batch: Batch, step: int, wishes: Wishes) -> Out
     if finite:
         gradients.scale(_clip_factor(config.clip_norm, norm) / weight)
         set_learning_rate(learner.optimizer, learning_rate_factor(config.schedule, step, learner.total_steps))
-        learner.optimizer.step()
+        optimizer_step(learner.optimizer)
         if learner.average is not None:
             learner.average.update(step)
     else:

@@ -1,0 +1,169 @@
+"""Real Horovod ranks as subprocesses on the loopback interface, and what each of them does.
+
+`run_ranks` starts them; run as a program, this file is one rank: it trains the task of a JSON file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+
+from pipeline.config.training import ModelConfig, TrainingConfig
+from pipeline.errors import InterruptedRunError
+from pipeline.task import SilentReporter, TrainingTask
+from pipeline.training.checkpoint import open_checkpoint, published_steps, step_url
+from pipeline.training.collective import Collective, HorovodCollective, SoloCollective
+from pipeline.training.worker import train
+
+DEADLINE_SECONDS = 120
+
+
+def spec(dataset: Any, folder: Path, **training: Any) -> dict[str, Any]:
+    """A task as JSON: a small model with dropout, so that random states matter."""
+    defaults = {
+        "run_url": str(folder),
+        "epochs": 2,
+        "seed": 3,
+        "global_batch_size": 96,
+        "micro_batch_size": 1024,
+        "optimizer": {"name": "AdamW", "learning_rate": 0.01},
+    }
+    return {
+        "dataset": [dataset.url, dataset.content_id],
+        "model": {"name": "tabular", "options": {"hidden": [16, 8], "dropout": 0.2, "norm": "batch"}},
+        "training": {**defaults, **training},
+    }
+
+
+def task_of(spec: dict[str, Any]) -> TrainingTask:
+    return TrainingTask(
+        *spec["dataset"],
+        ModelConfig.model_validate(spec["model"]),
+        TrainingConfig.model_validate(spec["training"]),
+    )
+
+
+@contextlib.contextmanager
+def started_ranks(count: int, arguments: list[str]) -> Iterator[list[subprocess.Popen[str]]]:
+    """Ranks of one Horovod job, killed at the end if they still live."""
+    if count == 1:
+        environments = [dict(os.environ)]
+        server = None
+    else:
+        server, environments = _rendezvous(count)
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, __file__, *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for environment in environments
+    ]
+    try:
+        yield ranks
+    finally:
+        for rank in ranks:
+            if rank.poll() is None:
+                rank.kill()
+            rank.communicate()
+        if server is not None:
+            server.stop()
+            server._httpd.server_close()
+
+
+def _rendezvous(count: int) -> tuple[Any, list[dict[str, str]]]:
+    from horovod.runner.common.util.hosts import get_host_assignments, parse_hosts
+    from horovod.runner.http import http_server
+
+    def on_loopback(factory: Any) -> tuple[Any, int]:
+        bound = factory(("127.0.0.1", 0))
+        return bound, bound.server_address[1]
+
+    find_port, http_server.find_port = http_server.find_port, on_loopback
+    try:
+        server = http_server.RendezvousServer()
+        port = server.start()
+    finally:
+        http_server.find_port = find_port
+    server.init(get_host_assignments(parse_hosts(f"127.0.0.1:{count}"), count))
+    common = {
+        "HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1",
+        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
+        "HOROVOD_GLOO_IFACE": "lo",
+        "HOROVOD_CONTROLLER": "gloo",
+        "HOROVOD_CPU_OPERATIONS": "gloo",
+        "HOROVOD_HOSTNAME": "127.0.0.1",
+        "HOROVOD_SIZE": str(count),
+        "HOROVOD_LOCAL_SIZE": str(count),
+        "HOROVOD_CROSS_RANK": "0",
+        "HOROVOD_CROSS_SIZE": "1",
+    }
+    each = [{"HOROVOD_RANK": str(rank), "HOROVOD_LOCAL_RANK": str(rank)} for rank in range(count)]
+    return server, [{**os.environ, **common, **own} for own in each]
+
+
+def run_ranks(count: int, spec: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """Train; the result of each rank, or ``{"interrupted": message}``."""
+    path = folder / f"spec-{time.monotonic_ns()}.json"
+    path.write_text(json.dumps(spec))
+    with started_ranks(count, [str(path)]) as ranks:
+        outputs = [rank.communicate(timeout=DEADLINE_SECONDS) for rank in ranks]
+    failed = [error for rank, (_, error) in zip(ranks, outputs, strict=True) if rank.returncode]
+    assert not failed, "\n".join(failed)
+    return [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+
+
+def fingerprints(run_url: str) -> dict[str, str]:
+    """The sha256 of every tensor of the newest checkpoint, except random states that no later step uses."""
+    checkpoint = open_checkpoint(step_url(run_url, published_steps(run_url)[-1]))
+    found = {}
+    for file in checkpoint.files:
+        if file.endswith(".safetensors"):
+            tensors = safetensors.torch.load((Path(checkpoint.url) / file).read_bytes())
+            found |= {
+                f"{file} {name}": hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+                for name, tensor in tensors.items()
+            }
+    return found
+
+
+class _Events(SilentReporter):
+    def event(self, message: str) -> None:
+        print(message, file=sys.stderr)
+
+
+def main(path: str) -> dict[str, Any]:
+    """Be one rank: ``stop_after`` asks for an end after so many steps of this process, on one rank only."""
+    spec = json.loads(Path(path).read_text())
+    collective: Collective = HorovodCollective() if "HOROVOD_RANK" in os.environ else SoloCollective()
+    asked, stop_after = [0], spec.get("stop_after")
+
+    def stop() -> bool:
+        asked[0] += 1
+        if asked[0] == spec.get("kill_after") and collective.rank == spec.get("kill_rank", 0):
+            os.kill(os.getpid(), 9)
+        return asked[0] == stop_after and collective.rank == collective.world_size - 1
+
+    try:
+        result = train(task_of(spec), collective, _Events(), stop)
+        return {"rank": collective.rank, "result": vars(result), "bytes_sent": collective.bytes_sent}
+    except InterruptedRunError as error:
+        return {"rank": collective.rank, "interrupted": str(error)}
+    finally:
+        collective.close()
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1])))
