@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from pipeline.config.section import Section, TrackingUri, Url
@@ -17,6 +19,10 @@ class TrackingConfig(Section):
     alias: str = "champion"
     artifacts: Url | None = None
     """Where a new experiment keeps its files; by default beside the sqlite file, else the server decides."""
+
+
+MetricName = Literal["accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "log_loss"]
+"""What a binary classifier is measured by; `log_loss` in nats, the rest between 0 and 1."""
 
 
 class Bound(Section):
@@ -36,7 +42,7 @@ class EvaluationConfig(Section):
     """What the model is measured beside."""
 
     baseline_rows: int = Field(default=1_000_000, ge=1)
-    """The most train rows that the tree baseline is fitted on; chosen by hash, stated in the report."""
+    """The most train rows that the baselines are fitted on: the first ones, in hash order; stated in the report."""
     slices: list[str] = []
     """Kept columns whose values the report breaks the metrics down by."""
 
@@ -46,5 +52,15 @@ class ServingConfig(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
+    """0 lets the system choose a free one; the log says which."""
+    public: bool = False
+    """Allow a `host` that other machines can reach; the server has no authentication of its own."""
     max_rows: int = Field(default=1000, ge=1)
+    """Rows in one request."""
     max_body_bytes: int = Field(default=4 << 20, ge=1)
+    max_concurrency: int = Field(default=8, ge=1)
+    """Requests worked on at a time; more are answered with 503 and Retry-After."""
+    request_seconds: float = Field(default=10.0, gt=0)
+    """How long a client may take to send its request."""
+    drain_seconds: float = Field(default=30.0, gt=0)
+    """After SIGTERM, how long requests under way may take to finish."""

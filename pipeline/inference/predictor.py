@@ -8,7 +8,8 @@ libraries choose their order of addition by the shape of the batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,17 +88,46 @@ def example_inputs(schema: DatasetSchema) -> dict[str, Tensor]:
     return {name: torch.from_numpy(values) for name, values in inputs.items()}
 
 
+@dataclass(frozen=True)
+class PredictorSource:
+    """How another process gets the same predictor: small values that travel well."""
+
+    folder: str
+    digest: str
+    allow_factories: tuple[str, ...] = ()
+
+    def load(self) -> Predictor:
+        """The predictor, loaded once per process.
+
+        Raises:
+            StorageError: the folder holds another model by now.
+        """
+        return _loaded(self)
+
+
+@lru_cache(maxsize=2)
+def _loaded(source: PredictorSource) -> Predictor:
+    predictor = Predictor.load(source.folder, source.allow_factories)
+    if predictor.digest != source.digest:
+        raise StorageError(
+            f"{source.folder} holds model {predictor.digest[:12]}; expected {source.digest[:12]}; load it anew"
+        )
+    return predictor
+
+
 class Predictor:
     """A model with its features, ready to predict; see `Predictor.load`.
 
     Attributes:
+        source: from where it can be loaded again, for instance by Spark's Python workers.
         digest: names the model by its content.
         schema: of the dataset it was trained on.
         dataset: that dataset's content id.
     """
 
-    def __init__(self, description: ModelDescription, module: nn.Module, digest: str) -> None:
-        self.digest = digest
+    def __init__(self, description: ModelDescription, module: nn.Module, source: PredictorSource) -> None:
+        self.source = source
+        self.digest = source.digest
         self.schema = description.schema
         self.dataset = description.dataset
         self._description = description
@@ -117,8 +147,9 @@ class Predictor:
             SecurityError: the model needs a factory that is not allowed, or holds an unknown operation.
         """
         description, weights, digest = read_model_folder(folder)
+        source = PredictorSource(folder, digest, tuple(allow_factories))
         if description.program is not None:
-            return cls(description, ProgramModel(description.program, weights), digest)
+            return cls(description, ProgramModel(description.program, weights), source)
         factory = description.architecture.factory
         if factory is not None and factory not in allow_factories:
             raise SecurityError(
@@ -130,7 +161,12 @@ class Predictor:
             module.load_state_dict(weights)
         except RuntimeError as error:
             raise StorageError(f"the weights of {folder} do not fit its architecture: {error}") from error
-        return cls(description, module, digest)
+        return cls(description, module, source)
+
+    @property
+    def statistics(self) -> Mapping[str, Any]:
+        """The fitted state as JSON, as in the dataset's manifest."""
+        return self._description.features
 
     @cached_property
     def features(self) -> FittedFeatures:

@@ -1,0 +1,204 @@
+"""DRIVER. The test split, labels known: the model beside baselines on the very same rows, and on slices of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pipeline.config.release import EvaluationConfig
+from pipeline.dataset import Dataset
+from pipeline.errors import ConfigError, DataError, PipelineError
+from pipeline.inference.baselines import Baseline, fit_baselines
+from pipeline.inference.encoded import verify_crc
+from pipeline.inference.measure import Key, Measurement, frequent_values, measure
+from pipeline.inference.predictor import Predictor
+from pipeline.metrics import Sums, binary_curves, binary_metrics, confusion, roc_auc_bound, row_count
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+logger = logging.getLogger(__name__)
+
+_SLICE_VALUES = 12
+SPLIT = "test"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one model reached.
+
+    Attributes:
+        name: ``model``, or the baseline's.
+        note: how the baseline was fitted.
+        metrics: by the names of `pipeline.metrics.BINARY_METRICS`.
+        confusion: rows by label and prediction at one half.
+        curves: see `pipeline.metrics.binary_curves`.
+    """
+
+    name: str
+    note: str
+    metrics: Mapping[str, float]
+    confusion: Mapping[str, int]
+    curves: Mapping[str, Sequence[Sequence[float]]]
+
+    @classmethod
+    def of(cls, name: str, note: str, sums: Sums) -> Measured:
+        """What sums amount to."""
+        return cls(name, note, binary_metrics(sums), confusion(sums), binary_curves(sums))
+
+
+@dataclass(frozen=True)
+class SliceValue:
+    """The model on the rows that have one value of a kept column."""
+
+    column: str
+    value: str
+    rows: int
+    positives: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation as plain data.
+
+    Attributes:
+        model: digest of the model.
+        dataset: content id.
+        rows: of the test split; each confusion matrix adds up to it.
+        roc_auc_bound: how far the model's ROC AUC may be from that of unbinned scores.
+        request: what was asked for, to know whether it has to be asked again.
+    """
+
+    FORMAT: ClassVar[tuple[str, int]] = ("evaluation", 1)
+
+    model: str
+    dataset: str
+    rows: int
+    measured: Measured
+    baselines: Sequence[Measured] = ()
+    slices: Sequence[SliceValue] = ()
+    roc_auc_bound: float = 0.0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    request: str = ""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The model's metrics."""
+        return self.measured.metrics
+
+    @property
+    def verdict(self) -> str:
+        """In words, which of them ranks the test rows best."""
+        own = self.metrics["roc_auc"]
+        rivals = {rival.name: rival.metrics["roc_auc"] for rival in self.baselines}
+        rivals = {name: value for name, value in rivals.items() if not math.isnan(value)}
+        if math.isnan(own) or not rivals:
+            return "There is nothing to compare the model with."
+        best, value = max(rivals.items(), key=lambda item: item[1])
+        if value > own:
+            return f"The {best} win: ROC AUC {value:.4f}, the model {own:.4f}."
+        return f"The model wins: ROC AUC {own:.4f}, the {best} {value:.4f}."
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for JSON; metrics that are not defined become null."""
+        return _without_nan(dataclasses.asdict(self))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Evaluation:
+        """The evaluation that `to_json` described."""
+        return cls(
+            **{
+                **value,
+                "measured": Measured(**_with_nan(value["measured"])),
+                "baselines": tuple(Measured(**_with_nan(baseline)) for baseline in value["baselines"]),
+                "slices": tuple(SliceValue(**_with_nan(entry)) for entry in value["slices"]),
+            }
+        )
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _with_nan(value: Mapping[str, Any]) -> dict[str, Any]:
+    metrics = {name: math.nan if number is None else number for name, number in value["metrics"].items()}
+    return {**value, "metrics": metrics}
+
+
+def evaluate(
+    dataset: Dataset, predictor: Predictor, evaluation: EvaluationConfig, spark: SparkSession | None = None
+) -> Evaluation:
+    """Measure a model and the baselines on the test split.
+
+    Args:
+        dataset: encoded with the features that the model was trained with.
+        predictor: the model.
+        evaluation: rows for the baselines, columns for slices.
+        spark: spreads the work over its tasks if the split is large; the result is the same to the bit.
+
+    Raises:
+        ConfigError: a slice is not a kept column.
+        DataError: the split is empty, or the model was trained on differently encoded columns.
+        StorageError: a part file is corrupt.
+    """
+    _check(dataset, predictor, evaluation)
+    started = time.monotonic()
+    verify_crc(dataset, SPLIT)
+    baselines = fit_baselines(dataset, evaluation.baseline_rows)
+    fitted = time.monotonic()
+    slices = frequent_values(dataset, SPLIT, evaluation.slices, _SLICE_VALUES, spark)
+    measurement = Measurement(dataset.url, dataset.schema, predictor.source, baselines, slices)
+    sums = measure(dataset, SPLIT, measurement, spark)
+    result = _evaluation(dataset, predictor, baselines, sums)
+    seconds = {"baselines": fitted - started, "measure": time.monotonic() - fitted}
+    logger.info("evaluate: %s", result.verdict)
+    return dataclasses.replace(result, seconds={name: round(value, 1) for name, value in seconds.items()})
+
+
+def _check(dataset: Dataset, predictor: Predictor, evaluation: EvaluationConfig) -> None:
+    kept = [column.name for column in dataset.schema.with_role("kept")]
+    unknown = [name for name in evaluation.slices if name not in kept]
+    if unknown:
+        known = ", ".join(kept) or "none"
+        raise ConfigError(f"evaluation.slices names {', '.join(unknown)}; expected columns of dataset.keep: {known}")
+    if not dataset.manifest.rows(SPLIT):
+        raise DataError("the test split is empty; expected rows to evaluate on; raise split.test or give more data")
+    if dataset.schema != predictor.schema or dataset.manifest.statistics != predictor.statistics:
+        raise DataError(
+            f"the model was trained on dataset {predictor.dataset[:12]}, whose columns are encoded differently from "
+            f"{dataset.content_id[:12]}; expected the same encoding; train again"
+        )
+
+
+def _evaluation(
+    dataset: Dataset, predictor: Predictor, baselines: Sequence[Baseline], sums: Mapping[Key, Sums]
+) -> Evaluation:
+    rows = dataset.manifest.rows(SPLIT)
+    own = sums[("model",)]
+    if row_count(own) != rows:
+        raise PipelineError(f"{row_count(own)} rows were evaluated; expected {rows}; report this")
+    return Evaluation(
+        model=predictor.digest,
+        dataset=dataset.content_id,
+        rows=rows,
+        measured=Measured.of("model", "", own),
+        baselines=tuple(Measured.of(b.name, b.note, sums[(b.name,)]) for b in baselines),
+        slices=tuple(_slice(*key, sums[key]) for key in sorted(sums) if len(key) == 2),
+        roc_auc_bound=roc_auc_bound(own),
+    )
+
+
+def _slice(column: str, value: str, sums: Sums) -> SliceValue:
+    table = confusion(sums)
+    positives = table["true_positive"] + table["false_negative"]
+    return SliceValue(column, value, row_count(sums), positives, binary_metrics(sums))
