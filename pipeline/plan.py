@@ -1,8 +1,10 @@
 """ANYWHERE. Which rows each rank reads in an epoch, in which order: arithmetic on the manifest, nothing to negotiate.
 
-The order of all rows of an epoch, its *sequence*, depends on the dataset, the seed and the epoch only: the row
-groups are permuted, each run of `window_groups` of them is a *window*, and the rows of a window are permuted again.
-A rank reads one contiguous stretch of the sequence, so two ranks share at most the window at their border.
+The order of all rows of an epoch, its *sequence*, depends on the dataset, the seed and the epoch only: the files are
+permuted, the row groups of each `BUNDLE_FILES` files are permuted together, a run of them is a *window*, and the rows
+of a window are permuted again. (Preparation has shuffled all rows once, so files and row groups are random samples.)
+A rank reads one contiguous stretch of the sequence: two ranks share at most the window at their border, and a rank
+opens little more than its share of the files, however many ranks there are.
 
 Every global step takes B rows: rank r of W gives B // W of them, one more if r < B % W. All ranks compute the
 same number of steps. What is left of an epoch after some steps is a list of intervals of the sequence; it can be
@@ -23,7 +25,10 @@ Integers = npt.NDArray[np.int64]
 LastBatch = Literal["keep", "drop", "pad"]
 Deals = Sequence[Sequence[int]]
 
-_GROUP_STREAM, _ROW_STREAM = 0, 1
+BUNDLE_FILES = 4
+"""Files whose row groups are mixed; a rank that reads less than that much opens up to so many files all the same."""
+
+_FILE_STREAM, _GROUP_STREAM, _ROW_STREAM = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,7 @@ class EpochPlan:
 
     Args:
         row_groups: rows of every row group of the split, file by file.
+        files: the number of the file of every row group, ascending from 0; by default all are in one.
         identity: names the dataset and the split; a part of the seed.
         seed: of the run; 0 is a seed like any other.
         epoch: counted from 0.
@@ -161,6 +167,7 @@ class EpochPlan:
         self,
         row_groups: Sequence[int] | Integers,
         *,
+        files: Sequence[int] | Integers | None = None,
         identity: str = "",
         seed: int = 0,
         epoch: int = 0,
@@ -175,7 +182,8 @@ class EpochPlan:
         self._entropy = [seed, epoch, int.from_bytes(identity.encode(), "big")]
         rows = np.asarray(row_groups, np.int64)
         filled = np.flatnonzero(rows)
-        self._order = filled[self._permutation(len(filled), _GROUP_STREAM)] if shuffle else filled
+        file_of = np.zeros(len(rows), np.int64) if files is None else np.asarray(files, np.int64)
+        self._order = filled[self._mixed(file_of[filled])] if shuffle else filled
         self._window_groups = max(1, window_rows // int(rows.max())) if len(filled) else 1
         self._rows_in_order = rows[self._order]
         firsts = np.arange(0, len(filled), self._window_groups)
@@ -183,6 +191,15 @@ class EpochPlan:
         self._window_ends = np.cumsum(self._window_rows)
         self.rows = int(rows.sum())
         self.deal, self.done = self._replay(deals, world_size, global_batch_size, last_batch)
+
+    def _mixed(self, file_of: Integers) -> Integers:
+        """A permutation of row groups that keeps those of a bundle of files together."""
+        groups = self._permutation(len(file_of), _GROUP_STREAM)
+        if not len(groups):
+            return groups
+        place_of_file = self._permutation(int(file_of[-1]) + 1, _FILE_STREAM)
+        bundle_of = place_of_file[file_of] // BUNDLE_FILES
+        return groups[np.argsort(bundle_of[groups], kind="stable")]
 
     def _replay(self, deals: Deals, world_size: int, batch: int, last_batch: LastBatch) -> tuple[Deal, int]:
         """The deal that is going on, and how many of its steps are done."""
@@ -192,6 +209,8 @@ class EpochPlan:
             if number:
                 current = Deal(current.left(done), dealt_to, batch, last_batch)
             done = steps
+            if not 0 <= steps <= current.steps:
+                raise ValueError(f"deals is {list(deals)}; expected at most {current.steps} steps in deal {number}")
         if current.world_size != world_size:
             return Deal(current.left(done), world_size, batch, last_batch), 0
         return current, done

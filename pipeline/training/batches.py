@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from pipeline.dataset import Dataset
-from pipeline.training.part_files import Array, Field, Timings
+from pipeline.training.reads import Array, Field, Timings
+from pipeline.training.windows import Window
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,6 @@ class Batch:
         return len(self.label)
 
 
-@dataclass
-class Window:
-    """A window in memory, and which of its rows the rank takes, in order."""
-
-    columns: dict[str, Array]
-    extras: dict[str, Array]
-    rows: Array
-
-
 class Gather:
     """Takes the next rows of a stream of windows, whatever window they lie in."""
 
@@ -52,6 +44,7 @@ class Gather:
         self._windows, self._fields, self._extra_names, self._timings = windows, fields, extras, timings
         self._columns: dict[str, torch.Tensor] = {}
         self._extras: dict[str, Array] = {}
+        self._extra_rows: Array = np.empty(0, np.int64)
         self._rows: torch.Tensor = torch.empty(0, dtype=torch.int64)
         self._at = 0
 
@@ -75,7 +68,8 @@ class Gather:
             index = self._rows[self._at : self._at + count]
             for name, tensor in taken.items():
                 torch.index_select(self._columns[name], 0, index, out=tensor[filled : filled + count])
-            extras.append({name: values[index.numpy()] for name, values in self._extras.items()})
+            extra_rows = self._extra_rows[self._at : self._at + count]
+            extras.append({name: values[extra_rows] for name, values in self._extras.items()})
             self._at += count
             filled += count
             self._timings.add("shuffling", started)
@@ -84,7 +78,7 @@ class Gather:
     def _next_window(self) -> None:
         window = next(self._windows)
         self._columns = {name: torch.from_numpy(array) for name, array in window.columns.items()}
-        self._extras = window.extras
+        self._extras, self._extra_rows = window.extras, window.extra_rows
         self._rows, self._at = torch.from_numpy(window.rows), 0
 
 

@@ -17,9 +17,10 @@ import numpy as np
 from pipeline.dataset import Dataset
 from pipeline.errors import StorageError, UsageError
 from pipeline.plan import Deals, EpochPlan, LastBatch, WindowSlice
-from pipeline.training.batches import Batch, Gather, ModelColumns, Window, padded
-from pipeline.training.part_files import GroupRead, PartFiles, Timings
-from pipeline.training.windows import WindowRing
+from pipeline.training.batches import Batch, Gather, ModelColumns, padded
+from pipeline.training.part_files import PartFiles
+from pipeline.training.reads import GroupRead, Timings
+from pipeline.training.windows import ResidentRows, RowStore, Window, WindowRing
 
 WINDOW_BYTES = 64 << 20
 
@@ -32,7 +33,7 @@ class ReadGroups(Protocol):
     """The interface of the readers: fill row groups on other threads, yield each in order."""
 
     def __call__(
-        self, files: PartFiles, reads: Sequence[GroupRead], ring: WindowRing, threads: int
+        self, files: PartFiles, reads: Sequence[GroupRead], store: RowStore, threads: int
     ) -> Generator[GroupRead, None, None]: ...
 
 
@@ -52,6 +53,7 @@ class Loader:
         last_batch: `keep` gives the rows that do not fill a step as a smaller one, `drop` leaves them out, `pad`
             fills them up with rows of zeros that have weight 0.
         window_bytes: most bytes of rows that are shuffled together. The same value belongs to the same order.
+        cache_bytes: a split that takes no more is kept in memory: later epochs read nothing.
         with_ids: also give the id columns.
         reader: `petastorm`, or `pyarrow` for the same tensors without it; by default Petastorm if installed.
         reader_threads: threads that read beside the consumer.
@@ -75,6 +77,7 @@ class Loader:
         shuffle: bool = True,
         last_batch: LastBatch = "keep",
         window_bytes: int = WINDOW_BYTES,
+        cache_bytes: int = 0,
         with_ids: bool = False,
         reader: ReaderName | None = None,
         reader_threads: int = 1,
@@ -96,6 +99,7 @@ class Loader:
         row_bytes = sum(field.row_bytes for field in self._columns.fields)
         self._plan_options: dict[str, Any] = {
             "row_groups": row_groups,
+            "files": np.repeat(np.arange(len(parts)), [len(part.row_groups) for part in parts]),
             "identity": f"{dataset.content_id}/{split}",
             "seed": seed,
             "global_batch_size": global_batch_size,
@@ -104,8 +108,10 @@ class Loader:
             "shuffle": shuffle,
             "window_rows": max(1, window_bytes // row_bytes),
         }
-        self._row_groups = row_groups
-        self._ring: WindowRing | None = None
+        self._row_groups, self._split_rows = row_groups, np.cumsum(row_groups) - row_groups
+        self._store: WindowRing | ResidentRows | None = None
+        if cache_bytes and int(row_groups.sum()) * row_bytes <= cache_bytes:
+            self._store = ResidentRows(self._columns.fields, int(row_groups.sum()))
         self._steps_now = 0
 
     def set_epoch(self, epoch: int, deals: Deals = ()) -> None:
@@ -132,44 +138,60 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         plan = self.plan()
         self._steps_now = 0
+        store = self._take_store(plan)
         slices = list(plan.slices(self.rank))
-        ring, self._ring = self._ring or WindowRing(self._columns.fields, plan.max_window_rows), None
-        reads = self._read_groups(self._files, self._reads(slices), ring, self._reader_threads)
-        windows = self._windows(plan, slices, ring, reads)
+        windows = [self._reads(number, part) for number, part in enumerate(slices)]
+        missing = store.missing([read for reads in windows for read in reads])
+        done = self._read_groups(self._files, missing, store, self._reader_threads)
+        complete = self._complete(plan, slices, windows, store, done, {read.split_row for read in missing})
         try:
-            yield from self._batches(plan, Gather(windows, self._columns.fields, self._ids, self.timings))
+            yield from self._batches(plan, Gather(complete, self._columns.fields, self._ids, self.timings))
         finally:
-            reads.close()
-        ring.reset()
-        self._ring = ring
+            done.close()
+        self._put_back(store)
         self.set_epoch(self.epoch + 1)
         logger.debug("epoch read: %s", self.timings)
 
-    def _reads(self, slices: Sequence[WindowSlice]) -> list[GroupRead]:
-        reads = []
-        for window, part_of_window in enumerate(slices):
-            first_row = 0
-            for group in part_of_window.row_groups.tolist():
-                rows = int(self._row_groups[group])
-                last = first_row + rows == part_of_window.rows
-                part, index = self._groups[group]
-                reads.append(GroupRead(part, index, rows, window, first_row, last))
-                first_row += rows
+    def _take_store(self, plan: EpochPlan) -> WindowRing | ResidentRows:
+        """The memory for rows; a ring serves one iteration at a time."""
+        if isinstance(self._store, ResidentRows):
+            return self._store
+        ring, self._store = self._store, None
+        return ring or WindowRing(self._columns.fields, plan.max_window_rows)
+
+    def _put_back(self, store: WindowRing | ResidentRows) -> None:
+        if isinstance(store, WindowRing):
+            store.reset()
+        self._store = store
+
+    def _reads(self, window: int, part_of_window: WindowSlice) -> list[GroupRead]:
+        reads, first_row = [], 0
+        for group in part_of_window.row_groups.tolist():
+            rows, split_row = int(self._row_groups[group]), int(self._split_rows[group])
+            part, index = self._groups[group]
+            reads.append(GroupRead(part, index, rows, window, first_row, split_row))
+            first_row += rows
         return reads
 
-    def _windows(
-        self, plan: EpochPlan, slices: Sequence[WindowSlice], ring: WindowRing, reads: Iterator[GroupRead]
+    def _complete(
+        self,
+        plan: EpochPlan,
+        slices: Sequence[WindowSlice],
+        windows: Sequence[Sequence[GroupRead]],
+        store: RowStore,
+        done: Iterator[GroupRead],
+        waiting_for: set[int],
     ) -> Iterator[Window]:
         """Each window when all its row groups are in memory; it is freed when the next one is asked for."""
         for number, part_of_window in enumerate(slices):
             order = plan.window_order(part_of_window.window)
             rows = np.concatenate([order[start:stop] for start, stop in part_of_window.intervals])
             started = time.perf_counter()
-            while not next(reads).last:
-                pass
+            while not waiting_for.isdisjoint(read.split_row for read in windows[number]):
+                waiting_for.remove(next(done).split_row)
             self.timings.add("waiting", started)
-            yield Window(ring.columns(number), ring.extras(number), rows)
-            ring.free(number)
+            yield store.window(number, windows[number], rows)
+            store.free(number)
 
     def _batches(self, plan: EpochPlan, gather: Gather) -> Iterator[Batch]:
         planned = plan.rank_rows(self.rank)

@@ -23,9 +23,10 @@ from petastorm.workers_pool import EmptyResultError
 from petastorm.workers_pool.worker_base import WorkerBase
 
 from pipeline.errors import StorageError
-from pipeline.training.part_files import GroupRead, PartFiles
+from pipeline.training.part_files import PartFiles
+from pipeline.training.reads import GroupRead
 from pipeline.training.remote import legacy_filesystem
-from pipeline.training.windows import WindowRing
+from pipeline.training.windows import RowStore
 
 # Petastorm uses pyarrow's legacy datasets on purpose and warns dozens of times per reader, from its own modules.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
@@ -35,13 +36,13 @@ Fill = Callable[[GroupRead], None]
 
 
 def read_groups(
-    files: PartFiles, reads: Sequence[GroupRead], ring: WindowRing, threads: int
+    files: PartFiles, reads: Sequence[GroupRead], store: RowStore, threads: int
 ) -> Generator[GroupRead, None, None]:
-    """Fill row groups on other threads; yields each when it is done, in order, and closes the ring at the end."""
+    """Fill row groups on other threads; yields each when it is done, in order, and closes the store at the end."""
     if not reads:
         return
     pool = OrderedThreadPool(threads)
-    reader = _open(files, reads, _Workers(reads, partial(ring.fill, files)), pool)
+    reader = _open(files, reads, _Workers(reads, partial(store.fill, files)), pool)
     try:
         for _ in reads:
             yield next(reader)
@@ -50,7 +51,7 @@ def read_groups(
             f"{files.location(reads[0].part)} and its siblings gave fewer row groups than planned"
         ) from None
     finally:
-        ring.close()
+        store.close()
         # Not as a context manager: leaving that prints to stdout.
         reader.stop()
         reader.join()

@@ -114,6 +114,26 @@ def test_two_epochs_differ_in_order_two_runs_agree_and_seed_0_works(tmp_path, re
     assert ids_of(loader_of(dataset, reader=reader, seed=1)) != epochs[0]
 
 
+def test_from_memory_the_batches_are_the_same_and_later_epochs_read_nothing(tmp_path, reader):
+    dataset = make(tmp_path / "data", 100, vectors={"v": ("float32", (3,))})
+    disk, memory = loader_of(dataset, reader=reader), loader_of(dataset, reader=reader, cache_bytes=1 << 20)
+    for epoch in range(3):
+        read_before = memory.timings.bytes
+        for expected, got in zip(disk, memory, strict=True):
+            assert expected.ids["id"].tolist() == got.ids["id"].tolist()
+            assert torch.equal(expected.inputs["numeric"], got.inputs["numeric"])
+            assert torch.equal(expected.inputs["v"], got.inputs["v"])
+        assert (memory.timings.bytes == read_before) == (epoch > 0)
+
+
+def test_a_split_that_does_not_fit_the_cache_is_read_every_epoch(tmp_path, reader):
+    loader = loader_of(make(tmp_path / "data", 100), reader=reader, cache_bytes=100)
+    list(loader)
+    read = loader.timings.bytes
+    list(loader)
+    assert loader.timings.bytes == 2 * read
+
+
 def test_without_shuffling_rows_come_in_the_order_of_the_files(tmp_path, reader):
     dataset = make(tmp_path / "data", 100)
     ranks = [loader_of(dataset, shuffle=False, rank=r, world_size=3, reader=reader) for r in range(3)]
