@@ -117,13 +117,13 @@ class Attempt:
             self._forward(message)
 
     def _forward(self, message: Message) -> None:
-        """Pass on to the run's record what it keeps; of progress rank 0's word counts."""
+        """Pass on to the run's record what it keeps: of what all ranks know, rank 0's word."""
         body = dict(message.body)
         if message.kind == "progress" and message.rank == 0:
             self._record.progress(**body)
-        elif message.kind == "metrics":
+        elif message.kind == "metrics" and message.rank == 0:
             self._record.metrics(body["values"], body["step"])
-        elif message.kind == "resumed":
+        elif message.kind == "resumed" and message.rank == 0:
             self._record.resumed(body["step"])
         elif message.kind == "event":
             self._record.event(body["message"])

@@ -10,6 +10,7 @@ from typing import TextIO
 
 _LIVE_SECONDS = 0.1
 _PLAIN_SECONDS = 10.0
+_SHOWN = ("train_loss", "validation_loss", "accuracy", "roc_auc", "rmse", "r2")
 
 
 class ProgressDisplay:
@@ -61,10 +62,14 @@ class ProgressDisplay:
     def progress(self, *, epoch: int, step: int, steps: int, loss: float, rows_per_second: float) -> None:
         if epoch != self._epoch and not self._live:
             self._epoch, self._shown = epoch, float("-inf")
-        self.update(step, steps, f"epoch {epoch + 1}, step {step:,}, loss {loss:.4f}, {rows_per_second:,.0f} rows/s")
+        self.update(step, steps, f"epoch {epoch}, step {step:,}, loss {loss:.4f}, {rows_per_second:,.0f} rows/s")
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items() if isinstance(value, float))
+        shown = ", ".join(
+            f"{name.replace('_', ' ')} {value:.4f}"
+            for name, value in values.items()
+            if name.endswith(_SHOWN) and isinstance(value, float)
+        )
         self.say(f"step {step:,}: {shown}")
 
     def resumed(self, step: int) -> None:

@@ -45,8 +45,10 @@ class RunRecord:
         self._metrics = _read_lines(self._metrics_url)
         self._written = 0.0
         self._rate = _Rate()
+        self._begun = False
 
     def progress(self, *, epoch: int, step: int, steps: int, loss: float, rows_per_second: float) -> None:
+        self._begin_at(step)
         values = {"epoch": epoch, "step": step, "steps": steps, "loss": loss, "rows_per_second": rows_per_second}
         self._status.update(_finite(values))
         self._status["remaining_seconds"] = self._rate.remaining(step, steps)
@@ -54,12 +56,14 @@ class RunRecord:
         self._tell(lambda listener: listener.progress(**values))  # type: ignore[arg-type]
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
+        self._begin_at(step)
         self._metrics.append({"format": METRICS_FORMAT, "step": step, **_finite(values)})
         self._write_metrics()
-        self._status["metrics"] = _finite(values)
+        self._status.update(step=step, metrics=_finite(values))
         self._tell(lambda listener: listener.metrics(values, step))
 
     def resumed(self, step: int) -> None:
+        self._begun = True
         kept = [line for line in self._metrics if line["step"] <= step]
         if len(kept) < len(self._metrics):
             self._metrics = kept
@@ -79,8 +83,15 @@ class RunRecord:
 
     def state(self, state: State, **more: Any) -> None:
         """The run enters a state; written at once."""
+        self._begun = self._begun and state != "running"
         self._status.update(state=state, **more)
         self._write_status(at_once=True)
+
+    def _begin_at(self, step: int) -> None:
+        """An attempt that resumes nothing voids what an earlier one reported, from its first step on."""
+        if not self._begun and any(line["step"] >= step for line in self._metrics):
+            self.resumed(step - 1)
+        self._begun = True
 
     def _write_status(self, at_once: bool = False) -> None:
         now = time.monotonic()

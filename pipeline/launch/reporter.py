@@ -22,6 +22,7 @@ _PROGRESS_SECONDS = 0.2
 _QUEUE_LENGTH = 10_000
 _CONNECT_SECONDS = 20.0
 _LONGEST_TEXT = 200_000
+_PLACES = 4
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +191,9 @@ def _is_collective(error: BaseException | None) -> bool:
 
 
 def _where(thread: int) -> str:
-    """Where that thread is: file, line and function, innermost first, so that a hung rank can be explained."""
-    frame = sys._current_frames().get(thread)
-    places = traceback.extract_stack(frame)[:-4:-1] if frame is not None else []
-    return " < ".join(f"{os.path.basename(place.filename)}:{place.lineno} {place.name}" for place in places)
+    """Where that thread is: module, line and function, innermost first, so that a hung rank can be explained."""
+    frame, places = sys._current_frames().get(thread), []
+    while frame is not None and len(places) < _PLACES:
+        places.append(f"{frame.f_globals.get('__name__', '?')}:{frame.f_lineno} {frame.f_code.co_name}")
+        frame = frame.f_back
+    return " < ".join(places)

@@ -125,7 +125,7 @@ class Watch:
         alive = [state for state in self.ranks.values() if not state.ended and state.failure is None]
         if not alive or any(now - state.moved <= self.deadlines.step for state in alive):
             return None
-        suspects = [state for state in alive if "horovod" not in state.where] or alive
+        suspects = [state for state in alive if "horovod." not in state.where] or alive
         names = "; ".join(
             f"rank {state.rank} on {state.host} (pid {state.pid}), in {state.where or 'an unknown place'}"
             for state in suspects

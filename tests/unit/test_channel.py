@@ -1,0 +1,221 @@
+"""The channel between ranks and driver: authenticated, never in training's way; and the judgement on what it says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import socket
+import time
+from typing import Any
+
+import pytest
+
+from pipeline.config.training import DeadlineConfig
+from pipeline.errors import InterruptedRunError, RankFailedError, ServiceError, StorageError
+from pipeline.launch.channel import ChannelServer, Message
+from pipeline.launch.reporter import ChannelReporter, describe
+from pipeline.launch.watch import Watch
+
+
+def _received(channel: ChannelServer, kind: str, seconds: float = 5.0) -> Message:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        message = channel.messages.get(timeout=seconds)
+        if message.kind == kind:
+            return message
+    raise AssertionError(f"no {kind} came")
+
+
+def test_what_a_rank_reports_arrives_in_order_and_ends_with_bye() -> None:
+    with ChannelServer("127.0.0.1", "127.0.0.1") as channel:
+        with ChannelReporter(channel.address, 3) as reporter:
+            reporter.resumed(7)
+            reporter.metrics({"loss": 0.5}, 8)
+            reporter.event("saved")
+        kinds = []
+        while not kinds or kinds[-1] != "bye":
+            message = channel.messages.get(timeout=5)
+            assert message.rank == 3
+            kinds.append(message.kind)
+        assert kinds == ["hello", "resumed", "metrics", "event", "bye"]
+
+
+def test_progress_is_thinned_and_its_newest_value_arrives() -> None:
+    with ChannelServer("127.0.0.1", "127.0.0.1") as channel, ChannelReporter(channel.address, 0) as reporter:
+        for step in range(1000):
+            reporter.progress(epoch=0, step=step, steps=1000, loss=0.1, rows_per_second=1.0)
+        time.sleep(0.5)
+        assert _received(channel, "progress").body["step"] == 999
+        assert channel.messages.empty()
+
+
+def test_an_idle_rank_gives_a_sign_of_life_and_tells_where_it_is() -> None:
+    with ChannelServer("127.0.0.1", "127.0.0.1") as channel, ChannelReporter(channel.address, 0):
+        assert "test_an_idle_rank" in _received(channel, "heartbeat").body["where"]
+
+
+def test_the_driver_can_ask_the_ranks_to_stop() -> None:
+    with ChannelServer("127.0.0.1", "127.0.0.1") as channel, ChannelReporter(channel.address, 0) as reporter:
+        _received(channel, "hello")
+        assert not reporter.stopped
+        channel.ask_to_stop()
+        deadline = time.monotonic() + 5
+        while not reporter.stopped and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert reporter.stopped
+
+
+def test_who_does_not_know_the_token_is_refused() -> None:
+    with ChannelServer("127.0.0.1", "127.0.0.1") as channel:
+        stranger = dataclasses.replace(channel.address, token="guess")
+        with pytest.raises(ServiceError, match="did not accept"), ChannelReporter(stranger, 0):
+            pass
+        with socket.create_connection(("127.0.0.1", channel.address.port)) as connection:
+            connection.sendall(b"\x80\x04 this is not json\n")
+            assert b"challenge" in connection.recv(1000)
+            assert connection.recv(1000) == b""
+        assert channel.messages.empty()
+
+
+def test_the_token_never_shows() -> None:
+    with ChannelServer("127.0.0.1", "127.0.0.1") as channel:
+        assert channel.address.token not in repr(channel.address)
+
+
+def test_a_driver_out_of_reach_is_an_error_that_names_address_and_setting(free_port: int) -> None:
+    with ChannelServer("127.0.0.1", "127.0.0.1") as channel:
+        nowhere = dataclasses.replace(channel.address, port=free_port)
+    with pytest.raises(ServiceError, match=rf"127.0.0.1:{free_port}.*spark.driver.host"), ChannelReporter(nowhere, 0):
+        pass
+
+
+def test_reporting_goes_on_over_a_new_connection_when_one_breaks() -> None:
+    with ChannelServer("127.0.0.1", "127.0.0.1") as channel, ChannelReporter(channel.address, 0) as reporter:
+        _received(channel, "hello")
+        channel._server.disconnect()
+        _received(channel, "lost")
+        reporter.event("one")
+        _received(channel, "hello")
+
+
+def test_a_driver_that_is_gone_neither_blocks_nor_fails_the_rank() -> None:
+    channel = ChannelServer("127.0.0.1", "127.0.0.1")
+    with channel:
+        reporter = ChannelReporter(channel.address, 0).__enter__()
+    started = time.monotonic()
+    for step in range(20_000):
+        reporter.metrics({"loss": 1.0}, step)
+    reporter.__exit__()
+    assert time.monotonic() - started < 7
+
+
+def test_a_process_that_ends_without_bye_is_lost() -> None:
+    with ChannelServer("127.0.0.1", "127.0.0.1") as channel:
+        reporter = ChannelReporter(channel.address, 1).__enter__()
+        _received(channel, "hello")
+        connection = reporter._connection
+        assert connection is not None
+        connection.shutdown(socket.SHUT_RDWR)
+        assert _received(channel, "lost").rank == 1
+        reporter.__exit__()
+
+
+# --- the watch -----------------------------------------------------------------------------------------------
+
+
+def _watch(**deadlines: Any) -> Watch:
+    watch = Watch(2, DeadlineConfig(**deadlines), begun=0.0)
+    for rank in (0, 1):
+        watch.note(Message(rank, "hello", {"host": f"h{rank}", "pid": 10 + rank}), 0.0)
+        watch.note(Message(rank, "started"), 0.0)
+    return watch
+
+
+def _fail(watch: Watch, rank: int, error: BaseException) -> None:
+    watch.note(Message(rank, "failure", json.loads(json.dumps({**describe(error), "step": 4}))), 1.0)
+
+
+def _collective_failure() -> InterruptedRunError:
+    class HorovodInternalError(RuntimeError):
+        pass
+
+    error = InterruptedRunError("the collective has failed because another rank is gone")
+    error.__cause__ = HorovodInternalError("connection closed")
+    return error
+
+
+def test_the_first_cause_is_the_error_even_if_its_consequences_arrive_first() -> None:
+    watch = _watch()
+    _fail(watch, 0, _collective_failure())
+    assert not watch.failed()
+    _fail(watch, 1, ValueError("bad label"))
+    assert watch.failed()
+    error = watch.verdict(None)
+    assert isinstance(error, RankFailedError)
+    assert str(error).startswith("rank 1 on h1 failed after step 4: ValueError: bad label")
+
+
+def test_consequences_alone_point_to_the_rank_that_is_gone() -> None:
+    watch = _watch()
+    _fail(watch, 0, _collective_failure())
+    watch.note(Message(0, "bye"), 1.0)
+    watch.note(Message(1, "lost"), 1.0)
+    error = watch.verdict(None)
+    assert isinstance(error, InterruptedRunError)
+    assert str(error).startswith("rank 1 on h1 (pid 11) was lost")
+
+
+def test_errors_of_this_package_keep_kind_and_code() -> None:
+    watch = _watch()
+    _fail(watch, 1, StorageError("/x is full", detail="more"))
+    error = watch.verdict(None)
+    assert isinstance(error, StorageError)
+    assert (error.offences, error.detail) == (("/x is full (rank 1 on h1)",), "more")
+
+
+def test_ranks_that_do_not_come_are_named_after_the_launch_deadline() -> None:
+    watch = Watch(3, DeadlineConfig(launch=10), begun=0.0)
+    watch.note(Message(1, "hello", {"host": "h", "pid": 1}), 1.0)
+    assert watch.overdue(9.0) is None
+    assert "ranks [0, 2] have not reported" in str(watch.overdue(11.0))
+
+
+def test_silence_is_blamed_on_the_silent_rank() -> None:
+    watch = _watch(silence=5)
+    watch.note(Message(0, "heartbeat", {"where": ""}), 5.0)
+    assert watch.overdue(4.0) is None
+    assert str(watch.overdue(6.0)).startswith("rank 1 on h1 (pid 11) gave no sign of life for 6 s")
+
+
+def test_a_standstill_is_blamed_on_the_rank_that_is_not_in_a_collective() -> None:
+    watch = _watch(step=5, silence=100)
+    watch.note(Message(0, "heartbeat", {"where": "horovod.torch.mpi_ops:1 synchronize"}), 6.0)
+    watch.note(Message(1, "heartbeat", {"where": "user:7 forward"}), 6.0)
+    assert "held up by rank 1 on h1 (pid 11), in user:7 forward" in str(watch.overdue(6.0))
+    watch.note(Message(0, "progress", {"step": 9}), 6.0)
+    assert watch.overdue(6.5) is None
+
+
+def test_a_lost_rank_may_come_back_within_seconds() -> None:
+    watch = _watch()
+    watch.note(Message(1, "lost"), 1.0)
+    assert watch.overdue(3.0) is None
+    watch.note(Message(1, "hello", {"host": "h1", "pid": 11}), 3.5)
+    assert watch.overdue(5.0) is None
+    watch.note(Message(1, "lost"), 6.0)
+    assert isinstance(watch.overdue(10.0), InterruptedRunError)
+
+
+def test_the_whole_training_has_a_deadline() -> None:
+    watch = _watch(stage=100, step=1e6, silence=1e6)
+    assert watch.overdue(99.0) is None
+    assert "cluster.deadlines.stage=100" in str(watch.overdue(101.0))
+
+
+def test_when_no_rank_could_speak_the_python_part_of_sparks_reason_is_shown() -> None:
+    reason = (
+        "org.apache.spark.SparkException: x\nTraceback (most recent call last):\n  File\nImportError: no\n\tat java"
+    )
+    error = Watch(1, DeadlineConfig(), 0.0).verdict(Exception(reason))
+    assert isinstance(error, RankFailedError)
+    assert error.detail == "Traceback (most recent call last):\n  File\nImportError: no"

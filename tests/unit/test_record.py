@@ -1,0 +1,144 @@
+"""The run's record: live status, metrics that read as if nothing had happened, listeners that cannot hurt."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import storage
+from pipeline.launch.progress import ProgressDisplay, duration
+from pipeline.launch.record import RunRecord
+from pipeline.task import SilentReporter
+
+
+def _steps(folder: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def _progress(record: RunRecord, step: int, loss: float = 0.5) -> None:
+    record.progress(epoch=0, step=step, steps=100, loss=loss, rows_per_second=1.0)
+
+
+class _Listener(SilentReporter):
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    def metrics(self, values: Any, step: int) -> None:
+        self.heard.append((step, dict(values)))
+
+    def resumed(self, step: int) -> None:
+        self.heard.append(step)
+
+
+def test_status_is_written_at_once_when_the_state_changes_and_at_most_once_a_second_else(tmp_path: Path) -> None:
+    record = RunRecord(str(tmp_path))
+    record.state("running", world_size=2)
+    _progress(record, 1)
+    assert "step" not in json.loads((tmp_path / "status.json").read_text())
+    record.state("finished")
+    status = storage.read_json(str(tmp_path / "status.json"), "status", 1)
+    assert (status["state"], status["world_size"], status["step"], status["steps"]) == ("finished", 2, 1, 100)
+
+
+def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
+    record = RunRecord(str(tmp_path))
+    _progress(record, 1, loss=float("nan"))
+    record.metrics({"loss": float("inf"), "accuracy": 0.5}, 1)
+    record.state("failed")
+    assert json.loads((tmp_path / "status.json").read_text())["loss"] is None
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert line == {"format": "metrics/1", "step": 1, "loss": None, "accuracy": 0.5}
+
+
+def test_metrics_are_cut_back_to_the_checkpoint_that_training_resumes_from(tmp_path: Path) -> None:
+    first = RunRecord(str(tmp_path))
+    for step in (10, 20, 30):
+        first.metrics({"loss": 1.0}, step)
+    second = RunRecord(str(tmp_path))
+    second.state("running")
+    second.resumed(20)
+    second.metrics({"loss": 0.5}, 30)
+    assert _steps(tmp_path) == [10, 20, 30]
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[2])["loss"] == 0.5
+
+
+def test_an_attempt_that_starts_anew_without_a_checkpoint_voids_what_was_reported(tmp_path: Path) -> None:
+    first = RunRecord(str(tmp_path))
+    first.metrics({"loss": 1.0}, 10)
+    listener = _Listener()
+    second = RunRecord(str(tmp_path), [listener])
+    second.state("running")
+    _progress(second, 1)
+    second.metrics({"loss": 0.9}, 10)
+    assert _steps(tmp_path) == [10]
+    assert listener.heard == [0, (10, {"loss": 0.9})]
+
+
+def test_a_listener_that_fails_harms_neither_training_nor_other_listeners(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(SilentReporter):
+        def metrics(self, values: Any, step: int) -> None:
+            raise ConnectionError("server is down")
+
+    listener = _Listener()
+    RunRecord(str(tmp_path), [Broken(), listener]).metrics({"loss": 1.0}, 1)
+    assert listener.heard == [(1, {"loss": 1.0})]
+    assert "server is down" in caplog.text
+
+
+def test_a_run_folder_that_cannot_be_written_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    record = RunRecord(str(tmp_path / "file" / "run"))
+    record.state("running")
+    record.metrics({"loss": 1.0}, 1)
+    assert "a file stands where a folder is needed" in caplog.text
+
+
+def test_a_corrupt_metrics_file_is_written_anew(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b"\xff{no json")
+    RunRecord(str(tmp_path)).metrics({"loss": 1.0}, 1)
+    assert _steps(tmp_path) == [1]
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_one_live_line_that_is_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    terminal = _Terminal()
+    with ProgressDisplay("train", stream=terminal) as display:
+        display.progress(epoch=1, step=50, steps=100, loss=0.25, rows_per_second=12345.0)
+        assert terminal.getvalue() == (
+            "\r\x1b[Ktrain: [##########          ]  50%, epoch 1, step 50, loss 0.2500, 12,345 rows/s"
+        )
+    assert terminal.getvalue().endswith("\r\x1b[K")
+
+
+def test_a_file_gets_plain_lines_one_per_epoch_at_least() -> None:
+    stream = io.StringIO()
+    display = ProgressDisplay("train", stream=stream)
+    for step in range(1, 11):
+        display.progress(epoch=step // 6, step=step, steps=10, loss=1.0, rows_per_second=1.0)
+    display.metrics({"validation_roc_auc": 0.75, "rows_per_second": 7.0}, 10)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    assert "\x1b" not in stream.getvalue()
+    assert lines[2] == "train: step 10: validation roc auc 0.7500"
+
+
+def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    display = ProgressDisplay("train", quiet=True)
+    display.progress(epoch=0, step=1, steps=2, loss=1.0, rows_per_second=1.0)
+    display.say("hello")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_durations_read_as_people_say_them() -> None:
+    assert [duration(s) for s in (7, 200, 3720)] == ["7 s", "3 min 20 s", "1 h 02 min"]

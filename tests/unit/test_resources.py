@@ -1,0 +1,56 @@
+"""How many ranks, how many threads, and where: plain arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.config.training import ClusterConfig
+from pipeline.errors import ConfigError, ServiceError
+from pipeline.launch.resources import ClusterFacts, Place, Resources, places, plan_resources
+
+LOCAL = ClusterFacts("local[4]", slots=4)
+CLUSTER = ClusterFacts("spark://host:7077", slots=6, task_cpus=2, local=False)
+
+
+def test_auto_takes_every_slot() -> None:
+    assert plan_resources(LOCAL, ClusterConfig()) == Resources(4, 1)
+    assert plan_resources(CLUSTER, ClusterConfig()) == Resources(6, 2)
+
+
+def test_local_ranks_share_the_cores_and_cluster_ranks_have_those_of_their_task() -> None:
+    assert plan_resources(LOCAL, ClusterConfig(num_proc=2)) == Resources(2, 2)
+    assert plan_resources(LOCAL, ClusterConfig(num_proc=3)) == Resources(3, 1)
+    assert plan_resources(CLUSTER, ClusterConfig(num_proc=2)) == Resources(2, 2)
+
+
+def test_one_rank_in_process_has_all_cores() -> None:
+    assert plan_resources(LOCAL, ClusterConfig(launcher="in_process", num_proc=9)) == Resources(1, 4)
+
+
+def test_more_ranks_than_slots_are_refused_with_both_numbers() -> None:
+    with pytest.raises(ConfigError, match=r"num_proc is 5; expected at most 4"):
+        plan_resources(LOCAL, ClusterConfig(num_proc=5))
+    with pytest.raises(ServiceError, match=r"num_proc is 7, but the number of free slots is 6"):
+        plan_resources(CLUSTER, ClusterConfig(num_proc=7))
+
+
+def test_a_cluster_without_any_slot_carries_no_rank() -> None:
+    with pytest.raises(ServiceError, match="free slots is 0"):
+        plan_resources(ClusterFacts("spark://host:7077", slots=0, local=False), ClusterConfig())
+
+
+def test_ranks_of_one_host_are_neighbours_with_their_own_local_ranks() -> None:
+    assert places(["a", "b", "a"]) == [
+        Place(rank=0, world_size=3, local_rank=0, local_size=2, cross_rank=0, cross_size=2),
+        Place(rank=2, world_size=3, local_rank=0, local_size=1, cross_rank=1, cross_size=2),
+        Place(rank=1, world_size=3, local_rank=1, local_size=2, cross_rank=0, cross_size=1),
+    ]
+
+
+def test_places_agree_with_horovods_own_assignment_when_hosts_are_in_order() -> None:
+    hosts = pytest.importorskip("horovod.runner.common.util.hosts")
+    theirs = hosts.get_host_assignments([hosts.HostInfo("a", 3), hosts.HostInfo("b", 1), hosts.HostInfo("c", 2)], 6)
+    ours = places(["a", "a", "a", "b", "c", "c"])
+    assert [(s.rank, s.size, s.local_rank, s.local_size, s.cross_rank, s.cross_size) for s in theirs] == [
+        (p.rank, p.world_size, p.local_rank, p.local_size, p.cross_rank, p.cross_size) for p in ours
+    ]
