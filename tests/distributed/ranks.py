@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -56,11 +57,7 @@ def task_of(spec: dict[str, Any]) -> TrainingTask:
 @contextlib.contextmanager
 def started_ranks(count: int, arguments: list[str]) -> Iterator[list[subprocess.Popen[str]]]:
     """Ranks of one Horovod job, killed at the end if they still live."""
-    if count == 1:
-        environments = [dict(os.environ)]
-        server = None
-    else:
-        server, environments = _rendezvous(count)
+    server, environments = _rendezvous(count)
     ranks = [
         subprocess.Popen(
             [sys.executable, __file__, *arguments],
@@ -78,9 +75,8 @@ def started_ranks(count: int, arguments: list[str]) -> Iterator[list[subprocess.
             if rank.poll() is None:
                 rank.kill()
             rank.communicate()
-        if server is not None:
-            server.stop()
-            server._httpd.server_close()
+        server.stop()
+        server._httpd.server_close()
 
 
 def _rendezvous(count: int) -> tuple[Any, list[dict[str, str]]]:
@@ -114,15 +110,23 @@ def _rendezvous(count: int) -> tuple[Any, list[dict[str, str]]]:
     return server, [{**os.environ, **common, **own} for own in each]
 
 
-def run_ranks(count: int, spec: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """Train; the result of each rank, or ``{"interrupted": message}``."""
-    path = folder / f"spec-{time.monotonic_ns()}.json"
-    path.write_text(json.dumps(spec))
+def run_ranks(count: int, specs: list[dict[str, Any]], folder: Path) -> list[list[dict[str, Any]]]:
+    """Train one after the other in the same processes, as Spark reuses them.
+
+    Returns:
+        For each spec what each rank says of it: its result, or ``{"interrupted": message}``.
+    """
+    if count == 1:
+        collective = SoloCollective()
+        return [[attempt(spec, collective)] for spec in specs]
+    path = folder / f"specs-{time.monotonic_ns()}.json"
+    path.write_text(json.dumps(specs))
     with started_ranks(count, [str(path)]) as ranks:
         outputs = [rank.communicate(timeout=DEADLINE_SECONDS) for rank in ranks]
     failed = [error for rank, (_, error) in zip(ranks, outputs, strict=True) if rank.returncode]
     assert not failed, "\n".join(failed)
-    return [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+    lines = [[json.loads(line) for line in out.splitlines() if line.startswith("{")] for out, _ in outputs]
+    return [list(of_one_spec) for of_one_spec in zip(*lines, strict=True)]
 
 
 def fingerprints(run_url: str) -> dict[str, str]:
@@ -144,26 +148,31 @@ class _Events(SilentReporter):
         print(message, file=sys.stderr)
 
 
-def main(path: str) -> dict[str, Any]:
-    """Be one rank: ``stop_after`` asks for an end after so many steps of this process, on one rank only."""
-    spec = json.loads(Path(path).read_text())
-    collective: Collective = HorovodCollective() if "HOROVOD_RANK" in os.environ else SoloCollective()
-    asked, stop_after = [0], spec.get("stop_after")
+def attempt(spec: dict[str, Any], collective: Collective) -> dict[str, Any]:
+    """Train once. ``stop_after`` asks the last rank to end after so many steps, ``kill_after`` kills a rank in one."""
+    asked = [0]
 
     def stop() -> bool:
         asked[0] += 1
         if asked[0] == spec.get("kill_after") and collective.rank == spec.get("kill_rank", 0):
-            os.kill(os.getpid(), 9)
-        return asked[0] == stop_after and collective.rank == collective.world_size - 1
+            os.kill(os.getpid(), signal.SIGKILL)
+        return asked[0] == spec.get("stop_after") and collective.rank == collective.world_size - 1
 
+    sent = collective.bytes_sent
     try:
         result = train(task_of(spec), collective, _Events(), stop)
-        return {"rank": collective.rank, "result": vars(result), "bytes_sent": collective.bytes_sent}
+        return {"result": vars(result), "bytes_sent": collective.bytes_sent - sent}
     except InterruptedRunError as error:
-        return {"rank": collective.rank, "interrupted": str(error)}
-    finally:
-        collective.close()
+        return {"interrupted": str(error)}
+
+
+def main(path: str) -> None:
+    """Be one rank."""
+    collective = HorovodCollective()
+    for spec in json.loads(Path(path).read_text()):
+        print(json.dumps(attempt(spec, collective)))
+    collective.close()
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1])))
+    main(sys.argv[1])

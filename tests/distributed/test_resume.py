@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +16,9 @@ from pipeline.training.checkpoint import published_steps
 from tests.distributed.ranks import fingerprints, run_ranks, spec, started_ranks
 
 STEPS_PER_EPOCH = 6  # 550 rows in batches of 96, the last one of 70
+MID_EPOCH, EPOCH_END, LAST_STEP = 2, STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH
+
+ALL_AT_ONCE: dict[str, Any] = {"ema_decay": 0.9, "clip_norm": 1.0, "schedule": {"name": "one_cycle"}}
 
 
 @pytest.fixture(scope="module")
@@ -20,41 +26,88 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return tiny_dataset(str(tmp_path_factory.mktemp("data")), rows={"train": 550, "validation": 130, "test": 10})
 
 
-def _stopped_and_resumed(ranks: int, dataset: Dataset, folder: Path, stop_after: int, **training: object) -> None:
-    through = spec(dataset, folder / "through", **training)
-    broken = spec(dataset, folder / "broken", **training)
-    undisturbed = run_ranks(ranks, through, folder)
-    stopped = run_ranks(ranks, {**broken, "stop_after": stop_after}, folder)
-    assert all("interrupted" in rank for rank in stopped), "every rank ends, though only one was told to"
-    resumed = run_ranks(ranks, broken, folder)
-    assert resumed[0]["result"]["best_metrics"] == undisturbed[0]["result"]["best_metrics"]
-    assert resumed[0]["result"]["rows"] == undisturbed[0]["result"]["rows"] == 2 * 550
-    assert fingerprints(str(folder / "broken")) == fingerprints(str(folder / "through"))
+def _assert_equal_bits(ranks: int, dataset: Dataset, folder: Path, variants: list[dict[str, Any]]) -> None:
+    """For each variant: undisturbed, then stopped after some steps, then resumed."""
+    specs: list[dict[str, Any]] = []
+    for number, variant in enumerate(variants):
+        stop_after, training = variant["stop_after"], {k: v for k, v in variant.items() if k != "stop_after"}
+        broken = spec(dataset, folder / f"broken-{number}", **training)
+        specs += [spec(dataset, folder / f"through-{number}", **training), {**broken, "stop_after": stop_after}, broken]
+    outcomes = run_ranks(ranks, specs, folder)
+    for number, variant in enumerate(variants):
+        undisturbed, stopped, resumed = outcomes[3 * number : 3 * number + 3]
+        assert all("interrupted" in rank for rank in stopped), "every rank ends, though only one was told to"
+        assert resumed[0]["result"]["best_metrics"] == undisturbed[0]["result"]["best_metrics"], variant
+        assert resumed[0]["result"]["rows"] == undisturbed[0]["result"]["rows"] == 2 * 550
+        assert fingerprints(str(folder / f"broken-{number}")) == fingerprints(str(folder / f"through-{number}")), (
+            variant
+        )
 
 
-@pytest.mark.parametrize("stop_after", [2, STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH], ids=["mid-epoch", "epoch end", "end"])
-def test_one_rank_resumes_to_the_same_bits(dataset: Dataset, tmp_path: Path, stop_after: int) -> None:
-    _stopped_and_resumed(1, dataset, tmp_path, stop_after, ema_decay=0.9, clip_norm=1.0, micro_batch_size=40)
-
-
-@pytest.mark.distributed
-@pytest.mark.parametrize("compression", ["none", "fp16"])
-def test_two_ranks_resume_to_the_same_bits(dataset: Dataset, tmp_path: Path, compression: str) -> None:
-    _stopped_and_resumed(2, dataset, tmp_path, 8, compression=compression, ema_decay=0.9, bucket_bytes=1024)
-
-
-@pytest.mark.distributed
-def test_a_rank_that_is_killed_costs_the_steps_since_the_last_checkpoint_and_no_bit(
-    dataset: Dataset, tmp_path: Path
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("stop_after", [MID_EPOCH, EPOCH_END, LAST_STEP], ids=["mid-epoch", "epoch end", "last step"])
+def test_one_rank_resumes_to_the_same_bits(
+    dataset: Dataset, tmp_path: Path, stop_after: int, accumulation: int
 ) -> None:
-    through = spec(dataset, tmp_path / "through", checkpoint={"every_steps": 2})
-    broken = spec(dataset, tmp_path / "broken", checkpoint={"every_steps": 2})
-    run_ranks(2, through, tmp_path)
-    path = tmp_path / "kill.json"
-    path.write_text(json.dumps({**broken, "kill_after": 10, "kill_rank": 1}))
+    variant = {"stop_after": stop_after, "micro_batch_size": 96 // accumulation, **ALL_AT_ONCE}
+    _assert_equal_bits(1, dataset, tmp_path, [variant])
+
+
+@pytest.mark.distributed
+def test_two_ranks_resume_to_the_same_bits(dataset: Dataset, tmp_path: Path) -> None:
+    variants = [
+        {"stop_after": MID_EPOCH, "compression": "none"},
+        {"stop_after": EPOCH_END + 1, "compression": "fp16", "bucket_bytes": 1024, **ALL_AT_ONCE},
+    ]
+    _assert_equal_bits(2, dataset, tmp_path, variants)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_resume_to_the_same_bits_wherever_they_stop_and_however_they_compress(
+    dataset: Dataset, tmp_path: Path, ranks: int
+) -> None:
+    variants = [
+        {"stop_after": stop_after, "compression": compression, "micro_batch_size": size, "bucket_bytes": 1024}
+        | ALL_AT_ONCE
+        for stop_after in (MID_EPOCH, EPOCH_END, LAST_STEP)
+        for compression in ("none", "fp16", "bf16")
+        for size in (1024, 17)
+    ]
+    _assert_equal_bits(ranks, dataset, tmp_path, variants)
+
+
+def _killed(dataset: Dataset, folder: Path, kill_after: int, kill_rank: int) -> Path:
+    """A run folder of which a rank was killed in a step."""
+    run = folder / f"killed-{kill_after}-{kill_rank}"
+    killed = {**spec(dataset, run, checkpoint={"every_steps": 2}), "kill_after": kill_after, "kill_rank": kill_rank}
+    path = folder / "killed.json"
+    path.write_text(json.dumps([killed]))
     with started_ranks(2, [str(path)]) as ranks:
-        codes = sorted(rank.wait(timeout=60) for rank in ranks)
-    assert codes[0] == -9
-    assert published_steps(str(tmp_path / "broken"))[-1] >= 6, "killed in the tenth step: the eighth may be under way"
-    run_ranks(2, broken, tmp_path)
-    assert fingerprints(str(tmp_path / "broken")) == fingerprints(str(tmp_path / "through"))
+        assert -9 in [rank.wait(timeout=60) for rank in ranks]
+    return run
+
+
+def _assert_survives(dataset: Dataset, folder: Path, kills: list[tuple[int, int]]) -> None:
+    runs = [_killed(dataset, folder, *kill) for kill in kills]
+    specs = [spec(dataset, run, checkpoint={"every_steps": 2}) for run in [folder / "through", *runs]]
+    before = [published_steps(str(run)) for run in runs]
+    run_ranks(2, specs, folder)
+    for run, (kill_after, _), steps in zip(runs, kills, before, strict=True):
+        assert (steps or [0])[-1] >= kill_after - 5, "the checkpoint before last was on disk"
+        assert fingerprints(str(run)) == fingerprints(str(folder / "through"))
+
+
+@pytest.mark.distributed
+def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint_and_no_bit(dataset: Dataset, tmp_path: Path) -> None:
+    _assert_survives(dataset, tmp_path, [(10, 1)])
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_twenty_kills_at_random_steps_change_no_bit(dataset: Dataset, tmp_path: Path) -> None:
+    seed = int(os.environ.get("TEST_SEED", random.randrange(10**6)))
+    print(f"TEST_SEED={seed}")
+    dice = random.Random(seed)
+    _assert_survives(dataset, tmp_path, [(dice.randint(1, LAST_STEP), dice.randint(0, 1)) for _ in range(20)])
