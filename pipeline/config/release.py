@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
+from pipeline import storage
 from pipeline.config.section import Section, TrackingUri, Url
+
+
+def _resolve_sqlite(value: Any, info: ValidationInfo) -> Any:
+    prefix = "sqlite:///"
+    if not isinstance(value, str) or not value.startswith(prefix):
+        return value
+    return prefix + storage.resolve(value.removeprefix(prefix), (info.context or {}).get("folder") or os.getcwd())
+
+
+MlflowUri = Annotated[str | None, BeforeValidator(_resolve_sqlite)]
 
 
 class TrackingConfig(Section):

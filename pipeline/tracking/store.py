@@ -1,0 +1,176 @@
+"""DRIVER. One MLflow tracking store: where it is, and the few things that are said to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import storage
+from pipeline.config.release import TrackingConfig
+from pipeline.errors import ConfigError, ServiceError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from pipeline.dataset import Dataset
+
+_RUN_FORMAT = ("tracking", 1)
+_BATCH = 100
+_LONGEST_VALUE = 500
+
+# MLflow's own defaults are 7 retries with growing pauses and 120 s each; its telemetry waits for the network.
+_MLFLOW_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+}
+
+
+def tracking_uri(config: TrackingConfig, run_url: str) -> str:
+    """Where MLflow is: as configured, as the environment says, or a sqlite file beside the run folder.
+
+    Raises:
+        ConfigError: none of them, since the run folder is not on this machine.
+    """
+    configured = config.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if configured:
+        return configured
+    if not storage.is_local(run_url):
+        raise ConfigError(
+            f"tracking.uri is missing; expected an MLflow server, since the run folder {run_url} is not on this machine"
+        )
+    return f"sqlite:///{Path(storage.local_path(run_url)).parent / 'mlflow.db'}"
+
+
+@contextlib.contextmanager
+def mlflow_errors(uri: str) -> Iterator[None]:
+    """Turn whatever MLflow raises into a `ServiceError`; its stores raise database and network errors of many kinds."""
+    try:
+        yield
+    except ServiceError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ServiceError(
+            f"MLflow at {without_password(uri)} is not usable: {without_password(reason[0])[:200]}; expected a reachable tracking store; "
+            "start it, or set tracking.uri, and run the same command again"
+        ) from error
+
+
+def without_password(text: str) -> str:
+    """A URL as it may be shown."""
+    return re.sub(r"://[^/@\s]+@", "://***@", text)
+
+
+class Store:
+    """MLflow as seen from one run folder. Every method may raise `ServiceError`.
+
+    Args:
+        config: the configuration's section.
+        run_url: the run folder; ``tracking.json`` in it names the MLflow run, so that a resumed run goes on there.
+    """
+
+    def __init__(self, config: TrackingConfig, run_url: str) -> None:
+        self.uri = tracking_uri(config, run_url)
+        self.run_url = run_url
+        self._config = config
+        self._note = storage.join(run_url, "tracking.json")
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's client; imported here, since that takes seconds, and in a thread of ours they cost nobody."""
+        for name, value in _MLFLOW_SETTINGS.items():
+            os.environ.setdefault(name, value)
+        with mlflow_errors(self.uri):
+            if self.uri.startswith("sqlite:///"):
+                os.makedirs(os.path.dirname(self.uri.removeprefix("sqlite:///")) or ".", exist_ok=True)
+            from mlflow import MlflowClient
+
+            return MlflowClient(self.uri, self.uri)
+
+    def known_run(self) -> str | None:
+        """The MLflow run that an earlier attempt of this run folder created in this very store."""
+        if not storage.exists(self._note):
+            return None
+        note = storage.read_json(self._note, *_RUN_FORMAT)
+        return str(note["run_id"]) if note["uri"] == without_password(self.uri) else None
+
+    def open_run(self) -> tuple[str, bool]:
+        """The run of this run folder, and whether it is new."""
+        with mlflow_errors(self.uri):
+            if (known := self.known_run()) is not None:
+                self.client.update_run(known, status="RUNNING")
+                return known, False
+            tags = {"pipeline.run_url": without_password(self.run_url)}
+            name = self.run_url.rstrip("/").rsplit("/", 1)[-1]
+            run = self.client.create_run(self._experiment(), tags=tags, run_name=name)
+        run_id = str(run.info.run_id)
+        storage.write_json(self._note, *_RUN_FORMAT, {"run_id": run_id, "uri": without_password(self.uri)})
+        return run_id, True
+
+    def _experiment(self) -> str:
+        name = self._config.experiment
+        if (found := self.client.get_experiment_by_name(name)) is not None:
+            return str(found.experiment_id)
+        try:
+            return str(self.client.create_experiment(name, artifact_location=self._artifact_location()))
+        except Exception:
+            if (found := self.client.get_experiment_by_name(name)) is not None:  # somebody else was faster
+                return str(found.experiment_id)
+            raise
+
+    def _artifact_location(self) -> str | None:
+        """MLflow's default would be ``mlruns`` in the working directory."""
+        folder = self._config.artifacts
+        if folder is None and self.uri.startswith("sqlite:///"):
+            folder = str(Path(self.uri.removeprefix("sqlite:///")).parent / "mlflow-artifacts")
+        return Path(storage.local_path(folder)).as_uri() if folder and storage.is_local(folder) else folder
+
+    def log_parameters(self, run_id: str, parameters: Mapping[str, str]) -> None:
+        """Log parameters of a new run; a parameter can never be changed."""
+        from mlflow.entities import Param
+
+        values = [Param(name, without_password(value)[:_LONGEST_VALUE]) for name, value in parameters.items()]
+        with mlflow_errors(self.uri):
+            for start in range(0, len(values), _BATCH):
+                self.client.log_batch(run_id, params=values[start : start + _BATCH])
+
+    def log_metrics(self, run_id: str, records: Sequence[Mapping[str, Any]]) -> None:
+        """Log metric records (key, value, timestamp in ms, step); logging one again changes nothing."""
+        from mlflow.entities import Metric
+
+        values = [Metric(**record) for record in records]
+        with mlflow_errors(self.uri):
+            for start in range(0, len(values), _BATCH):
+                self.client.log_batch(run_id, metrics=values[start : start + _BATCH])
+
+    def log_dataset(self, run_id: str, dataset: Dataset) -> None:
+        """Name the dataset that the run was trained on by its content id."""
+        from mlflow.entities import Dataset as MlflowDataset
+        from mlflow.entities import DatasetInput
+
+        entity = MlflowDataset(
+            name=dataset.url.rstrip("/").rsplit("/", 1)[-1],
+            digest=dataset.content_id[:36],
+            source_type="pipeline",
+            source=without_password(dataset.url),
+        )
+        with mlflow_errors(self.uri):
+            self.client.log_inputs(run_id, datasets=[DatasetInput(entity, tags=[])])
+
+    def log_files(self, run_id: str, urls: Sequence[str]) -> None:
+        """Log files of the run folder as artifacts."""
+        with mlflow_errors(self.uri):
+            for url in urls:
+                self.client.log_text(run_id, storage.read_bytes(url).decode(), url.rsplit("/", 1)[-1])
+
+    def end_run(self, run_id: str, state: str) -> None:
+        """Close the run as FINISHED, FAILED or KILLED."""
+        with mlflow_errors(self.uri):
+            self.client.set_terminated(run_id, state)
