@@ -1,7 +1,7 @@
 # Everything a newcomer types. Each target sets up what it needs; `make setup` alone is quick when nothing is to do.
 # Variables: PYTHON (which Python 3.11), TORCH_INDEX (an index of torch builds, for example CPU wheels).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench chaos notebook clean
+.PHONY: help setup demo test lint bench chaos clean
 BIN := .venv/bin
 
 help:  ## show this list

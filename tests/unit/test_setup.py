@@ -139,7 +139,7 @@ def test_the_mend_changes_two_lines_and_refuses_other_sources(tool, tmp_path: Pa
 def test_other_sources_than_the_known_ones_are_refused(tool, tmp_path: Path) -> None:
     horovod_wheel = tool("horovod_wheel")
     (tmp_path / "horovod-0.28.1.tar.gz").write_bytes(b"something else")
-    with pytest.raises(tool("console").SetupError, match="^sha256 of horovod"):
+    with pytest.raises(tool("console").SetupError, match=r"^sha256 of horovod"):
         horovod_wheel._unpack(tmp_path / "horovod-0.28.1.tar.gz", horovod_wheel.SDIST_SHA256["0.28.1"])
 
 
