@@ -25,8 +25,10 @@ from pipeline.task import SilentReporter, TrainingTask
 from pipeline.training.checkpoint import open_checkpoint, published_steps, step_url
 from pipeline.training.collective import Collective, HorovodCollective, SoloCollective
 from pipeline.training.worker import train
+from tests.fifty_steps import weights_after
 
 DEADLINE_SECONDS = 120
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def spec(dataset: Any, folder: Path, **training: Any) -> dict[str, Any]:
@@ -60,7 +62,8 @@ def started_ranks(count: int, arguments: list[str]) -> Iterator[list[subprocess.
     server, environments = _rendezvous(count)
     ranks = [
         subprocess.Popen(
-            [sys.executable, __file__, *arguments],
+            [sys.executable, "-m", "tests.distributed.ranks", *arguments],
+            cwd=REPOSITORY,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -150,6 +153,8 @@ class _Events(SilentReporter):
 
 def attempt(spec: dict[str, Any], collective: Collective) -> dict[str, Any]:
     """Train once. ``stop_after`` asks the last rank to end after so many steps, ``kill_after`` kills a rank in one."""
+    if "fifty_steps" in spec:
+        return {"weights": weights_after(collective, **spec["fifty_steps"]).tolist()}
     asked = [0]
 
     def stop() -> bool:
