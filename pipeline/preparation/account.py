@@ -125,10 +125,8 @@ def write_quarantine(
 
 
 def _write_faults(folder: str, staging: str, frame: DataFrame, quarantine: str) -> None:
-    first = F.col(f"`{frame.columns[0]}`").cast("string")  # Spark refuses to scan the fault column alone
-    lines = frame.select(
-        F.col(FAULT).alias("line"), F.col("_metadata.file_path").alias("file"), first.alias("_first")
-    ).where("line is not null")
+    faulty = frame.where(F.col(FAULT).isNotNull())
+    lines = faulty.select(F.col(FAULT).alias("line"), F.col("_metadata.file_path").alias("file"))
     if quarantine == "sample":
         lines = lines.limit(SAMPLE_ROWS)
     for number, path in enumerate(write_partitions(lines, ["line", "file"], staging)):
