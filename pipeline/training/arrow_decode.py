@@ -24,7 +24,7 @@ def decode(
     extras: Sequence[str],
     into: Mapping[str, Array],
 ) -> dict[str, pa.Array]:
-    """Fill (rows, width) arrays with the fields of a row group; returns the extra columns of any type.
+    """Fill arrays with the fields of a row group; returns the extra columns of any type.
 
     Args:
         stream: the file.
@@ -59,7 +59,7 @@ def _copy(column: pa.ChunkedArray, field: Field, target: Array) -> None:
 
 
 def _matrix(chunk: pa.Array, field: Field) -> Array:
-    """A view of an arrow column as (rows, width) numbers."""
+    """A view of an arrow column as rows of numbers."""
     first, last = chunk.offset, chunk.offset + len(chunk)
     if pa.types.is_binary(chunk.type):
         offsets = np.frombuffer(chunk.buffers()[1], np.int32)[first : last + 1]
@@ -70,8 +70,8 @@ def _matrix(chunk: pa.Array, field: Field) -> Array:
         if chunk.type.byte_width != field.row_bytes:
             raise Foreign(f"column {field.name} has values of {chunk.type.byte_width} bytes")
         data = np.frombuffer(chunk.buffers()[1], np.uint8)[first * field.row_bytes : last * field.row_bytes]
-    elif chunk.type == pa.from_numpy_dtype(np.dtype(field.dtype)) and field.width == 1:
-        return np.asarray(chunk.to_numpy(zero_copy_only=False)).reshape(-1, 1)
+    elif chunk.type == pa.from_numpy_dtype(np.dtype(field.dtype)) and not field.shape:
+        return np.asarray(chunk.to_numpy(zero_copy_only=False))
     else:
         raise Foreign(f"column {field.name} has type {chunk.type}")
-    return data.view(np.dtype(field.dtype).newbyteorder("<")).reshape(-1, field.width)
+    return data.view(np.dtype(field.dtype).newbyteorder("<")).reshape(-1, *field.shape)

@@ -42,10 +42,10 @@ class Gather:
         self, windows: Iterator[Window], fields: Sequence[Field], extras: Sequence[str], timings: Timings
     ) -> None:
         self._windows, self._fields, self._extra_names, self._timings = windows, fields, extras, timings
-        self._columns: dict[str, torch.Tensor] = {}
+        self._columns: dict[str, Array] = {}
         self._extras: dict[str, Array] = {}
         self._extra_rows: Array = np.empty(0, np.int64)
-        self._rows: torch.Tensor = torch.empty(0, dtype=torch.int64)
+        self._rows: Array = np.empty(0, np.int64)
         self._at = 0
 
     @property
@@ -54,10 +54,11 @@ class Gather:
         return len(self._rows) - self._at
 
     def take(self, rows: int) -> tuple[dict[str, torch.Tensor], dict[str, Array]]:
-        """The next rows: each field as a new (rows, width) tensor, each further column as a numpy array."""
+        """The next rows: each field as a new tensor, each further column as a numpy array."""
         taken = {
-            field.name: torch.empty((rows, field.width), dtype=getattr(torch, field.dtype)) for field in self._fields
+            field.name: torch.empty((rows, *field.shape), dtype=getattr(torch, field.dtype)) for field in self._fields
         }
+        views = {name: tensor.numpy() for name, tensor in taken.items()}
         extras: list[dict[str, Array]] = []
         filled = 0
         while filled < rows:
@@ -66,8 +67,9 @@ class Gather:
             started = time.perf_counter()
             count = min(rows - filled, self.rows_left)
             index = self._rows[self._at : self._at + count]
-            for name, tensor in taken.items():
-                torch.index_select(self._columns[name], 0, index, out=tensor[filled : filled + count])
+            for name, view in views.items():
+                # numpy copies rows two to four times as fast as torch; "clip" lets it write straight into `out`.
+                self._columns[name].take(index, 0, view[filled : filled + count], "clip")
             extra_rows = self._extra_rows[self._at : self._at + count]
             extras.append({name: values[extra_rows] for name, values in self._extras.items()})
             self._at += count
@@ -77,9 +79,8 @@ class Gather:
 
     def _next_window(self) -> None:
         window = next(self._windows)
-        self._columns = {name: torch.from_numpy(array) for name, array in window.columns.items()}
-        self._extras, self._extra_rows = window.extras, window.extra_rows
-        self._rows, self._at = torch.from_numpy(window.rows), 0
+        self._columns, self._extras = window.columns, window.extras
+        self._rows, self._extra_rows, self._at = window.rows, window.extra_rows, 0
 
 
 def _concatenated(parts: Sequence[Array]) -> Array:
@@ -104,7 +105,8 @@ class ModelColumns:
         schema = dataset.schema
         widths = {column.name: column.width for column in schema.columns}
         self.fields = [
-            Field(packed.name, packed.dtype, sum(widths[name] for name in packed.members)) for packed in schema.packed
+            Field(packed.name, packed.dtype, (sum(widths[name] for name in packed.members),))
+            for packed in schema.packed
         ]
         self._label, self._weight = schema.label, next(iter(schema.with_role("weight")), None)
         self.fields += [Field(column.name, column.dtype) for column in schema.with_role("label", "weight")]
@@ -126,8 +128,8 @@ class ModelColumns:
             inputs[name] = inputs[name].reshape(-1, *shape)
         if "categorical" in inputs:
             inputs["categorical"] = inputs["categorical"].long()
-        weight = taken[self._weight.name][:, 0] if self._weight else None
-        return Batch(inputs, taken[self._label.name][:, 0], weight, ids)
+        weight = taken[self._weight.name] if self._weight else None
+        return Batch(inputs, taken[self._label.name], weight, ids)
 
 
 def _joined(pieces: Sequence[_Piece]) -> list[_Piece]:

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from typing import Any, Literal, Protocol
-
-import numpy as np
 
 from pipeline.dataset import Dataset
 from pipeline.errors import StorageError, UsageError
-from pipeline.plan import Deals, EpochPlan, LastBatch, WindowSlice
+from pipeline.plan import Deals, EpochPlan, LastBatch
 from pipeline.training.batches import Batch, Gather, ModelColumns, padded
+from pipeline.training.epoch import EpochReading, RowGroups
 from pipeline.training.part_files import PartFiles
 from pipeline.training.reads import GroupRead, Timings
-from pipeline.training.windows import ResidentRows, RowStore, Window, WindowRing
+from pipeline.training.windows import ResidentRows, WindowRing
 
 WINDOW_BYTES = 64 << 20
 
@@ -32,9 +30,7 @@ ReaderName = Literal["petastorm", "pyarrow"]
 class ReadGroups(Protocol):
     """The interface of the readers: fill row groups on other threads, yield each in order."""
 
-    def __call__(
-        self, files: PartFiles, reads: Sequence[GroupRead], store: RowStore, threads: int
-    ) -> Generator[GroupRead, None, None]: ...
+    def __call__(self, reading: EpochReading, threads: int) -> Generator[GroupRead, None, None]: ...
 
 
 class Loader:
@@ -93,13 +89,11 @@ class Loader:
         self._files = PartFiles(dataset.url, self._columns.fields, self._ids, self.timings)
         self._read_groups = _reader(reader)
         self._reader_threads = reader_threads
-        parts = dataset.manifest.splits[split]
-        self._groups = [(part, index) for part in parts for index in range(len(part.row_groups))]
-        row_groups = np.array([rows for part in parts for rows in part.row_groups], np.int64)
+        self._groups = RowGroups(dataset.manifest.splits[split])
         row_bytes = sum(field.row_bytes for field in self._columns.fields)
         self._plan_options: dict[str, Any] = {
-            "row_groups": row_groups,
-            "files": np.repeat(np.arange(len(parts)), [len(part.row_groups) for part in parts]),
+            "row_groups": self._groups.rows,
+            "files": self._groups.files,
             "identity": f"{dataset.content_id}/{split}",
             "seed": seed,
             "global_batch_size": global_batch_size,
@@ -108,10 +102,9 @@ class Loader:
             "shuffle": shuffle,
             "window_rows": max(1, window_bytes // row_bytes),
         }
-        self._row_groups, self._split_rows = row_groups, np.cumsum(row_groups) - row_groups
-        self._store: WindowRing | ResidentRows | None = None
-        if cache_bytes and int(row_groups.sum()) * row_bytes <= cache_bytes:
-            self._store = ResidentRows(self._columns.fields, int(row_groups.sum()))
+        rows = dataset.manifest.rows(split)
+        fits = rows * row_bytes <= cache_bytes
+        self._store: WindowRing | ResidentRows | None = ResidentRows(self._columns.fields, rows) if fits else None
         self._steps_now = 0
 
     def set_epoch(self, epoch: int, deals: Deals = ()) -> None:
@@ -139,13 +132,11 @@ class Loader:
         plan = self.plan()
         self._steps_now = 0
         store = self._take_store(plan)
-        slices = list(plan.slices(self.rank))
-        windows = [self._reads(number, part) for number, part in enumerate(slices)]
-        missing = store.missing([read for reads in windows for read in reads])
-        done = self._read_groups(self._files, missing, store, self._reader_threads)
-        complete = self._complete(plan, slices, windows, store, done, {read.split_row for read in missing})
+        reading = EpochReading(plan, self.rank, self._groups, self._files, store, self.timings)
+        done = self._read_groups(reading, self._reader_threads)
+        windows = reading.windows(done)
         try:
-            yield from self._batches(plan, Gather(complete, self._columns.fields, self._ids, self.timings))
+            yield from self._batches(plan, Gather(windows, self._columns.fields, self._ids, self.timings))
         finally:
             done.close()
         self._put_back(store)
@@ -163,35 +154,6 @@ class Loader:
         if isinstance(store, WindowRing):
             store.reset()
         self._store = store
-
-    def _reads(self, window: int, part_of_window: WindowSlice) -> list[GroupRead]:
-        reads, first_row = [], 0
-        for group in part_of_window.row_groups.tolist():
-            rows, split_row = int(self._row_groups[group]), int(self._split_rows[group])
-            part, index = self._groups[group]
-            reads.append(GroupRead(part, index, rows, window, first_row, split_row))
-            first_row += rows
-        return reads
-
-    def _complete(
-        self,
-        plan: EpochPlan,
-        slices: Sequence[WindowSlice],
-        windows: Sequence[Sequence[GroupRead]],
-        store: RowStore,
-        done: Iterator[GroupRead],
-        waiting_for: set[int],
-    ) -> Iterator[Window]:
-        """Each window when all its row groups are in memory; it is freed when the next one is asked for."""
-        for number, part_of_window in enumerate(slices):
-            order = plan.window_order(part_of_window.window)
-            rows = np.concatenate([order[start:stop] for start, stop in part_of_window.intervals])
-            started = time.perf_counter()
-            while not waiting_for.isdisjoint(read.split_row for read in windows[number]):
-                waiting_for.remove(next(done).split_row)
-            self.timings.add("waiting", started)
-            yield store.window(number, windows[number], rows)
-            store.free(number)
 
     def _batches(self, plan: EpochPlan, gather: Gather) -> Iterator[Batch]:
         planned = plan.rank_rows(self.rank)

@@ -15,7 +15,6 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from functools import partial
 from typing import Any
 
 from petastorm.reader import Reader
@@ -23,51 +22,45 @@ from petastorm.workers_pool import EmptyResultError
 from petastorm.workers_pool.worker_base import WorkerBase
 
 from pipeline.errors import StorageError
-from pipeline.training.part_files import PartFiles
+from pipeline.training.epoch import EpochReading
 from pipeline.training.reads import GroupRead
 from pipeline.training.remote import legacy_filesystem
-from pipeline.training.windows import RowStore
 
 # Petastorm uses pyarrow's legacy datasets on purpose and warns dozens of times per reader, from its own modules.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"pyarrow\.(parquet|filesystem)")
 
-Fill = Callable[[GroupRead], None]
 
-
-def read_groups(
-    files: PartFiles, reads: Sequence[GroupRead], store: RowStore, threads: int
-) -> Generator[GroupRead, None, None]:
-    """Fill row groups on other threads; yields each when it is done, in order, and closes the store at the end."""
-    if not reads:
+def read_groups(reading: EpochReading, threads: int) -> Generator[GroupRead, None, None]:
+    """Fill the missing row groups on other threads; yields each when it is done, in order, and closes at the end."""
+    if not reading.missing:
         return
-    pool = OrderedThreadPool(threads)
-    reader = _open(files, reads, _Workers(reads, partial(store.fill, files)), pool)
+    reader = _open(reading, OrderedThreadPool(threads))
     try:
-        for _ in reads:
+        for _ in reading.missing:
             yield next(reader)
     except StopIteration:
-        raise StorageError(
-            f"{files.location(reads[0].part)} and its siblings gave fewer row groups than planned"
-        ) from None
+        first = reading.files.location(reading.missing[0].part)
+        raise StorageError(f"{first} and the files beside it gave fewer row groups than planned") from None
     finally:
-        store.close()
+        reading.close()
         # Not as a context manager: leaving that prints to stdout.
         reader.stop()
         reader.join()
 
 
-def _open(files: PartFiles, reads: Sequence[GroupRead], workers: _Workers, pool: OrderedThreadPool) -> Reader:
-    parts = {read.part.path: read.part for read in reads}
+def _open(reading: EpochReading, pool: OrderedThreadPool) -> Reader:
+    files = reading.files
+    parts = {read.part.path: read.part for read in reading.missing}
     filesystem, paths = legacy_filesystem([files.location(part) for part in parts.values()])
-    names = [field.name for field in files.fields]
+    names = [*(field.name for field in files.fields), *files.extras]
     try:
         return Reader(
             filesystem,
             paths,
-            schema_fields=[re.escape(name) for name in [*names, *files.extras]],
+            schema_fields=[re.escape(name) for name in names],
             reader_pool=pool,
-            worker_class=workers,
+            worker_class=_Workers(reading),
             shuffle_row_groups=False,
             num_epochs=1,
             is_batched_reader=True,
@@ -81,11 +74,11 @@ def _open(files: PartFiles, reads: Sequence[GroupRead], workers: _Workers, pool:
 class _Workers:
     """Stands for a worker class: makes workers that know the plan."""
 
-    def __init__(self, reads: Sequence[GroupRead], fill: Fill) -> None:
-        self._reads, self._fill = reads, fill
+    def __init__(self, reading: EpochReading) -> None:
+        self._reading = reading
 
     def __call__(self, worker_id: int, publish: Callable[[Any], None], arguments: Sequence[Any]) -> _Worker:
-        return _Worker(worker_id, publish, arguments, self._reads, self._fill)
+        return _Worker(worker_id, publish, arguments, self._reading)
 
     @staticmethod
     def new_results_queue_reader() -> _Results:
@@ -96,20 +89,16 @@ class _Worker(WorkerBase):  # type: ignore[misc]
     """The n-th piece that Petastorm hands out stands for the n-th planned read; pieces beyond the plan for nothing."""
 
     def __init__(
-        self,
-        worker_id: int,
-        publish: Callable[[Any], None],
-        arguments: Sequence[Any],
-        reads: Sequence[GroupRead],
-        fill: Fill,
+        self, worker_id: int, publish: Callable[[Any], None], arguments: Sequence[Any], reading: EpochReading
     ) -> None:
         super().__init__(worker_id, publish, arguments)
-        self._reads, self._fill = reads, fill
+        self._reading = reading
 
     def process(self, piece_index: int, worker_predicate: Any, shuffle_row_drop_partition: Any) -> None:
-        if piece_index < len(self._reads):
-            self._fill(self._reads[piece_index])
-            self.publish_func(self._reads[piece_index])
+        if piece_index < len(self._reading.missing):
+            read = self._reading.missing[piece_index]
+            self._reading.fill(read)
+            self.publish_func(read)
 
 
 class _Results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass, field
@@ -17,15 +18,15 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Field:
-    """A column of numbers that is read: a packed one with `width` numbers per row, or a typed one with 1."""
+    """A column of numbers that is read; `shape` is that of a row: ``(width,)`` if packed, ``()`` if typed."""
 
     name: str
     dtype: str
-    width: int = 1
+    shape: tuple[int, ...] = ()
 
     @property
     def row_bytes(self) -> int:
-        return int(np.dtype(self.dtype).itemsize) * self.width
+        return int(np.dtype(self.dtype).itemsize) * math.prod(self.shape)
 
 
 @dataclass(frozen=True)

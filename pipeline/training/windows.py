@@ -19,7 +19,7 @@ class Window:
     """A window in memory.
 
     Attributes:
-        columns: (rows, width) arrays.
+        columns: (rows, width) arrays of packed columns, (rows,) arrays of typed ones.
         rows: which rows of the columns the rank takes, in order.
         extras: further columns of any type.
         extra_rows: which rows of the extras these are.
@@ -63,7 +63,7 @@ class WindowRing:
 
     def __init__(self, fields: Sequence[Field], rows: int, count: int = 2) -> None:
         self._buffers = [
-            {field.name: np.empty((rows, field.width), field.dtype) for field in fields} for _ in range(count)
+            {field.name: np.empty((rows, *field.shape), field.dtype) for field in fields} for _ in range(count)
         ]
         self._changed = threading.Condition()
         self.reset()
@@ -113,7 +113,7 @@ class ResidentRows:
     """The whole split in memory: read once, in the order of the first epoch; later epochs read nothing."""
 
     def __init__(self, fields: Sequence[Field], rows: int) -> None:
-        self._columns = {field.name: np.empty((rows, field.width), field.dtype) for field in fields}
+        self._columns = {field.name: np.empty((rows, *field.shape), field.dtype) for field in fields}
         self._extras: dict[int, dict[str, pa.Array]] = {}
 
     @property
