@@ -139,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("model", help="model folder, run folder, or a configuration whose registered model is served")
     serve.add_argument("--host")
     serve.add_argument("--port", type=int)
+    serve.add_argument("--public", action="store_true", help="allow a host that other machines can reach")
     serve.add_argument("--allow-factory", action="append", default=[], metavar="PACKAGE.MODULE:FUNCTION")
     status = add("status", _status, "what a run is doing, from any host")
     status.add_argument("run", help="run folder")
@@ -185,7 +186,13 @@ def _score(options: argparse.Namespace) -> dict[str, Any]:
 def _serve(options: argparse.Namespace) -> dict[str, Any]:
     from pipeline.inference import serve
 
-    return serve.run(options.model, host=options.host, port=options.port, allow_factories=options.allow_factory)
+    return serve.run(
+        options.model,
+        host=options.host,
+        port=options.port,
+        allow_factories=options.allow_factory,
+        public=options.public,
+    )
 
 
 def _status(options: argparse.Namespace) -> None:

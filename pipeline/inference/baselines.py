@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.dataset import Dataset, DatasetSchema
-from pipeline.inference.encoded import Arrays, read_row_group, row_groups
+from pipeline.inference.encoded import read_row_group, row_groups
+from pipeline.inference.inputs import Arrays
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
-"""ANYWHERE. Encoded columns as the model's inputs, from memory or straight from the row groups of part files."""
+"""ANYWHERE. The model's inputs straight from the row groups of part files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,28 +14,7 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.dataset import Dataset, DatasetSchema, PartFile
 from pipeline.errors import StorageError
-
-Arrays = dict[str, npt.NDArray[Any]]
-
-
-def model_inputs(encoded: Mapping[str, npt.NDArray[Any]], schema: DatasetSchema) -> Arrays:
-    """The inputs of a model's forward, as numpy arrays.
-
-    Args:
-        encoded: encoded column name -> array, as `FittedFeatures.transform` gives it.
-        schema: the dataset's.
-
-    Returns:
-        ``numeric`` float32 and ``categorical`` int64 (rows x columns), each vector feature under its name.
-    """
-    inputs: Arrays = {}
-    if schema.numeric:
-        inputs["numeric"] = np.column_stack([encoded[name] for name in schema.numeric]).astype(np.float32, copy=False)
-    if schema.cardinalities:
-        inputs["categorical"] = np.column_stack([encoded[name] for name in schema.cardinalities]).astype(np.int64)
-    for name, shape in schema.vectors.items():
-        inputs[name] = np.asarray(encoded[name]).reshape(-1, *shape)
-    return inputs
+from pipeline.inference.inputs import Arrays, model_inputs
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.config.release import EvaluationConfig
-from pipeline.dataset import Dataset
+from pipeline.dataset import Dataset, DatasetSchema
 from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.inference.baselines import Baseline, fit_baselines
 from pipeline.inference.encoded import verify_crc
@@ -156,21 +156,18 @@ def evaluate(
     verify_crc(dataset, SPLIT)
     baselines = fit_baselines(dataset, evaluation.baseline_rows)
     fitted = time.monotonic()
-    slices = frequent_values(dataset, SPLIT, evaluation.slices, _SLICE_VALUES, spark)
+    columns = _slice_columns(dataset.schema, evaluation.slices)
+    slices = frequent_values(dataset, SPLIT, list(columns), _SLICE_VALUES, spark)
     measurement = Measurement(dataset.url, dataset.schema, predictor.source, baselines, slices)
     sums = measure(dataset, SPLIT, measurement, spark)
-    result = _evaluation(dataset, predictor, baselines, sums)
+    result = _evaluation(dataset, predictor, baselines, columns, sums)
     seconds = {"baselines": fitted - started, "measure": time.monotonic() - fitted}
     logger.info("evaluate: %s", result.verdict)
     return dataclasses.replace(result, seconds={name: round(value, 1) for name, value in seconds.items()})
 
 
 def _check(dataset: Dataset, predictor: Predictor, evaluation: EvaluationConfig) -> None:
-    kept = [column.name for column in dataset.schema.with_role("kept")]
-    unknown = [name for name in evaluation.slices if name not in kept]
-    if unknown:
-        known = ", ".join(kept) or "none"
-        raise ConfigError(f"evaluation.slices names {', '.join(unknown)}; expected columns of dataset.keep: {known}")
+    _slice_columns(dataset.schema, evaluation.slices)
     if not dataset.manifest.rows(SPLIT):
         raise DataError("the test split is empty; expected rows to evaluate on; raise split.test or give more data")
     if dataset.schema != predictor.schema or dataset.manifest.statistics != predictor.statistics:
@@ -180,8 +177,22 @@ def _check(dataset: Dataset, predictor: Predictor, evaluation: EvaluationConfig)
         )
 
 
+def _slice_columns(schema: DatasetSchema, names: Sequence[str]) -> dict[str, str]:
+    """Column of the part files -> name of the slice; a raw column that a feature shares its name with is ``raw_``."""
+    there = [column.name for column in schema.with_role("id", "kept")]
+    found = {name: next((c for c in (f"raw_{name}", name) if c in there), None) for name in names}
+    if unknown := [name for name, column in found.items() if column is None]:
+        known = ", ".join(column.removeprefix("raw_") for column in there) or "none"
+        raise ConfigError(f"evaluation.slices names {', '.join(unknown)}; expected columns of dataset.keep: {known}")
+    return {column: name for name, column in found.items() if column is not None}
+
+
 def _evaluation(
-    dataset: Dataset, predictor: Predictor, baselines: Sequence[Baseline], sums: Mapping[Key, Sums]
+    dataset: Dataset,
+    predictor: Predictor,
+    baselines: Sequence[Baseline],
+    columns: Mapping[str, str],
+    sums: Mapping[Key, Sums],
 ) -> Evaluation:
     rows = dataset.manifest.rows(SPLIT)
     own = sums[("model",)]
@@ -193,7 +204,7 @@ def _evaluation(
         rows=rows,
         measured=Measured.of("model", "", own),
         baselines=tuple(Measured.of(b.name, b.note, sums[(b.name,)]) for b in baselines),
-        slices=tuple(_slice(*key, sums[key]) for key in sorted(sums) if len(key) == 2),
+        slices=tuple(_slice(columns[key[0]], key[1], sums[key]) for key in sorted(sums) if len(key) == 2),
         roc_auc_bound=roc_auc_bound(own),
     )
 

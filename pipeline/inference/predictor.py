@@ -22,7 +22,7 @@ from pipeline.config.training import ModelConfig
 from pipeline.dataset import Dataset, DatasetSchema
 from pipeline.errors import DataError, SecurityError, StorageError
 from pipeline.features import FittedFeatures, canonical
-from pipeline.inference.encoded import model_inputs
+from pipeline.inference.inputs import model_inputs
 from pipeline.inference.model_folder import ModelDescription, read_model_folder, write_model_folder
 from pipeline.inference.program import ProgramModel, export_program
 from pipeline.models import build_model
@@ -185,12 +185,12 @@ class Predictor:
         Raises:
             DataError: columns are missing or hold values of the wrong kind; names all of them.
         """
-        probability = self.predict_encoded(model_inputs(self.encode(rows), self.schema))
+        probability = self.predict_canonical(self.canonical(rows))
         prediction = (probability >= 0.5).astype(np.int32)
         return pd.DataFrame({"prediction": prediction, "probability": probability}, index=rows.index)
 
-    def encode(self, rows: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
-        """The encoded columns of raw rows, bit-equal to those of preparation."""
+    def canonical(self, rows: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
+        """The raw columns that features need, in the form that they take."""
         missing = [name for name in self.features.inputs if name not in rows.columns]
         if missing:
             raise DataError(
@@ -205,7 +205,11 @@ class Predictor:
                 offences.extend(f"column {name}: {offence}" for offence in error.offences)
         if offences:
             raise DataError(*offences)
-        return self.features.transform(raw)
+        return raw
+
+    def predict_canonical(self, raw: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        """The probability of class 1 for each row of canonical raw columns; encoded by the features of training."""
+        return self.predict_encoded(model_inputs(self.features.transform(raw), self.schema))
 
     def predict_encoded(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
         """The probability of class 1 for each row of encoded inputs, see `model_inputs`; float32."""

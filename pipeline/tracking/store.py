@@ -56,9 +56,9 @@ def mlflow_errors(uri: str) -> Iterator[None]:
     except ServiceError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        reason = without_password((str(error).strip() or type(error).__name__).splitlines()[0])[:200]
         raise ServiceError(
-            f"MLflow at {without_password(uri)} is not usable: {without_password(reason[0])[:200]}; expected a reachable tracking store; "
+            f"MLflow at {without_password(uri)} is not usable: {reason}; expected a reachable tracking store; "
             "start it, or set tracking.uri, and run the same command again"
         ) from error
 

@@ -123,7 +123,7 @@ def test_the_verdict_says_who_wins(evaluation):
 
 
 def test_a_slice_that_is_not_kept_lists_what_is(dataset, predictor):
-    with pytest.raises(ConfigError, match=r"names weight; expected columns of dataset.keep: colour"):
+    with pytest.raises(ConfigError, match=r"names weight; expected columns of dataset.keep: id, colour"):
         evaluate(dataset, predictor, EvaluationConfig(slices=["weight"]))
 
 

@@ -13,7 +13,8 @@ import torch
 
 from pipeline.config.training import ModelConfig
 from pipeline.errors import ConfigError, DataError, SecurityError, StorageError
-from pipeline.inference.encoded import model_inputs, read_row_group, row_groups, verify_crc
+from pipeline.inference.encoded import read_row_group, row_groups, verify_crc
+from pipeline.inference.inputs import model_inputs
 from pipeline.inference.predictor import Predictor, check_exportable, export_model
 from pipeline.models import build_model
 from pipeline.task import UserCode
@@ -34,6 +35,10 @@ def folder(tmp_path_factory, dataset):
 @pytest.fixture(scope="module")
 def predictor(folder):
     return Predictor.load(folder)
+
+
+def encode(predictor, rows):
+    return predictor.features.transform(predictor.canonical(rows))
 
 
 def test_predictions_are_probabilities_and_their_classes_in_the_order_of_the_rows(predictor):
@@ -57,7 +62,7 @@ def test_a_rows_prediction_is_bit_equal_alone_in_any_company_and_in_any_place(pr
 
 
 def test_the_features_of_raw_rows_are_bit_equal_to_those_in_the_part_files(dataset, predictor):
-    encoded = model_inputs(predictor.encode(raw_rows(500, 2)), predictor.schema)
+    encoded = model_inputs(encode(predictor, raw_rows(500, 2)), predictor.schema)
     stored = [read_row_group(dataset.url, dataset.schema, group)[0] for group in row_groups(dataset, "test")]
     for name in ("numeric", "categorical"):
         assert np.array_equal(encoded[name], np.concatenate([inputs[name] for inputs in stored]))
@@ -71,7 +76,7 @@ def test_null_nan_and_absent_types_are_one_and_unseen_is_not_null(predictor):
     ]
     for rows in variants:
         assert predictor.predict(pd.DataFrame(rows, dtype=object))["probability"].nunique() == 1
-    encoded = predictor.encode(pd.DataFrame([{**base, "colour": "mauve"}, {**base, "colour": None}]))
+    encoded = encode(predictor, pd.DataFrame([{**base, "colour": "mauve"}, {**base, "colour": None}]))
     assert encoded["colour_id"].tolist() == [2, 1]
 
 
@@ -158,7 +163,7 @@ def test_a_model_from_a_notebook_cell_is_kept_as_data_and_predicts_the_same(tmp_
     export_model(dataset, ModelConfig(), model.state_dict(), str(tmp_path), code)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["manifest.json", "model.json", "weights.safetensors"]
     loaded = Predictor.load(str(tmp_path))
-    inputs = model_inputs(loaded.encode(raw_rows(700)), dataset.schema)
+    inputs = model_inputs(encode(loaded, raw_rows(700)), dataset.schema)
     expected = torch.sigmoid(model({name: torch.from_numpy(values) for name, values in inputs.items()}))
     assert loaded.predict_encoded(inputs) == pytest.approx(expected.detach().numpy(), abs=1e-6)
 

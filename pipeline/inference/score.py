@@ -1,0 +1,139 @@
+"""DRIVER and EXECUTOR. A Spark table of raw rows in, the same rows with predictions out."""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import FloatType, IntegerType, StringType, StructType
+
+from pipeline import storage
+from pipeline.config import PipelineConfig
+from pipeline.errors import DataError, InputMissingError, OutputError, PipelineError
+from pipeline.inference.predictor import Predictor, PredictorSource
+from pipeline.inference.resolve import model_folder
+from pipeline.preparation.columns import raw_arrays
+from pipeline.preparation.session import spark_errors
+
+COLUMNS = {"prediction": IntegerType(), "probability": FloatType(), "model_version": StringType()}
+
+
+def score(frame: DataFrame, folder: str, allow_factories: Iterable[str] = ()) -> DataFrame:
+    """Append ``prediction`` (0 or 1), ``probability`` (of class 1) and ``model_version`` to every row.
+
+    Nothing else about the rows changes. Each Python worker loads and verifies the model once.
+
+    Args:
+        frame: at least the raw columns that the model's features need.
+        folder: URL of the model folder, readable from the executors.
+        allow_factories: see `pipeline.inference.predictor.Predictor.load`.
+
+    Raises:
+        DataError: columns are missing, or the frame has a column of one of the new names.
+        StorageError: the model is corrupt.
+    """
+    predictor = Predictor.load(folder, tuple(allow_factories))
+    _check_columns(frame, predictor)
+    schema = StructType([*frame.schema.fields])
+    for name, type_ in COLUMNS.items():
+        schema = schema.add(name, type_)
+    return frame.mapInArrow(functools.partial(_score_batches, predictor.source), schema)
+
+
+def _check_columns(frame: DataFrame, predictor: Predictor) -> None:
+    wanted, there = predictor.features.inputs, frame.columns
+    available = ", ".join(there)
+    offences = [
+        f"column {name} is missing; expected {kind} values; the table has {available}"
+        for name, kind in wanted.items()
+        if name not in there
+    ]
+    offences += [
+        f"column {name} is there already; expected another name; rename it" for name in COLUMNS if name in there
+    ]
+    if offences:
+        raise DataError(*offences)
+
+
+def _score_batches(source: PredictorSource, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    predictor = source.load()
+    for batch in batches:
+        raw = raw_arrays(pa.Table.from_batches([batch]), predictor.features.inputs)
+        probability = predictor.predict_canonical(raw)
+        added = [
+            pa.array((probability >= 0.5).astype(np.int32)),
+            pa.array(probability),
+            pa.array([source.digest[:12]] * len(probability), pa.string()),
+        ]
+        yield pa.RecordBatch.from_arrays([*batch.columns, *added], names=[*batch.schema.names, *COLUMNS])
+
+
+def score_table(
+    spark: SparkSession, config: PipelineConfig, source: str, target: str, model: str | None = None
+) -> dict[str, Any]:
+    """Score a stored table into a new Parquet folder, which appears when it is complete.
+
+    Args:
+        spark: the session.
+        config: names the registered model, and the factory that may be imported.
+        source: Parquet, JSON or CSV with the raw columns; CSV has a header, an empty field is a null.
+        target: folder to write.
+        model: see `pipeline.inference.resolve.model_folder`.
+
+    Returns:
+        What RESULT says: rows in and out, model folder and version, seconds.
+
+    Raises:
+        InputMissingError: the table is not there.
+        OutputError: the target exists.
+        DataError: columns are missing, or hold values of the wrong kind.
+    """
+    started = time.monotonic()
+    if storage.exists(target):
+        raise OutputError(f"{target} exists; expected a new folder; choose another or remove it")
+    folder = model_folder(model, config)
+    factory = config.model.factory
+    table = read_table(spark, source)
+    scored = score(table, folder, [factory] if factory else [])
+    target = storage.local_path(target) if storage.is_local(target) else target
+    unfinished = f"{target.rstrip('/')}.{uuid.uuid4().hex[:12]}.unfinished"
+    try:
+        with spark_errors(source):
+            scored.write.parquet(f"file:{unfinished}" if storage.is_local(target) else unfinished)
+            rows = {"in": table.count(), "out": spark.read.parquet(spark_path(unfinished)).count()}
+        if rows["in"] != rows["out"]:
+            raise PipelineError(
+                f"{rows['out']} rows were scored; expected {rows['in']}; did the table change meanwhile?"
+            )
+        storage.move_folder(unfinished, target)
+    except BaseException:
+        storage.remove(unfinished)
+        raise
+    version = Predictor.load(folder, [factory] if factory else []).digest[:12]
+    seconds = {"score": round(time.monotonic() - started, 1)}
+    return {"rows": rows, "output": target, "model": {"url": folder, "version": version}, "seconds": seconds}
+
+
+def read_table(spark: SparkSession, source: str) -> DataFrame:
+    """A stored table; a CSV's texts are left to the features to interpret, so that none becomes null in silence."""
+    if not storage.exists(source):
+        raise InputMissingError(f"{source} is missing; expected a Parquet, JSON or CSV table; check the path")
+    path = spark_path(source)
+    if source.rstrip("/").endswith((".csv", ".csv.gz")):
+        return spark.read.csv(path, header=True, inferSchema=False)
+    if source.rstrip("/").endswith((".json", ".jsonl")):
+        return spark.read.json(path)
+    return spark.read.parquet(path)
+
+
+def spark_path(url: str) -> str:
+    """A path for Spark's readers, which take brackets and the like for patterns."""
+    path = f"file:{storage.local_path(url)}" if storage.is_local(url) else url
+    return re.sub(r"([\\{}\[\]*?^])", r"\\\1", path)

@@ -1,0 +1,305 @@
+"""ANYWHERE. Predictions over HTTP, with nothing but the standard library, torch and the model folder.
+
+    GET  /health    200 when a warm-up row has been predicted, 503 while draining; says which model it is
+    POST /predict   {"rows": [{column: value, ...}]} -> {"predictions": [{"prediction", "probability"}], "model"}
+
+Limits everywhere: body, rows, requests at a time, time to send a request. There is no authentication, so that the
+server listens on the loopback interface unless the configuration says that it may be public.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import json
+import logging
+import select
+import signal
+import socket
+import socketserver
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import pandas as pd
+import torch
+
+from pipeline.config import load_config
+from pipeline.config.release import ServingConfig
+from pipeline.errors import DataError, PipelineError, SecurityError, ServiceError
+from pipeline.inference.predictor import Predictor
+from pipeline.inference.request import Refusal, parse_rows
+from pipeline.inference.resolve import model_folder
+
+logger = logging.getLogger(__name__)
+
+_SPARE_CONNECTIONS = 16
+"""Connections beyond ``max_concurrency``, so that health is answered under load."""
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    """The server; `serve_forever` runs it, `drain` ends it without losing a request.
+
+    Raises:
+        ServiceError: the port is in use.
+        SecurityError: the address is public, and the configuration does not allow that.
+        PipelineError: the model cannot predict.
+    """
+
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(self, predictor: Predictor, config: ServingConfig) -> None:
+        self.predictor = predictor
+        self.config = config
+        self.model = {"version": predictor.digest[:12], "sha256": predictor.digest, "dataset": predictor.dataset}
+        self.draining = False
+        self.predicting = threading.BoundedSemaphore(config.max_concurrency)
+        self._connections = threading.BoundedSemaphore(config.max_concurrency + _SPARE_CONNECTIONS)
+        self._reading: dict[socket.socket, float] = {}
+        self._lock = threading.Lock()
+        _refuse_public(config)
+        _warm_up(predictor)
+        self.address_family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+        try:
+            super().__init__((config.host, config.port), Handler)
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
+                raise
+            raise ServiceError(
+                f"serving.port {config.port} of {config.host} is not available: {error.strerror}; "
+                "expected a free one; stop the other server or choose another port"
+            ) from error
+
+    @property
+    def url(self) -> str:
+        """Where the server listens."""
+        host, port = self.server_address[:2]
+        return f"http://[{host!s}]:{port}" if ":" in str(host) else f"http://{host!s}:{port}"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a connection a thread, or turn it away at once."""
+        if not self._connections.acquire(blocking=False):
+            with contextlib.suppress(OSError):
+                request.sendall(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n")
+            self.shutdown_request(request)
+            return
+        with self._lock:
+            self._reading[request] = time.monotonic() + self.config.request_seconds
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Work on one connection."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.was_read(request)
+            self._connections.release()
+
+    def was_read(self, request: socket.socket) -> None:
+        """The client has sent all of its request."""
+        with self._lock:
+            self._reading.pop(request, None)
+
+    def service_actions(self) -> None:
+        """Cut off clients that take too long to send their request, however steadily they trickle."""
+        now = time.monotonic()
+        with self._lock:
+            late = [request for request, deadline in self._reading.items() if now > deadline]
+        for request in late:
+            with contextlib.suppress(OSError):
+                request.shutdown(socket.SHUT_RD)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that broke is the client's affair."""
+        logger.debug("connection broken", exc_info=True)
+
+    def drain(self) -> None:
+        """Accept what already waits, then nothing more, and let requests under way finish within the deadline."""
+        self.draining = True
+        while select.select([self.socket], [], [], 0)[0]:
+            self.handle_request()
+        self.server_close()
+        deadline = time.monotonic() + self.config.drain_seconds
+        for _ in range(self.config.max_concurrency + _SPARE_CONNECTIONS):
+            if not self._connections.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                logger.warning("serve: requests were still under way after %g s", self.config.drain_seconds)
+                return
+
+
+def _refuse_public(config: ServingConfig) -> None:
+    try:
+        loopback = config.host == "localhost" or ipaddress.ip_address(config.host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback and not config.public:
+        raise SecurityError(
+            f"serving.host is {config.host}, which other machines can reach; expected a loopback address; "
+            "the server has no authentication: set serving.public to true if something in front of it has"
+        )
+
+
+def _warm_up(predictor: Predictor) -> None:
+    """Predict one row of nulls, so that the first client does not wait, and a broken model never starts."""
+    row = pd.DataFrame({name: pd.Series([None], dtype=object) for name in predictor.features.inputs})
+    probability = float(predictor.predict(row)["probability"].iloc[0])
+    if not 0 <= probability <= 1:
+        raise PipelineError(f"the model predicts {probability} for a row of nulls; expected a probability; train again")
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request per connection."""
+
+    server: Server
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "pipeline", ""
+
+    def setup(self) -> None:
+        """No single read waits longer than the whole request may."""
+        super().setup()
+        self.connection.settimeout(self.server.config.request_seconds)
+
+    def do_GET(self) -> None:
+        """Health."""
+        if self.path != "/health":
+            self._refuse_path({"/predict": "POST"})
+            return
+        ready = not self.server.draining
+        body = {"status": "ready" if ready else "draining", "live": True, "ready": ready, "model": self.server.model}
+        self._answer(200 if ready else 503, body)
+
+    def do_POST(self) -> None:
+        """Predict."""
+        if self.path != "/predict":
+            self._refuse_path({"/health": "GET"})
+            return
+        try:
+            rows = self._read_rows()
+            self._answer(200, {"predictions": self._predict(rows), "model": self.server.model["version"]})
+        except Refusal as refusal:
+            self._answer(refusal.status, refusal.body)
+        except (OSError, EOFError):
+            self.close_connection = True
+        except Exception:
+            number = uuid.uuid4().hex[:12]
+            logger.exception("serve: request failed, error id %s", number)
+            self._answer(500, {"error": "internal error", "id": number})
+
+    def _read_rows(self) -> pd.DataFrame:
+        length = self.headers.get("Content-Length", "")
+        limit = self.server.config.max_body_bytes
+        if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdigit()):
+            raise Refusal(411, "the request has no Content-Length; expected the body's size in bytes")
+        if int(length[:20]) > limit:
+            raise Refusal(413, f"the body is {length[:20]} bytes; expected at most {limit}; send several requests")
+        if self.headers.get_content_type() not in ("application/json", "text/plain"):
+            raise Refusal(415, f"the body is {self.headers.get_content_type()}; expected application/json")
+        with contextlib.suppress(TimeoutError):
+            body = self.rfile.read(int(length))
+            self.server.was_read(self.connection)
+            if len(body) == int(length):
+                return parse_rows(body, self.server.predictor.features.inputs, self.server.config.max_rows)
+        raise Refusal(408, f"the body did not arrive; expected it within {self.server.config.request_seconds:g} s")
+
+    def _predict(self, rows: pd.DataFrame) -> list[dict[str, Any]]:
+        with self._slot():
+            try:
+                answers = self.server.predictor.predict(rows)
+            except DataError as error:
+                problems = [{"problem": offence} for offence in error.offences]
+                raise Refusal(422, "rows have wrong values", problems) from error
+        return [
+            {"prediction": int(prediction), "probability": float(probability)}
+            for prediction, probability in zip(answers["prediction"], answers["probability"], strict=True)
+        ]
+
+    @contextlib.contextmanager
+    def _slot(self) -> Iterator[None]:
+        if not self.server.predicting.acquire(blocking=False):
+            raise Refusal(503, "the server is busy; expected fewer requests at a time; try again in a second")
+        try:
+            yield
+        finally:
+            self.server.predicting.release()
+
+    def _refuse_path(self, other: dict[str, str]) -> None:
+        if self.path in other:
+            self._answer(405, {"error": f"{self.path} takes {other[self.path]}"}, {"Allow": other[self.path]})
+        else:
+            self._answer(404, {"error": "no such path; expected GET /health or POST /predict"})
+
+    def _answer(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+        data = json.dumps(body).encode() + b"\n"
+        self.send_response(status)
+        more = {"Retry-After": "1"} if status == 503 else {}
+        fixed = {"Content-Type": "application/json", "Content-Length": str(len(data)), "Connection": "close"}
+        safe = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+        version = {"X-Model-Version": self.server.model["version"]}
+        for name, value in {**fixed, **safe, **version, **more, **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+        self.close_connection = True
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What the standard library finds wrong with a request, in JSON like all the rest."""
+        self.requestline, self.request_version = getattr(self, "requestline", ""), "HTTP/1.1"
+        self.command = getattr(self, "command", None) or "GET"
+        with contextlib.suppress(OSError):
+            self._answer(int(code), {"error": self.responses.get(code, ("not understood", ""))[0]})
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Requests to the log, control characters escaped."""
+        logger.debug("%s", ascii(format % arguments))
+
+
+def run(
+    model: str,
+    host: str | None = None,
+    port: int | None = None,
+    allow_factories: Sequence[str] = (),
+    public: bool = False,
+) -> dict[str, Any]:
+    """Serve until SIGTERM or SIGINT, then finish what is under way; for the main thread of a process of its own.
+
+    Args:
+        model: model folder, run folder, or configuration, whose ``serving`` section then counts.
+        host: instead of the configured one.
+        port: instead of the configured one; 0 takes a free one.
+        allow_factories: see `pipeline.inference.predictor.Predictor.load`.
+        public: allow an address that other machines can reach.
+    """
+    config = load_config(model) if model.endswith((".yaml", ".yml")) else None
+    serving = config.serving if config else ServingConfig()
+    given = {"host": host, "port": port, "public": public or None}
+    serving = serving.model_copy(update={name: value for name, value in given.items() if value is not None})
+    # One thread per request is enough: more would only compete for the same cores.
+    torch.set_num_threads(1)
+    server = Server(Predictor.load(model_folder(model), allow_factories), serving)
+    with _until_signalled(server):
+        logger.info("serve: model %s at %s", server.model["version"], server.url)
+        server.serve_forever(poll_interval=0.1)
+    server.drain()
+    logger.info("serve: drained")
+    return {"model": {"url": model, "version": server.model["version"]}, "url": server.url}
+
+
+@contextlib.contextmanager
+def _until_signalled(server: Server) -> Iterator[None]:
+    def stop(*_: Any) -> None:
+        server.draining = True
+        threading.Thread(target=server.shutdown, daemon=True).start()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
