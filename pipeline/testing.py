@@ -29,6 +29,7 @@ from pipeline.dataset import (
     content_id,
     version_url,
 )
+from pipeline.layout import parquet_options
 
 Values = Mapping[str, npt.NDArray[Any]]
 LabelType = Literal["binary", "multiclass", "regression"]
@@ -183,7 +184,9 @@ def encoded_table(schema: DatasetSchema, values: Values, wide: bool = True) -> p
             columns[column.name] = pa.array(values[column.name])
     for packed in schema.packed:
         columns[packed.name] = _packed_array(np.column_stack([values[name] for name in packed.members]))
-    return pa.table(columns)
+    read = {"label", "weight", *(packed.name for packed in schema.packed)}
+    fields = [pa.field(name, array.type, nullable=name not in read) for name, array in columns.items()]
+    return pa.table(list(columns.values()), schema=pa.schema(fields))
 
 
 def _list_array(matrix: npt.NDArray[Any]) -> pa.Array:
@@ -193,9 +196,8 @@ def _list_array(matrix: npt.NDArray[Any]) -> pa.Array:
 
 def _packed_array(matrix: npt.NDArray[Any]) -> pa.Array:
     rows, width = matrix.shape
-    offsets = np.arange(rows + 1, dtype="int32") * (width * matrix.itemsize)
     data = np.ascontiguousarray(matrix, dtype=matrix.dtype.newbyteorder("<"))
-    return pa.Array.from_buffers(pa.binary(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+    return pa.Array.from_buffers(pa.binary(width * matrix.itemsize), rows, [None, pa.py_buffer(data)])
 
 
 def _cut_into_parts(table: pa.Table, rows_per_row_group: int, rows_per_file: int) -> list[tuple[pa.Table, PartFile]]:
@@ -212,15 +214,8 @@ def _cut_into_parts(table: pa.Table, rows_per_row_group: int, rows_per_file: int
 
 
 def _write(folder: str, path: str, table: pa.Table, part: PartFile) -> PartFile:
-    plain = [name for name in table.column_names if not name.startswith("_packed_")]
+    read = [field.name for field in table.schema if not field.nullable]
     with storage.open_write(storage.join(folder, path)) as stream:
-        pq.write_table(
-            table,
-            stream,
-            row_group_size=part.row_groups[0],
-            compression="none",
-            use_dictionary=False,
-            write_statistics=plain,
-        )
+        pq.write_table(table, stream, row_group_size=part.row_groups[0], **parquet_options(table.column_names, read))
     digest = stream.digest
     return PartFile(path, digest.bytes, digest.crc32, digest.sha256, part.row_groups, part.digest)
