@@ -63,7 +63,9 @@ class TrainingConfig(Section):
     clip_norm: float | None = Field(default=None, gt=0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Exponential moving average of the weights, used for validation and the model."""
-    compression: Literal["none", "fp16", "bf16"] = "none"
+    compression: Literal["none", "fp16", "bf16", "powersgd"] = "none"
+    """How gradients travel: as they are, in 16 bits, or as factors of rank `compression_rank`."""
+    compression_rank: int = Field(default=4, ge=1)
     bucket_bytes: int = Field(default=4 << 20, ge=1024)
     last_batch: Literal["keep", "drop"] = "keep"
     best_by: str = "auto"
@@ -104,15 +106,28 @@ class ClusterConfig(Section):
 
     master: str = "local[2]"
     num_proc: Literal["auto"] | int = "auto"
-    launcher: Literal["barrier", "in_process"] = "barrier"
+    """Ranks; `auto` takes every slot that the cluster has."""
+    min_proc: int | None = Field(default=None, ge=1)
+    """A restart makes do with so many ranks when executors are gone; by default 1 with `auto`, else `num_proc`."""
+    launcher: Literal["barrier", "horovod", "in_process"] = "barrier"
+    """`barrier`: a Spark barrier stage; `horovod`: `horovod.spark.run`; `in_process`: one rank, for debugging."""
     spark: dict[str, str] = {}
     """Spark settings for the session that we create."""
-    max_failures: int = Field(default=0, ge=0)
-    """How many times a run that lost an executor restarts by itself."""
+    max_failures: int = Field(default=3, ge=0)
+    """How many times training restarts by itself after a rank was killed or hung."""
+    max_preemptions: int = Field(default=20, ge=0)
+    """How many times it restarts after an executor was taken away."""
     deadlines: DeadlineConfig = DeadlineConfig()
 
     @model_validator(mode="after")
     def _positive(self) -> ClusterConfig:
         if self.num_proc != "auto" and self.num_proc < 1:
             raise ValueError(f"num_proc is {self.num_proc}; expected auto or at least 1")
+        if self.num_proc != "auto" and self.min_proc is not None and self.min_proc > self.num_proc:
+            raise ValueError(f"min_proc is {self.min_proc}; expected at most num_proc={self.num_proc}")
         return self
+
+    @property
+    def fewest_ranks(self) -> int:
+        """The smallest number of ranks that training may go on with."""
+        return self.min_proc or (1 if self.num_proc == "auto" else self.num_proc)

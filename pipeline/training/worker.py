@@ -78,7 +78,7 @@ def build_learner(task: TrainingTask, dataset: Dataset, collective: Collective) 
         optimizer=build_optimizer(config.optimizer, model.parameters(), task.user_code.optimizer),
         gradients=Gradients(
             model.parameters(),
-            build_compression(config.compression, collective, rank=4),
+            build_compression(config.compression, collective, config.compression_rank),
             config.bucket_bytes,
         ),
         average=MovingAverage(model, config.ema_decay) if config.ema_decay else None,

@@ -1,0 +1,164 @@
+"""Checkpoints: complete or absent, verified, kept in the right number, refused when damaged."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.errors import StorageError
+from pipeline.training import checkpoint as module
+from pipeline.training.checkpoint import (
+    CheckpointWriter,
+    Snapshot,
+    differing_keys,
+    latest_good,
+    open_checkpoint,
+    published_steps,
+    read_weights,
+    step_url,
+    sweep,
+)
+
+
+def _snapshot(step: int, best_step: int | None = None, **files: torch.Tensor) -> Snapshot:
+    return Snapshot(
+        step=step,
+        files={"model": {"weight": torch.full((3,), float(step))}, **{n: {"weight": t} for n, t in files.items()}},
+        state={"progress": {"step": step}},
+        own={"random.torch": torch.arange(4)},
+        own_state={"random": [step]},
+        best_step=best_step,
+    )
+
+
+def _save(run: Path, *snapshots: Snapshot, keep: int = 2) -> None:
+    with CheckpointWriter(str(run), 0, 1, "attempt", keep) as writer:
+        for snapshot in snapshots:
+            writer.save(snapshot)
+        writer.wait()
+
+
+def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+    _save(tmp_path, _snapshot(7))
+    checkpoint = latest_good(str(tmp_path))
+    assert checkpoint is not None
+    assert checkpoint.tensors("model")["weight"].tolist() == [7, 7, 7]
+    assert checkpoint.tensors("ema") == {}
+    assert checkpoint.state()["progress"] == {"step": 7}
+    own, state = checkpoint.own(0)
+    assert own["random.torch"].tolist() == [0, 1, 2, 3]
+    assert state == {"random": [7]}
+
+
+def test_the_average_is_what_one_infers_with(tmp_path: Path) -> None:
+    _save(tmp_path, _snapshot(7, ema=torch.zeros(3)))
+    assert read_weights(step_url(str(tmp_path), 7))["weight"].tolist() == [0, 0, 0]
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
+    _save(tmp_path, *(_snapshot(step, best_step=2) for step in range(1, 7)), keep=3)
+    assert published_steps(str(tmp_path)) == [2, 4, 5, 6]
+
+
+def test_a_step_that_is_saved_again_is_replaced(tmp_path: Path) -> None:
+    _save(tmp_path, _snapshot(3), _snapshot(3, ema=torch.ones(3)))
+    assert read_weights(step_url(str(tmp_path), 3))["weight"].tolist() == [1, 1, 1]
+    assert os.listdir(tmp_path / "checkpoints") == ["step-3"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.safetensors", "state.json", "rank-0.json", "rank-0.safetensors", "manifest.json"],
+)
+def test_a_flipped_bit_anywhere_leads_back_to_the_one_before(tmp_path: Path, name: str) -> None:
+    _save(tmp_path, _snapshot(1), _snapshot(2))
+    path = tmp_path / "checkpoints" / "step-2" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    told: list[str] = []
+    checkpoint = latest_good(str(tmp_path), told.append)
+    assert checkpoint is not None
+    assert checkpoint.step == 1
+    assert "step-2" in told[0]
+    assert "going back" in told[0]
+    assert published_steps(str(tmp_path)) == [1], "the damaged one does not count among those that are kept"
+
+
+@pytest.mark.parametrize("fault", ["missing", "truncated"])
+def test_a_file_that_is_missing_or_short_is_noticed(tmp_path: Path, fault: str) -> None:
+    _save(tmp_path, _snapshot(1), _snapshot(2))
+    path = tmp_path / "checkpoints" / "step-2" / "model.safetensors"
+    path.unlink() if fault == "missing" else path.write_bytes(path.read_bytes()[:-1])
+    checkpoint = latest_good(str(tmp_path), lambda message: None)
+    assert checkpoint is not None
+    assert checkpoint.step == 1
+
+
+def test_when_all_are_damaged_training_does_not_silently_start_anew(tmp_path: Path) -> None:
+    _save(tmp_path, _snapshot(1))
+    (tmp_path / "checkpoints" / "step-1" / "manifest.json").write_text("{}")
+    with pytest.raises(StorageError, match="no intact checkpoint"):
+        latest_good(str(tmp_path), lambda message: None)
+
+
+def test_weights_are_checked_when_they_are_read(tmp_path: Path) -> None:
+    _save(tmp_path, _snapshot(1))
+    path = tmp_path / "checkpoints" / "step-1" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(StorageError, match=r"model\.safetensors is corrupt"):
+        read_weights(step_url(str(tmp_path), 1))
+
+
+def test_a_checkpoint_waits_for_the_parts_of_all_ranks(tmp_path: Path) -> None:
+    first = CheckpointWriter(str(tmp_path), 0, 2, "attempt", 2)
+    second = CheckpointWriter(str(tmp_path), 1, 2, "attempt", 2)
+    first.save(_snapshot(5))
+    threading.Event().wait(0.2)
+    assert published_steps(str(tmp_path)) == []
+    second.save(_snapshot(5))
+    second.wait()
+    first.wait()
+    assert open_checkpoint(step_url(str(tmp_path), 5)).world_size == 2
+
+
+def test_a_failed_training_does_not_wait_for_parts_that_never_come(tmp_path: Path) -> None:
+    with CheckpointWriter(str(tmp_path), 0, 2, "attempt", 2) as writer:
+        writer.save(_snapshot(5))
+    assert published_steps(str(tmp_path)) == []
+
+
+def test_a_full_disk_keeps_the_last_good_one_and_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(url: str, data: bytes) -> None:
+        raise StorageError(f"{url} is not usable: No space left on device; the disk is full")
+
+    writer = CheckpointWriter(str(tmp_path), 0, 1, "attempt", 2)
+    writer.save(_snapshot(1))
+    writer.wait()
+    monkeypatch.setattr(module, "_write", full)
+    writer.save(_snapshot(2))
+    with pytest.raises(StorageError, match="disk is full"):
+        writer.wait()
+    assert os.listdir(tmp_path / "checkpoints") == ["step-1"]
+
+
+def test_what_killed_attempts_left_is_swept(tmp_path: Path) -> None:
+    _save(tmp_path, _snapshot(1), _snapshot(2))
+    folder = tmp_path / "checkpoints"
+    (folder / ".dead-step-3").mkdir()
+    (folder / "step-2").rename(folder / ".replaced-step-2")  # killed between two renames
+    sweep(str(tmp_path))
+    assert sorted(os.listdir(folder)) == ["step-1", "step-2"]
+
+
+def test_every_differing_key_is_named() -> None:
+    saved = {"training": {"seed": 1, "epochs": 2, "schedule": {"name": "cosine"}}, "dataset": "a"}
+    wanted = {"training": {"seed": 1, "epochs": 3, "schedule": {"name": "constant"}}, "dataset": "b"}
+    offences = differing_keys(saved, wanted)
+    assert [offence.split()[0] for offence in offences] == ["dataset", "training.epochs", "training.schedule.name"]

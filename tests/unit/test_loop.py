@@ -1,0 +1,198 @@
+"""Whole trainings on one rank: best epoch, early stopping, divergence, refusals, and what is left behind."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config.training import ModelConfig, TrainingConfig
+from pipeline.dataset import Dataset
+from pipeline.errors import ConfigError, DataError, InterruptedRunError, RankFailedError
+from pipeline.task import SilentReporter, TrainingResult, TrainingTask, UserCode
+from pipeline.testing import tiny_dataset
+from pipeline.training.checkpoint import latest_good, published_steps, read_weights, step_url
+from pipeline.training.collective import SoloCollective
+from pipeline.training.worker import train
+
+
+class Notes(SilentReporter):
+    """Remembers what a rank reports."""
+
+    def __init__(self) -> None:
+        self.epochs: list[Mapping[str, float]] = []
+        self.events: list[str] = []
+        self.resumed_at: int | None = None
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        self.epochs.append(values)
+
+    def event(self, message: str) -> None:
+        self.events.append(message)
+
+    def resumed(self, step: int) -> None:
+        self.resumed_at = step
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return tiny_dataset(str(tmp_path_factory.mktemp("data")), rows={"train": 600, "validation": 200, "test": 10})
+
+
+def _train(
+    dataset: Dataset,
+    run: Path,
+    notes: Notes | None = None,
+    stop: Any = lambda: False,
+    code: Any = None,
+    **training: Any,
+) -> TrainingResult:
+    defaults = {"run_url": str(run), "epochs": 3, "global_batch_size": 100, "seed": 1}
+    defaults["optimizer"] = {"name": "AdamW", "learning_rate": 0.01}
+    model = ModelConfig.model_validate(training.pop("model", {"options": {"hidden": [16]}}))
+    config = TrainingConfig.model_validate({**defaults, **training})
+    task = TrainingTask(dataset.url, dataset.content_id, model, config, code or UserCode())
+    return train(task, SoloCollective(), notes or Notes(), stop)
+
+
+def test_a_model_learns_and_every_epoch_is_reported(dataset: Dataset, tmp_path: Path) -> None:
+    notes = Notes()
+    result = _train(dataset, tmp_path, notes, epochs=5)
+    assert result.steps == 5 * 6
+    assert result.rows == 5 * 600
+    assert result.best_metrics["roc_auc"] > 0.9
+    losses = [epoch["train_loss"] for epoch in notes.epochs]
+    assert losses[0] > losses[-1]
+    assert len(losses) == 5
+    assert {"validation_roc_auc", "validation_loss", "rows_per_second"} <= set(notes.epochs[0])
+
+
+@pytest.mark.parametrize(("label_type", "metric"), [("multiclass", "accuracy"), ("regression", "r2")])
+def test_other_labels_have_their_own_metrics(tmp_path: Path, label_type: Any, metric: str) -> None:
+    dataset = tiny_dataset(str(tmp_path / "data"), rows=600, label_type=label_type)
+    result = _train(dataset, tmp_path / "run", epochs=6, optimizer={"learning_rate": 0.03})
+    assert result.best_metrics[metric] > 0.5
+    notes = Notes()
+    _train(dataset, tmp_path / "run", notes, epochs=6, optimizer={"learning_rate": 0.03})
+    assert notes.epochs == [], "a finished run has nothing to do"
+
+
+def test_the_best_epoch_is_chosen_by_validation_and_kept(dataset: Dataset, tmp_path: Path) -> None:
+    notes = Notes()
+    result = _train(dataset, tmp_path, notes, epochs=6, optimizer={"learning_rate": 0.3})
+    aucs = [epoch["validation_roc_auc"] for epoch in notes.epochs]
+    assert result.best_epoch == 1 + int(np.argmax(aucs))
+    assert result.best_metrics["roc_auc"] == max(aucs)
+    assert result.best_checkpoint == step_url(str(tmp_path), 6 * result.best_epoch)
+    assert read_weights(result.best_checkpoint)
+
+
+def test_training_stops_when_epochs_no_longer_get_better(dataset: Dataset, tmp_path: Path) -> None:
+    result = _train(dataset, tmp_path, epochs=50, early_stopping=2, optimizer={"learning_rate": 0.1})
+    assert result.epochs < 50
+    assert result.epochs == result.best_epoch + 2
+
+
+def test_the_loss_can_choose_the_best_epoch(dataset: Dataset, tmp_path: Path) -> None:
+    notes = Notes()
+    result = _train(dataset, tmp_path, notes, best_by="loss")
+    assert result.best_metrics["loss"] == min(epoch["validation_loss"] for epoch in notes.epochs)
+    with pytest.raises(ConfigError, match=r"best_by is beauty; expected auto or one of accuracy"):
+        _train(dataset, tmp_path / "other", best_by="beauty")
+
+
+def test_checkpoints_fall_where_the_configuration_says(dataset: Dataset, tmp_path: Path) -> None:
+    _train(dataset, tmp_path, checkpoint={"every_steps": 2, "keep": 20})
+    assert published_steps(str(tmp_path)) == [2, 4, 6, 8, 10, 12, 14, 16, 18]
+    _train(dataset, tmp_path / "often", checkpoint={"every_seconds": 1e-9, "keep": 30})
+    assert published_steps(str(tmp_path / "often")) == list(range(1, 19))
+
+
+def test_a_stop_is_followed_by_a_checkpoint_at_once(dataset: Dataset, tmp_path: Path) -> None:
+    asked = iter(range(100))
+    with pytest.raises(InterruptedRunError, match="after step 4"):
+        _train(dataset, tmp_path, stop=lambda: next(asked) == 3)
+    assert published_steps(str(tmp_path)) == [4]
+    notes = Notes()
+    assert _train(dataset, tmp_path, notes).steps == 18
+    assert notes.resumed_at == 4
+
+
+def test_the_run_folder_of_another_training_is_refused_and_all_differences_are_named(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    _train(dataset, tmp_path, epochs=1)
+    with pytest.raises(ConfigError) as caught:
+        _train(
+            dataset, tmp_path, epochs=1, seed=2, optimizer={"learning_rate": 0.5}, model={"options": {"hidden": [8]}}
+        )
+    named = {offence.split()[0] for offence in caught.value.offences}
+    assert {"training.seed", "training.optimizer.learning_rate", "model.options.hidden"} <= named
+    _train(dataset, tmp_path, epochs=1, checkpoint={"every_steps": 1})  # how often to save changes nothing
+
+
+def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(dataset: Dataset, tmp_path: Path) -> None:
+    undisturbed = _train(dataset, tmp_path / "through", epochs=2)
+    asked = iter(range(100))
+    with pytest.raises(InterruptedRunError):
+        _train(dataset, tmp_path / "broken", epochs=2, stop=lambda: next(asked) == 8, checkpoint={"every_steps": 3})
+    newest = tmp_path / "broken" / "checkpoints" / "step-9" / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    notes = Notes()
+    result = _train(dataset, tmp_path / "broken", notes, epochs=2, checkpoint={"every_steps": 3})
+    assert notes.resumed_at == 6
+    assert any("step-9" in event for event in notes.events)
+    assert result.best_metrics == undisturbed.best_metrics
+    one, other = (read_weights(step_url(str(tmp_path / name), 12)) for name in ("through", "broken"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+class _Exploding(torch.nn.Module):
+    def __init__(self, schema: Any, bad_steps: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(len(schema.numeric), 1)
+        self.bad_steps, self.calls = bad_steps, 0
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        self.calls += self.training
+        bad = self.training and self.calls in self.bad_steps
+        return self.layer(inputs["numeric"]).squeeze(1) * (float("nan") if bad else 1.0)
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(dataset: Dataset, tmp_path: Path) -> None:
+    model = {"options": {"bad_steps": (2, 3, 5)}}
+    result = _train(dataset, tmp_path, code=UserCode(model=_Exploding), model=model, epochs=1, max_skipped_steps=2)
+    assert result.rows == 600 - 3 * 100
+    assert all(torch.isfinite(tensor).all() for tensor in read_weights(result.best_checkpoint).values())
+    checkpoint = latest_good(str(tmp_path))
+    assert checkpoint is not None
+    assert checkpoint.state()["progress"]["skipped_steps"] == 3
+
+
+def test_a_training_that_diverges_ends_with_advice(dataset: Dataset, tmp_path: Path) -> None:
+    model = {"options": {"bad_steps": (2, 3, 4)}}
+    with pytest.raises(RankFailedError, match=r"gradient of step 4 is not finite.*learning_rate"):
+        _train(dataset, tmp_path, code=UserCode(model=_Exploding), model=model, max_skipped_steps=2)
+
+
+def test_a_split_without_one_full_batch_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"600 rows.*global_batch_size 601"):
+        _train(dataset, tmp_path, global_batch_size=601, last_batch="drop")
+    assert _train(dataset, tmp_path, global_batch_size=250, last_batch="drop").dropped_rows == 100
+
+
+def test_torch_is_left_as_it_was_found_and_two_runs_in_one_process_are_alike(dataset: Dataset, tmp_path: Path) -> None:
+    torch.manual_seed(99)
+    before = torch.get_rng_state(), torch.get_num_threads(), random.getstate(), np.random.get_state()[1].tolist()
+    first = _train(dataset, tmp_path / "first")
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (torch.get_num_threads(), random.getstate(), np.random.get_state()[1].tolist()) == before[1:]
+    torch.manual_seed(7)
+    second = _train(dataset, tmp_path / "second")
+    one, other = read_weights(first.best_checkpoint), read_weights(second.best_checkpoint)
+    assert all(torch.equal(one[name], other[name]) for name in one)

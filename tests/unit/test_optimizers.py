@@ -1,0 +1,111 @@
+"""Optimizers by name, learning rates as a function of the step, the moving average."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pipeline.config.training import OptimizerConfig, ScheduleConfig
+from pipeline.errors import ConfigError
+from pipeline.training.optimizers import (
+    MovingAverage,
+    build_optimizer,
+    learning_rate_factor,
+    load_optimizer_state,
+    optimizer_state,
+    optimizer_step,
+)
+
+
+def _parameter() -> torch.nn.Parameter:
+    return torch.nn.Parameter(torch.linspace(-1, 1, 12).view(3, 4))
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam", "Rprop", "Adafactor"])
+def test_an_optimizer_goes_on_from_its_saved_state_to_the_same_bits(name: str) -> None:
+    through, broken = _parameter(), _parameter()
+    config = OptimizerConfig(name=name, learning_rate=0.1, options={"momentum": 0.9} if name == "SGD" else {})
+    optimizers = [build_optimizer(config, [parameter]) for parameter in (through, broken)]
+    for step in range(6):
+        if step == 3:
+            tensors, rest = optimizer_state(optimizers[1])
+            optimizers[1] = build_optimizer(config, [broken])
+            load_optimizer_state(optimizers[1], {n: t.clone() for n, t in tensors.items()}, rest)
+        for parameter, optimizer in zip((through, broken), optimizers, strict=True):
+            parameter.grad = torch.sin(parameter.detach() * (step + 1))
+            optimizer_step(optimizer)
+    assert torch.equal(through, broken)
+
+
+def test_a_step_is_the_algorithms_step() -> None:
+    parameter = _parameter()
+    start = parameter.detach().clone()
+    optimizer = build_optimizer(OptimizerConfig(name="AdamW", learning_rate=0.1, weight_decay=0.5), [parameter])
+    parameter.grad = torch.full_like(parameter, 7.0)
+    optimizer_step(optimizer)
+    assert torch.allclose(parameter, start * (1 - 0.1 * 0.5) - 0.1), "Adam's first step is the learning rate"
+
+
+def test_no_rank_pays_for_the_compiler() -> None:
+    program = (
+        "import sys, torch\n"
+        "from pipeline.config.training import OptimizerConfig\n"
+        "from pipeline.training.optimizers import build_optimizer, optimizer_step\n"
+        "from pipeline.training.randomness import torch_left_as_found\n"
+        "p = torch.nn.Parameter(torch.ones(2)); p.grad = torch.ones(2)\n"
+        "with torch_left_as_found(1): optimizer_step(build_optimizer(OptimizerConfig(name='AdamW'), [p]))\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_an_unknown_optimizer_and_an_unknown_option_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"Lion; expected one of .*AdamW"):
+        build_optimizer(OptimizerConfig(name="Lion"), [_parameter()])
+    with pytest.raises(ConfigError, match="lerning"):
+        build_optimizer(OptimizerConfig(name="SGD", options={"lerning": 1}), [_parameter()])
+
+
+def test_weight_decay_is_what_the_configuration_says_even_if_that_is_none() -> None:
+    optimizer = build_optimizer(OptimizerConfig(name="AdamW"), [_parameter()])
+    assert optimizer.param_groups[0]["weight_decay"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "warmup", "expected"),
+    [
+        ("constant", 0.0, [1, 1, 1, 1, 1]),
+        ("constant", 0.4, [1 / 3, 2 / 3, 1, 1, 1]),
+        ("cosine", 0.0, [1.0, 0.904508, 0.654508, 0.345492, 0.095492]),
+    ],
+)
+def test_schedules_are_functions_of_the_step(name: str, warmup: float, expected: list[float]) -> None:
+    config = ScheduleConfig(name=name, warmup_fraction=warmup)  # type: ignore[arg-type]
+    assert [learning_rate_factor(config, step, 5) for step in range(5)] == pytest.approx(expected, abs=1e-6)
+
+
+def test_one_cycle_rises_to_the_rate_and_falls_to_nearly_nothing() -> None:
+    factors = [learning_rate_factor(ScheduleConfig(name="one_cycle"), step, 101) for step in range(101)]
+    assert factors[0] == pytest.approx(1 / 25)
+    assert factors[30] == pytest.approx(1.0)
+    assert factors[100] == pytest.approx(1 / 25e4)
+    assert factors[:31] == sorted(factors[:31])
+    assert factors[30:] == sorted(factors[30:], reverse=True)
+
+
+def test_the_average_follows_the_weights_and_swaps_places_with_them() -> None:
+    model = torch.nn.Linear(2, 1, bias=False)
+    average = MovingAverage(model, decay=0.5)
+    start = model.weight.detach().clone()
+    with torch.no_grad():
+        model.weight += 1
+    average.update(step=100)
+    assert torch.allclose(average.weights["weight"], start + 0.5)
+    live = model.weight.detach().clone()
+    average.swap()
+    assert torch.allclose(model.weight, start + 0.5)
+    average.swap()
+    assert torch.equal(model.weight, live)
