@@ -82,6 +82,7 @@ class Attempt:
         while thread.is_alive():
             self._take(channel, _POLL_SECONDS)
             now = time.monotonic()
+            self._record.ranks(self._watch.signs_of_life(now))
             if (late := self._watch.overdue(now)) is not None:
                 raise late
             if self._watch.failed():
@@ -127,7 +128,6 @@ class Attempt:
             self._record.resumed(body["step"])
         elif message.kind == "event":
             self._record.event(body["message"])
-        self._record.ranks(self._watch.signs_of_life(time.monotonic()))
 
 
 def same_on_all_ranks(results: list[Any]) -> Any:

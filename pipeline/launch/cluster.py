@@ -12,6 +12,7 @@ from pipeline.launch.resources import ClusterFacts
 from pipeline.launch.session import is_local
 
 _POLL_SECONDS = 0.5
+_REPLACE_SECONDS = 30.0
 
 
 def cluster_facts(spark: SparkSession) -> ClusterFacts:
@@ -34,9 +35,22 @@ def wait_for_slots(spark: SparkSession, cluster: ClusterConfig) -> ClusterFacts:
     Executors register one by one; ``auto`` waits for the first.
     """
     wanted = 1 if cluster.num_proc == "auto" else cluster.num_proc
-    deadline = time.monotonic() + cluster.deadlines.launch
+    return _wait(spark, wanted, cluster.deadlines.launch)
+
+
+def wait_for_slots_again(spark: SparkSession, cluster: ClusterConfig) -> ClusterFacts:
+    """The facts after ranks were lost: a while for lost executors to be replaced, longer only for the fewest."""
+    wanted = cluster_facts(spark).slots + 1 if cluster.num_proc == "auto" else cluster.num_proc
+    facts = _wait(spark, wanted, min(_REPLACE_SECONDS, cluster.deadlines.launch))
+    return (
+        facts if facts.slots >= cluster.fewest_ranks else _wait(spark, cluster.fewest_ranks, cluster.deadlines.launch)
+    )
+
+
+def _wait(spark: SparkSession, slots: int, seconds: float) -> ClusterFacts:
+    deadline = time.monotonic() + seconds
     facts = cluster_facts(spark)
-    while facts.slots < wanted and not facts.local and time.monotonic() < deadline:
+    while facts.slots < slots and not facts.local and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
         facts = cluster_facts(spark)
     return facts

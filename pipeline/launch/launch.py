@@ -9,14 +9,17 @@ from pyspark.sql import SparkSession
 
 from pipeline.config.training import ClusterConfig, DeadlineConfig
 from pipeline.errors import InterruptedRunError, PipelineError
-from pipeline.launch.attempt import Attempt, same_on_all_ranks
+from pipeline.launch.attempt import Attempt, Launcher, same_on_all_ranks
 from pipeline.launch.barrier import BarrierLauncher
-from pipeline.launch.cluster import refuse_forbidden_settings, wait_for_slots
+from pipeline.launch.budget import RestartBudget
+from pipeline.launch.cluster import refuse_forbidden_settings, wait_for_slots, wait_for_slots_again
+from pipeline.launch.horovod_run import HorovodRunLauncher
 from pipeline.launch.in_process import run_in_process
 from pipeline.launch.progress import ProgressDisplay
 from pipeline.launch.rank import TRAIN, Body
 from pipeline.launch.record import RunRecord
-from pipeline.launch.resources import Resources, plan_resources
+from pipeline.launch.resources import plan_resources, plan_restart
+from pipeline.launch.watch import LostRanksError
 from pipeline.task import Reporter, TrainingResult, TrainingTask
 
 
@@ -63,11 +66,25 @@ def _launch(
     if cluster.launcher == "in_process" or spark is None:
         record.state("running", world_size=1)
         return run_in_process(body, task, record)
-    resources = check_cluster(spark, cluster)
-    task = dataclasses.replace(task, threads=resources.threads)
-    record.state("running", world_size=resources.num_proc)
-    attempt = Attempt(spark, BarrierLauncher(spark), resources.num_proc, cluster.deadlines, record)
-    return same_on_all_ranks(attempt.run(body, task, _horovod_deadlines(cluster.deadlines)))
+    refuse_forbidden_settings(spark)
+    resources = plan_resources(wait_for_slots(spark, cluster), cluster)
+    budget = RestartBudget(cluster.max_failures, cluster.max_preemptions)
+    while True:
+        record.state("running", world_size=resources.num_proc, restarts=budget.restarts)
+        attempt = Attempt(spark, _launcher(spark, cluster), resources.num_proc, cluster.deadlines, record)
+        try:
+            results = attempt.run(
+                body, dataclasses.replace(task, threads=resources.threads), _horovod_deadlines(cluster.deadlines)
+            )
+            return same_on_all_ranks(results)
+        except LostRanksError as error:
+            reason = budget.spend(error)
+            resources = plan_restart(wait_for_slots_again(spark, cluster), cluster)
+            record.event(f"{error}; restarting from the last checkpoint on {resources.num_proc} ranks ({reason})")
+
+
+def _launcher(spark: SparkSession, cluster: ClusterConfig) -> Launcher:
+    return HorovodRunLauncher(spark) if cluster.launcher == "horovod" else BarrierLauncher(spark)
 
 
 def _horovod_deadlines(deadlines: DeadlineConfig) -> dict[str, str]:
@@ -78,16 +95,6 @@ def _horovod_deadlines(deadlines: DeadlineConfig) -> dict[str, str]:
         "HOROVOD_STALL_CHECK_TIME_SECONDS": str(int(deadlines.step)),
         "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": str(longest),
     }
-
-
-def check_cluster(spark: SparkSession, cluster: ClusterConfig) -> Resources:
-    """What training takes of the session's cluster, which is able to give it.
-
-    Raises:
-        ConfigError, ServiceError: too few slots, or settings that ranks cannot work with.
-    """
-    refuse_forbidden_settings(spark)
-    return plan_resources(wait_for_slots(spark, cluster), cluster)
 
 
 def _state_after(error: BaseException) -> Any:

@@ -57,17 +57,20 @@ def barrier_task(call: RankCall) -> Iterator[tuple[int, Any]]:
 
 
 def run_rank(call: RankCall, place: Place, host: str) -> Any:
-    """Join the other ranks and run the body.
+    """Join the other ranks as this place says, and run the body."""
+    with environment({**horovod_environment(place, host, call.rendezvous), **call.variables}):
+        return run_started_rank(call)
+
+
+def run_started_rank(call: RankCall) -> Any:
+    """Join the other ranks as the environment says, and run the body.
 
     Horovod starts first and data is touched after, since all ranks wait for the slowest one there.
     """
-    variables = {**horovod_environment(place, host, call.rendezvous), **call.variables}
-    signals = (signal.SIGTERM, signal.SIGHUP)
     with (
-        environment(variables),
-        stop_on_signals(*signals) as signalled,
+        stop_on_signals(signal.SIGTERM, signal.SIGHUP) as signalled,
         _ended_with_parent(),
-        ChannelReporter(call.channel, place.rank) as reporter,
+        ChannelReporter(call.channel, int(os.environ["HOROVOD_RANK"])) as reporter,
     ):
         try:
             from pipeline.training.collective import HorovodCollective

@@ -74,6 +74,7 @@ class RunRecord:
     def event(self, message: str) -> None:
         logger.info("%s", message)
         self._status["last_event"] = message
+        self._write_status()
         self._tell(lambda listener: listener.event(message))
 
     def ranks(self, ranks: Sequence[Mapping[str, Any]]) -> None:

@@ -192,7 +192,8 @@ def _is_collective(error: BaseException | None) -> bool:
 
 def _where(thread: int) -> str:
     """Where that thread is: module, line and function, innermost first, so that a hung rank can be explained."""
-    frame, places = sys._current_frames().get(thread), []
+    places: list[str] = []
+    frame = sys._current_frames().get(thread)
     while frame is not None and len(places) < _PLACES:
         places.append(f"{frame.f_globals.get('__name__', '?')}:{frame.f_lineno} {frame.f_code.co_name}")
         frame = frame.f_back

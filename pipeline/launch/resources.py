@@ -58,6 +58,21 @@ def plan_resources(facts: ClusterFacts, cluster: ClusterConfig) -> Resources:
     return Resources(num_proc, max(1, threads))
 
 
+def plan_restart(facts: ClusterFacts, cluster: ClusterConfig) -> Resources:
+    """The same after ranks were lost: as many as there are slots for, down to ``cluster.min_proc``.
+
+    Raises:
+        ServiceError: fewer slots are left than that.
+    """
+    wanted = facts.slots if cluster.num_proc == "auto" else min(cluster.num_proc, facts.slots)
+    if wanted < cluster.fewest_ranks:
+        raise ServiceError(
+            f"the number of slots left is {facts.slots}; expected at least {cluster.fewest_ranks} (cluster.min_proc, "
+            "by default cluster.num_proc); add executors and run the same command again to resume, or lower min_proc"
+        )
+    return plan_resources(facts, cluster.model_copy(update={"num_proc": wanted}))
+
+
 def _too_few_slots(facts: ClusterFacts, num_proc: int) -> ConfigError | ServiceError:
     slots = f"{facts.slots} (tasks of spark.task.cpus={facts.task_cpus} that {facts.master} can run at once)"
     if facts.local:

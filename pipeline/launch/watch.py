@@ -19,6 +19,17 @@ _BY_CODE = {
     if isinstance(kind, type) and issubclass(kind, PipelineError) and kind is not PipelineError
 }
 _RECONNECT_SECONDS = 3.0
+_EXECUTOR_LOST = ("ExecutorLostFailure", "Executor lost", "worker lost", "decommission")
+
+
+class LostRanksError(InterruptedRunError):
+    """Ranks were killed, hung or taken away: nobody's code is wrong, and a restart may help.
+
+    Attributes:
+        preempted: the executor went, and not only the process.
+    """
+
+    preempted = False
 
 
 @dataclass
@@ -115,7 +126,7 @@ class Watch:
         if not silent:
             return None
         names = ", ".join(f"rank {state.rank} on {state.host} (pid {state.pid})" for state in silent)
-        return InterruptedRunError(
+        return LostRanksError(
             f"{names} gave no sign of life for {now - silent[0].seen:.0f} s at step {silent[0].step}; "
             f"expected one within cluster.deadlines.silence={self.deadlines.silence:g} s; the process hangs or its "
             "host is gone; run the same command again to resume"
@@ -130,7 +141,7 @@ class Watch:
             f"rank {state.rank} on {state.host} (pid {state.pid}), in {state.where or 'an unknown place'}"
             for state in suspects
         )
-        return InterruptedRunError(
+        return LostRanksError(
             f"no rank has finished a step for {self.deadlines.step:g} s after step {max(s.step for s in alive)}, held "
             f"up by {names}; expected one within cluster.deadlines.step; find out what it waits for, then run the same "
             "command again to resume"
@@ -151,15 +162,15 @@ class Watch:
 
     def verdict(self, spark_error: BaseException | None) -> PipelineError:
         """Why an attempt that has ended without success did so: the first cause, never its consequences."""
+        reason = str(spark_error).strip() if spark_error is not None else "no result"
         for state in self.failures:
             if state.failure is not None and not state.failure["secondary"]:
                 return failed(state)
         gone = [state for state in self.ranks.values() if not state.ended and state.failure is None]
-        if gone:
-            return killed(gone[0])
-        if self.failures:
-            return failed(self.failures[0])
-        reason = str(spark_error).strip() if spark_error is not None else "no result"
+        if gone or self.failures:
+            error = killed(gone[0]) if gone else lost_elsewhere(self.failures[0])
+            error.preempted = any(sign in reason for sign in _EXECUTOR_LOST)
+            return error
         return RankFailedError(
             "the ranks ended before they could report; expected a result; see Spark's reason below",
             detail=_python_part(reason),
@@ -171,8 +182,13 @@ def failed(state: RankState) -> PipelineError:
     record = state.failure or {}
     kind = _BY_CODE.get(record.get("code") or 0)
     who = f"rank {state.rank} on {state.host}"
-    if kind is not None and kind is not RankFailedError:
-        return kind(*(f"{offence} ({who})" for offence in record["offences"]), detail=record["detail"])
+    if kind is InterruptedRunError:
+        kind = LostRanksError
+    if kind is not None:
+        error = kind(*(f"{offence} ({who})" for offence in record["offences"]), detail=record["detail"])
+        if isinstance(error, LostRanksError):
+            error.preempted = True
+        return error
     step = f" after step {record['step']}" if record.get("step") is not None else ""
     return RankFailedError(
         f"{who} failed{step}: {record['type']}: {_first_line(record['message'])}; expected it to go on; "
@@ -181,12 +197,17 @@ def failed(state: RankState) -> PipelineError:
     )
 
 
-def killed(state: RankState) -> InterruptedRunError:
+def killed(state: RankState) -> LostRanksError:
     """The error of a rank that is gone without a word."""
-    return InterruptedRunError(
+    return LostRanksError(
         f"rank {state.rank} on {state.host} (pid {state.pid}) was lost at step {state.step}; expected it to live; "
         "it was killed (out of memory?) or its executor or host is gone; run the same command again to resume"
     )
+
+
+def lost_elsewhere(state: RankState) -> LostRanksError:
+    """Only a consequence is known: a rank's collective failed, and nobody said why."""
+    return LostRanksError(*(state.failure or {})["offences"] or ("a rank was lost; expected all to live; run again",))
 
 
 def _first_line(text: str) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cloudpickle as horovods_cloudpickle
 import numpy as np
-import psutil
 import pytest
 from pyspark import cloudpickle
 
@@ -20,28 +21,28 @@ import pipeline.launch.reporter as reporter_module
 from pipeline.config.training import ClusterConfig, DeadlineConfig, ModelConfig, TrainingConfig
 from pipeline.errors import ConfigError, InterruptedRunError, RankFailedError, StorageError
 from pipeline.launch import launch_training
-from pipeline.task import TrainingTask
+from pipeline.task import SilentReporter, TrainingTask
 
 pytestmark = pytest.mark.distributed
 
 
 @pytest.fixture(autouse=True)
 def bodies_travel_by_value() -> Iterator[None]:
-    """Workers cannot import test modules."""
-    import sys
-
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    """Workers cannot import test modules; horovod.spark.run ships functions with its own cloudpickle."""
+    for shipper in (cloudpickle, horovods_cloudpickle):
+        shipper.register_pickle_by_value(sys.modules[__name__])
     yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    for shipper in (cloudpickle, horovods_cloudpickle):
+        shipper.unregister_pickle_by_value(sys.modules[__name__])
 
 
 def _cluster(**options: Any) -> ClusterConfig:
     return ClusterConfig(master="local[2]", num_proc=2, **options)
 
 
-def _train(spark: Any, folder: Path, body: Any, **options: Any) -> Any:
+def _train(spark: Any, folder: Path, body: Any, tracker: Any = None, **options: Any) -> Any:
     task = TrainingTask("data", "id", ModelConfig(name="linear"), TrainingConfig(run_url=str(folder)))
-    return launch_training(spark, task, _cluster(**options), body=body)
+    return launch_training(spark, task, _cluster(**options), tracker=tracker, body=body)
 
 
 def _sum_of_ranks(task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
@@ -106,16 +107,28 @@ def _until_stopped(task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
     raise InterruptedRunError("stopped as asked; run again")
 
 
-def _ranks() -> list[psutil.Process]:
-    """Python workers of Spark that are not idle-reusable leftovers of other tests: those with Horovod's threads."""
-    found = []
-    for child in psutil.Process().children(recursive=True):
-        try:
-            if "pyspark.daemon" in child.cmdline() and child.parent() and "pyspark.daemon" in child.parent().cmdline():
-                found.append(child)
-        except psutil.Error:
-            continue
-    return found
+def _first_attempt(task: Any) -> bool:
+    """Whether nobody has left the mark yet that this leaves."""
+    try:
+        os.close(os.open(os.path.join(task.training.run_url, "mark"), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _rank_one_is_killed_once(task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
+    collective.sum(np.array([1.0]))
+    if collective.rank == 1 and _first_attempt(task):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return float(collective.sum(np.array([1.0]))[0])
+
+
+def _rank_one_is_preempted_once(task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
+    if collective.rank == 1 and _first_attempt(task):
+        os.kill(os.getpid(), signal.SIGTERM)
+    if collective.sum(np.array([float(stop())]))[0]:
+        raise InterruptedRunError("stopped after step 0; run the same command again to resume")
+    return "done"
 
 
 def test_two_ranks_add_up_and_report_to_the_run_folder(spark, tmp_path: Path) -> None:
@@ -163,25 +176,45 @@ def test_errors_of_this_package_keep_their_kind(spark, tmp_path: Path) -> None:
         _train(spark, tmp_path, _rank_one_finds_the_disk_full)
 
 
-def test_a_killed_rank_is_named_within_seconds_and_can_be_resumed(spark, tmp_path: Path) -> None:
+def test_a_killed_rank_is_named_and_the_run_can_be_resumed(spark, tmp_path: Path) -> None:
     with pytest.raises(InterruptedRunError, match=r"rank 1 on .* was lost at step 3"):
-        _train(spark, tmp_path, _rank_one_is_killed)
+        _train(spark, tmp_path, _rank_one_is_killed, max_failures=0)
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "interrupted"
-    assert _train(spark, tmp_path, _sum_of_ranks)["sum"] == 3.0
+
+
+def test_training_restarts_by_itself_after_a_kill_and_after_a_preemption(spark, tmp_path: Path) -> None:
+    for body, budget in ((_rank_one_is_killed_once, "max_preemptions"), (_rank_one_is_preempted_once, "max_failures")):
+        folder = tmp_path / budget
+        folder.mkdir()
+        assert _train(spark, folder, body, **{budget: 0}) in (2.0, "done")
+        status = json.loads((folder / "status.json").read_text())
+        assert (status["state"], status["restarts"]) == ("finished", 1)
+        assert "restarting from the last checkpoint on 2 ranks" in status["last_event"]
+
+
+@pytest.mark.slow
+def test_the_horovod_launcher_gives_the_same_results_and_errors_and_leaves_signal_handlers_alone(
+    spark, tmp_path: Path
+) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert _train(spark, tmp_path, _sum_of_ranks, launcher="horovod")["sum"] == 3.0
+    with pytest.raises(RankFailedError, match=r"rank 1 on .* after step 5: ZeroDivisionError: the user's own"):
+        _train(spark, tmp_path, _rank_one_raises, launcher="horovod")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 def test_a_stopped_process_is_found_by_its_silence_and_named(spark, tmp_path: Path) -> None:
     deadlines = DeadlineConfig(silence=4)
     with pytest.raises(InterruptedRunError, match=r"^rank 1 on \S+ \(pid \d+\) gave no sign of life"):
-        _train(spark, tmp_path, _rank_one_stands_still, deadlines=deadlines)
-    assert _train(spark, tmp_path, _sum_of_ranks)["sum"] == 3.0
+        _train(spark, tmp_path, _rank_one_stands_still, deadlines=deadlines, max_failures=0)
 
 
+@pytest.mark.slow
 def test_a_rank_that_waits_for_ever_is_found_by_the_step_deadline_and_named_with_its_place(
     spark, tmp_path: Path
 ) -> None:
     with pytest.raises(InterruptedRunError, match=r"held up by rank 1 on .*_rank_one_waits_for_ever"):
-        _train(spark, tmp_path, _rank_one_waits_for_ever, deadlines=DeadlineConfig(step=4))
+        _train(spark, tmp_path, _rank_one_waits_for_ever, deadlines=DeadlineConfig(step=4), max_failures=0)
 
 
 def test_more_ranks_than_slots_are_refused_at_once(spark, tmp_path: Path) -> None:
@@ -192,11 +225,15 @@ def test_more_ranks_than_slots_are_refused_at_once(spark, tmp_path: Path) -> Non
     assert time.monotonic() - started < 2
 
 
+class _CtrlC(SilentReporter):
+    def event(self, message: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_ctrl_c_lets_the_ranks_save_and_stops_the_job(spark, tmp_path: Path) -> None:
-    threading.Timer(8, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
-        _train(spark, tmp_path, _until_stopped)
-    assert json.loads((tmp_path / "status.json").read_text())["last_event"] == "going"
+        _train(spark, tmp_path, _until_stopped, _CtrlC())
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "interrupted"
     assert spark.sparkContext.statusTracker().getActiveJobsIds() == []
 
 
