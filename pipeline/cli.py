@@ -44,25 +44,18 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _fail(error: BaseException, options: argparse.Namespace) -> int:
+def _fail(cause: BaseException, options: argparse.Namespace) -> int:
+    """Show what went wrong, and say it in RESULT beside what was reached until then."""
     if options.debug:
-        traceback.print_exc()
-    error = _as_pipeline_error(error)
+        traceback.print_exception(cause)
+    error = _as_pipeline_error(cause)
     for line in error.lines():
         print(
             json.dumps({"level": "ERROR", "message": line}) if options.log_format == "json" else line, file=sys.stderr
         )
     status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
-    stage = getattr(error, "stage", options.verb)
-    _print_result(
-        {
-            "status": status,
-            "stage": stage,
-            "code": error.code,
-            "error": str(error),
-            **getattr(error, "result", {}),
-        }
-    )
+    reached = getattr(cause, "result", {"stage": options.verb})
+    _print_result({**reached, "status": status, "code": error.code, "error": str(error)})
     return error.code
 
 

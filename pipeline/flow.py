@@ -328,14 +328,13 @@ def evaluate_stage(run: Run, session: SparkOnDemand) -> Evaluated:
     request = storage.sha256_of(
         {"model": predictor.digest, "dataset": run.dataset.content_id, "options": run.config.evaluation.model_dump()}
     )
-    with contextlib.suppress(StorageError):
-        evaluation = Evaluation.from_json(storage.read_json(url, *Evaluation.FORMAT))
-        if evaluation.request == request:
+    if storage.exists(url):
+        value = storage.read_json(url, *Evaluation.FORMAT)
+        if value.pop("request", None) == request:
             logger.info("evaluate: already evaluated in %s", url)
-            return Evaluated(run, evaluation, reused=True)
+            return Evaluated(run, Evaluation.from_json(value), reused=True)
     evaluation = evaluate_predictor(run.dataset, predictor, run.config.evaluation, spark=session())
-    evaluation = dataclasses.replace(evaluation, request=request)
-    storage.write_json(url, *Evaluation.FORMAT, evaluation.to_json())
+    storage.write_json(url, *Evaluation.FORMAT, {**evaluation.to_json(), "request": request})
     return Evaluated(run, evaluation)
 
 
