@@ -1,0 +1,136 @@
+"""Scoring keeps every row and its order of columns, and says of a row what the predictor and the part files say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.config import parse_config
+from pipeline.errors import DataError, InputMissingError, OutputError, StorageError
+from pipeline.inference.encoded import read_row_group, row_groups
+from pipeline.inference.predictor import Predictor
+from pipeline.inference.score import score, score_table
+from tests.small_model import raw_rows, small_dataset, small_model
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return small_dataset(str(tmp_path_factory.mktemp("data")))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, dataset):
+    return small_model(str(tmp_path_factory.mktemp("model [x] ü")), dataset)
+
+
+SCHEMA = "id long, amount double, colour string, when timestamp, paid boolean"
+
+
+def spark_rows(spark, rows: pd.DataFrame, schema: str = SCHEMA):
+    plain = rows.astype(object).where(rows.notna(), None)
+    values = [
+        [v.to_pydatetime() if isinstance(v, pd.Timestamp) else v for v in row] for row in plain.itertuples(index=False)
+    ]
+    return spark.createDataFrame(values, schema)
+
+
+def test_scores_are_bit_equal_to_the_part_files_and_the_predictor_and_no_row_is_lost(spark, dataset, folder):
+    rows = raw_rows(500, 2)  # what the test split was made of
+    predictor = Predictor.load(folder)
+    frame = spark_rows(spark, rows).repartition(7)
+    scored = score(frame, folder).toPandas().sort_values("id")
+    assert list(scored.columns) == [*SCHEMA.replace(",", "").split()[::2], "prediction", "probability", "model_version"]
+    assert scored["id"].tolist() == list(range(500))
+    assert scored["probability"].dtype == np.float32
+    assert np.array_equal(scored["probability"], predictor.predict(rows)["probability"])
+    groups = [read_row_group(dataset.url, dataset.schema, group)[0] for group in row_groups(dataset, "test")]
+    stored = np.concatenate([predictor.predict_encoded(inputs) for inputs in groups])
+    assert np.array_equal(scored["probability"], stored)
+    assert set(scored["model_version"]) == {predictor.digest[:12]}
+
+
+def test_the_sessions_time_zone_does_not_matter(spark, folder):
+    rows = raw_rows(100, 3)
+    frame = spark_rows(spark, rows)
+    before = spark.conf.get("spark.sql.session.timeZone")
+    expected = [row.probability for row in score(frame, folder).orderBy("id").collect()]
+    try:
+        spark.conf.set("spark.sql.session.timeZone", "America/New_York")
+        assert [row.probability for row in score(frame, folder).orderBy("id").collect()] == expected
+    finally:
+        spark.conf.set("spark.sql.session.timeZone", before)
+
+
+def test_other_columns_stay_as_they_are_and_types_may_be_narrower(spark, folder):
+    frame = spark.createDataFrame(
+        [(1, 3, "red", None, None, [1, 2]), (2, None, None, None, True, None)],
+        "id int, amount int, colour string, when timestamp, paid boolean, extra array<int>",
+    )
+    first, second = score(frame, folder).orderBy("id").collect()
+    assert (first.extra, second.extra) == ([1, 2], None)
+    assert 0 <= first.probability <= 1
+
+
+def test_an_empty_table_gives_an_empty_table(spark, folder):
+    assert score(spark_rows(spark, raw_rows(3)).where("id < 0"), folder).count() == 0
+
+
+def test_missing_and_colliding_columns_are_named_at_once_before_any_task_starts(spark, folder):
+    frame = spark.range(3).withColumnRenamed("id", "prediction")
+    with pytest.raises(DataError) as caught:
+        score(frame, folder)
+    names = [offence.split()[1] for offence in caught.value.offences]
+    assert names == ["amount", "colour", "when", "paid", "prediction"]
+    assert "the table has prediction" in caught.value.offences[0]
+
+
+def test_a_corrupt_model_scores_nothing(spark, folder, tmp_path):
+    for file in Path(folder).iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "weights.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(StorageError, match="corrupt"):
+        score(spark_rows(spark, raw_rows(3)), str(tmp_path))
+
+
+@pytest.fixture
+def config(tmp_path):
+    sections = {
+        "features": {"amount": {"type": "numeric"}},
+        "label": {"column": "late"},
+        "dataset": {"url": "data"},
+        "training": {"run_url": "run"},
+    }
+    return parse_config(sections, str(tmp_path))
+
+
+def test_a_csv_is_scored_into_a_folder_that_appears_when_it_is_complete(spark, folder, config, tmp_path):
+    rows = raw_rows(300, 4)
+    source, target = tmp_path / "in [1] ü.csv", tmp_path / "out [1] ü"
+    rows.to_csv(source, index=False)
+    result = score_table(spark, config, str(source), str(target), folder)
+    assert result["rows"] == {"in": 300, "out": 300}
+    scored = pd.read_parquet(target)
+    scored = scored.iloc[scored["id"].astype(int).argsort()]
+    assert np.array_equal(scored["probability"], Predictor.load(folder).predict(rows)["probability"])
+    assert {path.name for path in tmp_path.iterdir()} == {source.name, target.name}
+    with pytest.raises(OutputError, match="exists"):
+        score_table(spark, config, str(source), str(target), folder)
+
+
+def test_a_value_of_the_wrong_kind_is_an_error_in_words_and_leaves_nothing(spark, folder, config, tmp_path):
+    rows = raw_rows(20).astype({"amount": object})
+    rows.loc[7, "amount"] = "many"
+    rows.to_csv(tmp_path / "in.csv", index=False)
+    with pytest.raises(DataError, match="'many'"):
+        score_table(spark, config, str(tmp_path / "in.csv"), str(tmp_path / "out"), folder)
+    assert {path.name for path in tmp_path.iterdir()} == {"in.csv"}
+
+
+def test_a_missing_table_and_a_missing_model_are_named(spark, folder, config, tmp_path):
+    with pytest.raises(InputMissingError, match=r"nothing.csv is missing"):
+        score_table(spark, config, str(tmp_path / "nothing.csv"), str(tmp_path / "out"), folder)
+    with pytest.raises(InputMissingError, match="is no model"):
+        score_table(spark, config, str(tmp_path), str(tmp_path / "out"), str(tmp_path / "no-model"))
