@@ -6,10 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline import layout as physical
 from pipeline.dataset import SPLITS, Column, PackedColumn
 
-_FILE_BYTES = 256 << 20
-_GROUP_BYTES = 16 << 20
 _SMALL_FILE_ROWS = 32_768
 _WANTED_FILES = 8
 """A train split smaller than so many full files is cut into as many smaller ones, for tasks to run side by side."""
@@ -43,17 +42,13 @@ class Layout:
 
 
 def choose_layout(rows: int, row_bytes: int, fractions: Mapping[str, float], rows_per_row_group: int | None) -> Layout:
-    """Files of at most 256 MiB and row groups of at most 16 MiB; small datasets still give some of both."""
-    group = rows_per_row_group or _row_group(rows, row_bytes)
-    full = max(1, _FILE_BYTES // max(1, row_bytes))
+    """Files of at most 256 MiB, row groups as `pipeline.layout` wants them; small datasets still give some of both."""
+    # The estimate counts each number twice, wide and packed, with 8 bytes: a packed row is a quarter of it.
+    group = rows_per_row_group or physical.rows_per_row_group(rows, row_bytes // 4)
+    full = max(1, physical.FILE_BYTES // max(1, row_bytes))
     per_file = max(group, min(full, max(_SMALL_FILE_ROWS, math.ceil(rows / _WANTED_FILES))))
     files: dict[str, int] = {split: max(1, math.ceil(rows * fractions[split] / per_file)) for split in SPLITS}
     return Layout(files, max(1, math.ceil(sum(files.values()) / 8)), group)
-
-
-def _row_group(rows: int, row_bytes: int) -> int:
-    wanted = 1 << max(9, min(16, round(math.log2(max(1, rows / 64)))))
-    return max(1, min(wanted, _GROUP_BYTES // max(1, row_bytes)))
 
 
 def pack(features: Sequence[Column]) -> tuple[PackedColumn, ...]:

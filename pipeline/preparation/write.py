@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,6 +18,7 @@ from pipeline import storage
 from pipeline.dataset import Column, DatasetSchema, PackedColumn
 from pipeline.features import FittedFeatures
 from pipeline.features.kinds import Array
+from pipeline.layout import parquet_options
 from pipeline.preparation.columns import raw_arrays
 from pipeline.preparation.fit import read_groups
 from pipeline.preparation.stage import HASH, LABEL, write_rows
@@ -48,11 +48,11 @@ class PartWriter:
         digest, row_groups = hashlib.sha256(), []
         tables = self._encoded(staged)
         first = next(tables)
-        packed = {packed.name for packed in self.schema.packed}
-        plain = [name for name in first.column_names if name not in packed]
+        read = [field.name for field in first.schema if not field.nullable]
         texts = [field.name for field in first.schema if pa.types.is_string(field.type)]
+        options = parquet_options(first.column_names, read, texts)
         with storage.open_write(url) as stream:
-            with pq.ParquetWriter(stream, first.schema, use_dictionary=texts, write_statistics=plain) as writer:
+            with pq.ParquetWriter(stream, first.schema, **options) as writer:
                 for table in _chain(first, tables):
                     writer.write_table(table, row_group_size=len(table))
                     row_groups.append(len(table))
@@ -80,7 +80,12 @@ class PartWriter:
                 columns[column.name] = _wide(encoded[column.name])
         for packed in self.schema.packed:
             columns[packed.name] = _packed(packed, encoded)
-        return pa.table(columns)
+        read = {"label", "weight", *(packed.name for packed in self.schema.packed)}
+        roles = {column.name: column.role for column in self.schema.columns}
+        fields = [
+            pa.field(name, array.type, nullable=roles.get(name, name) not in read) for name, array in columns.items()
+        ]
+        return pa.table(list(columns.values()), schema=pa.schema(fields))
 
     def _feed(self, digest: Any, table: pa.Table) -> None:
         """Add the rows' values; typed feature columns repeat what the packed ones say."""
@@ -132,14 +137,17 @@ def _packed(packed: PackedColumn, encoded: dict[str, Array]) -> pa.Array:
     """The members side by side, one blob of little-endian numbers per row."""
     matrix = np.concatenate([encoded[name].reshape(len(encoded[name]), -1) for name in packed.members], axis=1)
     data = np.ascontiguousarray(matrix, dtype=np.dtype(packed.dtype).newbyteorder("<"))
-    offsets: npt.NDArray[np.int32] = np.arange(len(data) + 1, dtype=np.int32) * (data.shape[1] * data.itemsize)
-    return pa.Array.from_buffers(pa.binary(), len(data), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+    return pa.Array.from_buffers(pa.binary(data.shape[1] * data.itemsize), len(data), [None, pa.py_buffer(data)])
 
 
 def _feed_column(digest: Any, array: pa.Array) -> None:
     """Validity, lengths and values, so that no two columns with different values give the same bytes."""
     if array.null_count:
         digest.update(np.packbits(pc.is_valid(array).to_numpy(zero_copy_only=False)))
+    if pa.types.is_fixed_size_binary(array.type):
+        width = array.type.byte_width
+        digest.update(memoryview(array.buffers()[1])[array.offset * width : (array.offset + len(array)) * width])
+        return
     if pa.types.is_string(array.type) or pa.types.is_binary(array.type):
         filled = pc.fill_null(array, "" if pa.types.is_string(array.type) else b"")
         digest.update(pc.binary_length(filled).to_numpy().tobytes())
