@@ -29,15 +29,22 @@ class OptimizerConfig(Section):
     name: str = "Adam"
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
+    scaling: Literal["none", "linear", "sqrt"] = "none"
+    """How the learning rate grows with `global_batch_size / base_batch_size`; what comes out is written to the log."""
+    base_batch_size: int = Field(default=256, ge=1)
     options: dict[str, Any] = {}
 
 
 class ScheduleConfig(Section):
     """How the learning rate moves over all steps of the run; a pure function of the step."""
 
-    name: Literal["constant", "cosine", "one_cycle"] = "constant"
+    name: Literal["constant", "cosine", "one_cycle", "step", "plateau"] = "constant"
     warmup_fraction: float = Field(default=0.0, ge=0, lt=1)
     """The part of all steps over which the rate rises linearly from zero; one_cycle brings its own."""
+    gamma: float = Field(default=0.1, gt=0, lt=1)
+    """What `step` multiplies the rate by every `every_epochs`, and `plateau` after `patience` validations in vain."""
+    every_epochs: int = Field(default=10, ge=1)
+    patience: int = Field(default=3, ge=1)
 
 
 class CheckpointConfig(Section):
@@ -61,6 +68,13 @@ class TrainingConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     clip_norm: float | None = Field(default=None, gt=0)
+    clip_value: float | None = Field(default=None, gt=0)
+    l1: float = Field(default=0.0, ge=0)
+    """Weight of the sum of absolute weights in the loss; `optimizer.weight_decay` is its squared brother."""
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    """Factors of the row weights by class; `balanced` gives every class the same total in the train split."""
+    init_from: Url | None = None
+    """A checkpoint or model folder whose weights are the start; tensors of other shapes keep their random start."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Exponential moving average of the weights, used for validation and the model."""
     compression: Literal["none", "fp16", "bf16", "powersgd"] = "none"
@@ -71,10 +85,17 @@ class TrainingConfig(Section):
     best_by: str = "auto"
     """The validation metric that chooses the best epoch; `auto` is roc_auc, or loss where there is none."""
     early_stopping: int | None = Field(default=None, ge=1)
-    """Stop after so many epochs without a better one."""
+    """Stop after so many validations without a better one."""
+    validate_every_steps: int | None = Field(default=None, ge=1)
+    """Also inside an epoch; each of these validations can be the best one."""
     max_skipped_steps: int = Field(default=10, ge=0)
     """Most steps in a row that may be skipped because a gradient is not finite."""
-    precision: Literal["float32", "float64"] = "float32"
+    precision: Literal["float32", "float64", "bf16", "fp16"] = "float32"
+    """bf16 and fp16: mixed precision, weights stay float32; fp16 with a loss scale that adapts."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU if the rank has one."""
+    profile_steps: int = Field(default=0, ge=0)
+    """So many steps of each rank go into a trace of torch's profiler below `<run>/profile`."""
     checkpoint: CheckpointConfig = CheckpointConfig()
 
     @model_validator(mode="before")

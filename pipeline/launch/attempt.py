@@ -126,6 +126,8 @@ class Attempt:
             self._record.metrics(body["values"], body["step"])
         elif message.kind == "resumed" and message.rank == 0:
             self._record.resumed(body["step"])
+        elif message.kind == "log":
+            self._record.log(message.rank, body["text"])
         elif message.kind == "event":
             self._record.event(body["message"])
 

@@ -15,6 +15,7 @@ from pipeline.launch.budget import RestartBudget
 from pipeline.launch.cluster import refuse_forbidden_settings, wait_for_slots, wait_for_slots_again
 from pipeline.launch.horovod_run import HorovodRunLauncher
 from pipeline.launch.in_process import run_in_process
+from pipeline.launch.preflight import preflight
 from pipeline.launch.progress import ProgressDisplay
 from pipeline.launch.rank import TRAIN, Body
 from pipeline.launch.record import RunRecord
@@ -67,7 +68,10 @@ def _launch(
         record.state("running", world_size=1)
         return run_in_process(body, task, record)
     refuse_forbidden_settings(spark)
-    resources = plan_resources(wait_for_slots(spark, cluster), cluster)
+    facts = wait_for_slots(spark, cluster)
+    resources = plan_resources(facts, cluster)
+    if not facts.local and cluster.launcher == "barrier":
+        preflight(spark, task, resources.num_proc, cluster.deadlines.launch)
     budget = RestartBudget(cluster.max_failures, cluster.max_preemptions)
     while True:
         record.state("running", world_size=resources.num_proc, restarts=budget.restarts)

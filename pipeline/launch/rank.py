@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psutil
@@ -20,6 +20,7 @@ from pyspark import BarrierTaskContext
 
 from pipeline.launch.channel import ChannelAddress
 from pipeline.launch.environment import environment, stop_on_signals
+from pipeline.launch.output import output_sent
 from pipeline.launch.reporter import ChannelReporter
 from pipeline.launch.resources import Place, places
 
@@ -53,6 +54,9 @@ def barrier_task(call: RankCall) -> Iterator[tuple[int, Any]]:
     hosts = [info.address.rsplit(":", 1)[0] for info in context.getTaskInfos()]
     task = context.partitionId()
     place = places(hosts)[task]
+    gpus = context.resources().get("gpu")
+    if gpus is not None:
+        call = replace(call, variables={**call.variables, "CUDA_VISIBLE_DEVICES": ",".join(gpus.addresses)})
     yield place.rank, run_rank(call, place, hosts[task])
 
 
@@ -71,6 +75,7 @@ def run_started_rank(call: RankCall) -> Any:
         stop_on_signals(signal.SIGTERM, signal.SIGHUP) as signalled,
         _ended_with_parent(),
         ChannelReporter(call.channel, int(os.environ["HOROVOD_RANK"])) as reporter,
+        output_sent(reporter.log),
     ):
         try:
             from pipeline.training.collective import HorovodCollective

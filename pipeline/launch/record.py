@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pipeline import storage
 from pipeline.errors import StorageError
+from pipeline.launch.output import RankLogs
 from pipeline.task import Reporter
 
 STATUS_FORMAT = ("status", 1)
@@ -44,6 +45,7 @@ class RunRecord:
         self._status: dict[str, Any] = {"stage": "train", "state": "starting", "started": time.time(), "restarts": 0}
         self._metrics = _read_lines(self._metrics_url)
         self._written = 0.0
+        self._logs = RankLogs(storage.join(run_url, "logs"))
         self._rate = _Rate()
         self._begun = False
 
@@ -77,6 +79,12 @@ class RunRecord:
         self._write_status()
         self._tell(lambda listener: listener.event(message))
 
+    def log(self, rank: int, text: str) -> None:
+        """What a rank has printed, for ``logs/rank-<n>.log``."""
+        self._logs.add(rank, text)
+        if rank == 0:
+            logger.info("rank 0: %s", text.rstrip("\n"))
+
     def ranks(self, ranks: Sequence[Mapping[str, Any]]) -> None:
         """The ranks' last signs of life, for `pipeline status`."""
         self._status["ranks"] = list(ranks)
@@ -99,6 +107,7 @@ class RunRecord:
         if not at_once and now - self._written < _WRITE_SECONDS:
             return
         self._written = now
+        self._logs.write()
         self._status["updated"] = time.time()
         _quietly(lambda: storage.write_json(self._status_url, *STATUS_FORMAT, self._status))
 

@@ -92,6 +92,10 @@ class ChannelReporter:
     def event(self, message: str) -> None:
         self._put({"kind": "event", "message": message[:_LONGEST_TEXT]})
 
+    def log(self, text: str) -> None:
+        """Lines that this rank has written to stdout or stderr."""
+        self._put({"kind": "log", "text": text[:_LONGEST_TEXT]})
+
     def started(self) -> None:
         """The ranks have found each other; training begins."""
         self._put({"kind": "started"})

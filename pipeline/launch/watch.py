@@ -73,6 +73,8 @@ class Watch:
             state.moved = now
         elif message.kind == "heartbeat":
             state.where = str(message.body.get("where", ""))
+        elif message.kind == "log":
+            return
         elif message.kind == "failure":
             state.failure = dict(message.body)
             self.failures.append(state)

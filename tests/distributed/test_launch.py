@@ -47,6 +47,7 @@ def _train(spark: Any, folder: Path, body: Any, tracker: Any = None, **options: 
 
 def _sum_of_ranks(task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
     reporter.resumed(0)
+    print("hello from rank", collective.rank)
     total = collective.sum(np.array([collective.rank + 1.0]))
     reporter.progress(epoch=0, step=1, steps=1, loss=0.5, rows_per_second=10.0)
     reporter.metrics({"loss": 0.5}, 1)
@@ -134,6 +135,10 @@ def _rank_one_is_preempted_once(task: Any, collective: Any, reporter: Any, stop:
 def test_two_ranks_add_up_and_report_to_the_run_folder(spark, tmp_path: Path) -> None:
     result = _train(spark, tmp_path, _sum_of_ranks)
     assert result == {"sum": 3.0, "world_size": 2, "threads": 1}
+    assert [(tmp_path / "logs" / f"rank-{rank}.log").read_text() for rank in (0, 1)] == [
+        "hello from rank 0\n",
+        "hello from rank 1\n",
+    ]
     status = json.loads((tmp_path / "status.json").read_text())
     assert status["state"] == "finished"
     assert [rank["rank"] for rank in status["ranks"]] == [0, 1]
