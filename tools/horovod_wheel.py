@@ -77,7 +77,10 @@ def wheel_for(horovod: str, torch: str, python: Path, console: Console) -> Path:
         if not list(folder.glob("*.whl")):
             if obstacles := build_obstacles():
                 raise SetupError(*obstacles)
-            with tempfile.TemporaryDirectory(prefix="horovod-build-", dir=_build_place()) as work:
+            prefix = f"horovod-build-{_digest(folder.name)}-"
+            for left_by_a_killed_one in cache_folder().glob(f"{prefix}*"):
+                shutil.rmtree(left_by_a_killed_one, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix=prefix, dir=_build_place()) as work:
                 built = _build(horovod, Path(work), python, console)
                 shutil.copyfile(built, folder / "unfinished")
                 (folder / "unfinished").replace(folder / built.name)
@@ -96,9 +99,13 @@ def _settings() -> dict[str, str]:
 
 def _key(horovod: str, torch: str) -> str:
     """Everything that a compiled wheel depends on."""
-    settings = hashlib.sha256(json.dumps([_settings(), MENDED_FILES], sort_keys=True).encode()).hexdigest()[:8]
     machine = [sys.implementation.cache_tag, sysconfig.get_platform(), *platform.libc_ver()]
+    settings = _digest(json.dumps([_settings(), MENDED_FILES], sort_keys=True))
     return "-".join(["horovod", horovod, "torch", torch, *machine, settings])
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _build_place() -> Path | None:
@@ -111,13 +118,12 @@ def _build_place() -> Path | None:
 
 
 def _build(horovod: str, work: Path, python: Path, console: Console) -> Path:
+    if not _has_fitting_cmake(_search_path(python)):
+        console.run([python, "-m", "pip", "install", CMAKE], f"cmake could not be installed; {REPEAT}")
     # The environment by another name, since the checkout may lie below a folder with spaces.
     (work / "venv").symlink_to(python.parent.parent)
     python = work / "venv" / "bin" / python.name
     pip: list[str | Path] = [python, "-m", "pip"]
-    search_path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
-    if not _has_fitting_cmake(search_path):
-        console.run([*pip, "install", CMAKE], f"cmake could not be installed; {REPEAT}")
     from_source = ["--no-deps", "--no-build-isolation", "--no-binary", "horovod"]
     console.run(
         [*pip, "download", *from_source, "-d", work, f"horovod=={horovod}"],
@@ -128,7 +134,7 @@ def _build(horovod: str, work: Path, python: Path, console: Console) -> Path:
     console.run(
         [*pip, "wheel", "-v", *from_source, "-w", work / "wheel", source],
         "Horovod could not be built",
-        environment=_settings() | {"MAKEFLAGS": f"-j{_compilers()}", "PATH": search_path},
+        environment=_settings() | {"MAKEFLAGS": f"-j{_compilers()}", "PATH": _search_path(python)},
         progress=_percentage,
     )
     wheel = next((work / "wheel").glob("horovod-*.whl"))
@@ -136,6 +142,10 @@ def _build(horovod: str, work: Path, python: Path, console: Console) -> Path:
         if not any(name.startswith("horovod/torch/mpi_lib") for name in content.namelist()):
             raise SetupError("Horovod was built without its torch extension; the log file may say why")
     return wheel
+
+
+def _search_path(python: Path) -> str:
+    return f"{python.parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def _has_fitting_cmake(search_path: str) -> bool:
