@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.dataset import Dataset, DatasetSchema, PartFile
+from pipeline.dataset import Dataset, DatasetSchema, PackedColumn, PartFile
 from pipeline.errors import StorageError
 from pipeline.inference.inputs import Arrays, model_inputs
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -62,29 +64,44 @@ def read_row_group(
     if table.num_rows != group.rows:
         raise StorageError(f"{url} has {table.num_rows} rows in row group {group.number}; expected {group.rows}")
     encoded: Arrays = {}
-    for packed in schema.packed:
-        encoded.update(_unpack(table.column(packed.name), packed.dtype, packed.members, schema))
+    try:
+        for packed in schema.packed:
+            encoded.update(_unpack(table.column(packed.name), packed, schema))
+    except pa.ArrowException as error:
+        raise StorageError(f"{url} does not fit its manifest: {error}; publish the dataset again") from error
     return model_inputs(encoded, schema), {name: _values(table.column(name)) for name in others}
 
 
-def _values(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+def _values(column: pa.ChunkedArray) -> Array:
     return np.asarray(column.to_numpy())
 
 
-def _unpack(
-    column: pa.ChunkedArray, dtype: str, members: Iterable[str], schema: DatasetSchema
-) -> Iterable[tuple[str, npt.NDArray[Any]]]:
+def _unpack(column: pa.ChunkedArray, packed: PackedColumn, schema: DatasetSchema) -> Iterator[tuple[str, Array]]:
     """Cut the packed matrix into its members; a vector takes as many numbers as it is wide."""
-    array = column.combine_chunks()
-    array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
-    offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
-    data = np.frombuffer(array.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
-    matrix = data.view(np.dtype(dtype).newbyteorder("<")).reshape(len(array), -1)
+    members = [schema.column(name) for name in packed.members]
+    dtype = np.dtype(packed.dtype).newbyteorder("<")
+    width = sum(member.width for member in members)
+    blobs = [_blobs(chunk, width * dtype.itemsize) for chunk in column.chunks]
+    matrix = np.concatenate([np.empty(0, np.uint8), *blobs]).view(dtype).reshape(-1, width)
     start = 0
-    for name in members:
-        width = schema.column(name).width
-        yield name, matrix[:, start] if not schema.column(name).shape else matrix[:, start : start + width]
-        start += width
+    for member in members:
+        end = start + member.width
+        yield member.name, matrix[:, start:end] if member.shape else matrix[:, start]
+        start = end
+
+
+def _blobs(chunk: pa.Array, row_bytes: int) -> Array:
+    """The bytes of all rows of a binary column, whether its values are of fixed size or merely all equally long."""
+    if chunk.null_count:
+        raise pa.ArrowInvalid(f"{chunk.null_count} packed values are null")
+    if pa.types.is_fixed_size_binary(chunk.type) and chunk.type.byte_width == row_bytes:
+        data = np.frombuffer(chunk.buffers()[1], np.uint8)
+        return data[chunk.offset * row_bytes : (chunk.offset + len(chunk)) * row_bytes]
+    if pa.types.is_binary(chunk.type):
+        offsets = np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+        if (np.diff(offsets) == row_bytes).all():
+            return np.frombuffer(chunk.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
+    raise pa.ArrowInvalid(f"packed values of type {chunk.type} are not {row_bytes} bytes each")
 
 
 def verify_crc(dataset: Dataset, split: str) -> None:

@@ -102,7 +102,8 @@ class Evaluation:
             return "There is nothing to compare the model with."
         best, value = max(rivals.items(), key=lambda item: item[1])
         if value > own:
-            return f"The {best} win: ROC AUC {value:.4f}, the model {own:.4f}."
+            win = "win" if best.endswith("s") and not best.endswith("ss") else "wins"
+            return f"The {best} {win}: ROC AUC {value:.4f}, the model {own:.4f}."
         return f"The model wins: ROC AUC {own:.4f}, the {best} {value:.4f}."
 
     def to_json(self) -> dict[str, Any]:

@@ -1,0 +1,7 @@
+"""DRIVER. A run as one HTML page that needs nothing else: no network, no scripts, no fonts; light and dark."""
+
+from __future__ import annotations
+
+from pipeline.report.page import render_report, render_table
+
+__all__ = ["render_report", "render_table"]

@@ -1,0 +1,124 @@
+"""ANYWHERE. Small line charts as SVG; colours come from the page's style, so that they follow light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+Point = Sequence[float]
+
+_WIDTH, _HEIGHT = 460, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 40
+
+
+@dataclass(frozen=True)
+class Line:
+    """A named line.
+
+    Attributes:
+        style: a class of the page's style sheet.
+        dots: draw the points.
+        marked: the point to draw filled.
+    """
+
+    name: str
+    points: Sequence[Point]
+    style: str
+    dots: bool = False
+    marked: Point | None = None
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis from ``low`` to ``high`` with a label."""
+
+    label: str
+    low: float
+    high: float
+
+    @classmethod
+    def around(cls, label: str, values: Sequence[float]) -> Axis:
+        """An axis with a little room around the values."""
+        low, high = min(values), max(values)
+        room = (high - low or abs(high) or 1.0) * 0.08
+        return cls(label, low - room, high + room)
+
+    def part(self, value: float) -> float:
+        """Where a value lies, 0 to 1."""
+        return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
+
+    def ticks(self) -> list[float]:
+        """About five round numbers."""
+        raw = (self.high - self.low) / 5
+        unit = 10.0 ** math.floor(math.log10(raw))
+        step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw * 0.999)
+        first = math.ceil(self.low / step - 1e-9)
+        return [round(number * step, 12) for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
+
+
+def line_chart(lines: Sequence[Line], x: Axis, y: Axis, title: str, reference: Sequence[Point] = ()) -> str:
+    """An SVG with a legend above it.
+
+    Args:
+        lines: what to draw, the first one on top.
+        x: horizontal axis.
+        y: vertical axis.
+        title: of the chart.
+        reference: a thin dashed line, such as the diagonal.
+    """
+    drawn = "".join(_line(line, x, y) for line in reversed(lines))
+    dashed = f'<polyline class="reference" points="{_path(reference, x, y)}"/>' if reference else ""
+    names = "".join(f'<span class="key {line.style}">{escape(line.name)}</span>' for line in lines)
+    legend = f'<div class="legend">{names}</div>' if len(lines) > 1 else ""
+    return (
+        f'<figure><figcaption>{escape(title)}</figcaption>{legend}<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="{escape(title)}">{_grid(x, y)}{dashed}{drawn}</svg></figure>'
+    )
+
+
+def _line(line: Line, x: Axis, y: Axis) -> str:
+    dots = "".join(_dot(line, point, x, y) for point in line.points) if line.dots else ""
+    return f'<g class="line {line.style}"><polyline points="{_path(line.points, x, y)}"/>{dots}</g>'
+
+
+def _dot(line: Line, point: Point, x: Axis, y: Axis) -> str:
+    style = ' class="marked"' if line.marked is not None and tuple(point) == tuple(line.marked) else ""
+    tip = f"{escape(line.name)}: {_number(point[0])}, {point[1]:.4g}"
+    return f'<circle{style} cx="{_x(x, point[0]):.1f}" cy="{_y(y, point[1]):.1f}" r="3.4"><title>{tip}</title></circle>'
+
+
+def _path(points: Sequence[Point], x: Axis, y: Axis) -> str:
+    return " ".join(f"{_x(x, point[0]):.1f},{_y(y, point[1]):.1f}" for point in points)
+
+
+def _x(axis: Axis, value: float) -> float:
+    return _LEFT + axis.part(value) * (_WIDTH - _LEFT - _RIGHT)
+
+
+def _y(axis: Axis, value: float) -> float:
+    return _HEIGHT - _BOTTOM - axis.part(value) * (_HEIGHT - _TOP - _BOTTOM)
+
+
+def _grid(x: Axis, y: Axis) -> str:
+    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    across = "".join(
+        f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{_y(y, tick):.1f}" y2="{_y(y, tick):.1f}"/>'
+        f'<text class="tick" x="{_LEFT - 8}" y="{_y(y, tick) + 4:.1f}" text-anchor="end">{_number(tick)}</text>'
+        for tick in y.ticks()
+    )
+    below = "".join(
+        f'<text class="tick" x="{_x(x, tick):.1f}" y="{bottom + 17}" text-anchor="middle">{_number(tick)}</text>'
+        for tick in x.ticks()
+    )
+    labels = (
+        f'<text class="axis" x="{(_LEFT + right) / 2}" y="{_HEIGHT - 5}" text-anchor="middle">{escape(x.label)}</text>'
+        f'<text class="axis" transform="rotate(-90)" x="{-(_TOP + bottom) / 2}" y="12" text-anchor="middle">'
+        f"{escape(y.label)}</text>"
+    )
+    return f'{across}{below}<line class="base" x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>{labels}'
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"

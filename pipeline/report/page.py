@@ -1,0 +1,330 @@
+"""DRIVER. The report's page: sections in the order in which a reader asks for them.
+
+Whatever comes from data or configuration passes through `text`, which escapes it.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pipeline.inference.evaluate import Evaluation, Measured
+from pipeline.metrics import BINARY_METRICS
+from pipeline.report.charts import Axis, Line, line_chart
+from pipeline.report.content import Content
+from pipeline.report.style import STYLE
+
+_STYLES = {
+    "model": "model",
+    "gradient-boosted trees": "trees",
+    "logistic regression": "linear",
+    "majority class": "majority",
+}
+_NAMES = {"roc_auc": "ROC AUC", "pr_auc": "PR AUC", "log_loss": "log loss", "f1": "F1"}
+_LOWER_IS_BETTER = {"log_loss"}
+
+
+def render_report(run_url: str, result: Mapping[str, Any] | None = None) -> str:
+    """The report of a run.
+
+    Args:
+        run_url: the run folder.
+        result: the values of RESULT so far; by default those of ``<run>/result.json``.
+    """
+    content = Content.read(run_url, result)
+    sections = [
+        _headline(content),
+        _learning_curves(content),
+        _curves(content),
+        _errors(content),
+        _slices(content),
+        _accounting(content),
+        _seconds(content),
+        _configuration(content),
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{text(content.name)}</title><style>{STYLE}</style></head>"
+        f"<body><main>{''.join(sections)}</main></body></html>\n"
+    )
+
+
+def text(value: object) -> str:
+    """A value as HTML text."""
+    return html.escape(str(value))
+
+
+def _metric(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def _table(head: Sequence[str], rows: Iterable[str]) -> str:
+    names = "".join(f"<th>{text(name)}</th>" for name in head)
+    return f'<div class="scroll"><table><tr>{names}</tr>{"".join(rows)}</table></div>'
+
+
+def _row(cells: Sequence[str], style: str = "") -> str:
+    attribute = f' class="{style}"' if style else ""
+    return f"<tr{attribute}>{''.join(cell if cell.startswith('<td') else f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _headline(content: Content) -> str:
+    result, evaluation = content.result, content.evaluation
+    model = result.get("model") or {}
+    registered = f"{model['name']} version {model['version']}" if model.get("name") else "not registered"
+    dataset = str((result.get("dataset") or {}).get("content_id", ""))[:12]
+    header = (
+        f"<header><h1>{text(content.name)}</h1><div class='sub'>{text(registered)}"
+        f" · dataset <code>{text(dataset or '–')}</code> · <code>{text(content.url)}</code></div>"
+    )
+    if result.get("error"):
+        header += f"<p class='verdict failed'>{text(result['error'])}</p>"
+    if evaluation is None:
+        return f"{header}<p class='verdict failed'>There is no evaluation.</p></header>"
+    lost = "" if evaluation.verdict.startswith("The model wins") else " lost"
+    tiles = "".join(
+        f"<div class='tile'><span>{_NAMES.get(name, name)}</span><b>{_metric(evaluation.metrics.get(name))}</b>"
+        f"<span>{_against_best(name, evaluation)}</span></div>"
+        for name in ("roc_auc", "pr_auc", "accuracy", "log_loss")
+    )
+    return (
+        f"{header}<p class='verdict{lost}'>{text(evaluation.verdict)}</p></header>"
+        f"<div class='tiles'>{tiles}</div>{render_table(evaluation)}"
+    )
+
+
+def _against_best(name: str, evaluation: Evaluation) -> str:
+    best, own = _best(name, evaluation.baselines), evaluation.metrics.get(name)
+    if best is None or own is None or math.isnan(own):
+        return ""
+    better = (own < best) if name in _LOWER_IS_BETTER else (own > best)
+    return f"<em class='{'good' if better else 'bad'}'>{own - best:+.4f}</em> against the best baseline"
+
+
+def render_table(evaluation: Evaluation) -> str:
+    """The model beside its baselines, as an HTML table."""
+    everyone = [evaluation.measured, *reversed(evaluation.baselines)]
+    best = {name: _best(name, everyone) for name in BINARY_METRICS}
+    rows = [
+        _row(
+            [
+                text(measured.name),
+                *(
+                    f'<td class="best">{_metric(value)}</td>' if value == best[name] else _metric(value)
+                    for name in BINARY_METRICS
+                    for value in [measured.metrics.get(name)]
+                ),
+            ],
+            "own" if measured is evaluation.measured else "",
+        )
+        for measured in everyone
+    ]
+    notes = "".join(f"<li><b>{text(m.name)}</b>: {text(m.note)}</li>" for m in everyone if m.note)
+    head = ["on the test split", *(_NAMES.get(name, name) for name in BINARY_METRICS)]
+    return (
+        f"{_table(head, rows)}<p class='note'>All on the same {evaluation.rows:,} test rows; predicted positive from "
+        f"probability 0.5 on. Scores are binned: ROC AUC is exact to {evaluation.roc_auc_bound:.1g}.</p>"
+        f"<ul class='note'>{notes}</ul>"
+    )
+
+
+def _best(name: str, everyone: Sequence[Measured]) -> float | None:
+    """The best value; the majority class, which catches everything or nothing, is no contestant."""
+    contestants = [m for m in everyone if m.name != "majority class"]
+    values = [value for m in contestants if (value := m.metrics.get(name)) is not None and not math.isnan(value)]
+    return (min if name in _LOWER_IS_BETTER else max)(values, default=None)
+
+
+def _learning_curves(content: Content) -> str:
+    charts = [
+        _over_epochs(content, "loss", {"train": "train_loss", "validation": "validation_loss"}),
+        _over_epochs(content, "ROC AUC", {"validation": "validation_roc_auc"}),
+    ]
+    if not any(charts):
+        return ""
+    note = (
+        "Training loss is the mean over the epoch, while weights still move; validation is measured at its end. "
+        "A filled point marks the best epoch."
+    )
+    return f"<h2>Learning curves</h2><p class='note'>{note}</p><div class='grid2'>{''.join(charts)}</div>"
+
+
+def _over_epochs(content: Content, label: str, keys: Mapping[str, str]) -> str:
+    styles = iter(("trees", "model") if len(keys) > 1 else ("model",))
+    lines = []
+    for name, key in keys.items():
+        points = [(number, line[key]) for number, line in enumerate(content.epochs, 1) if line.get(key) is not None]
+        style = next(styles)
+        if points:
+            best = (max if label == "ROC AUC" else min)(points, key=lambda point: point[1])
+            lines.append(Line(name, points, style, dots=True, marked=best if name == "validation" else None))
+    if not lines:
+        return ""
+    x = Axis("epoch", 1 - 0.2, max(len(content.epochs), 2) + 0.2)
+    y = Axis.around(label, [point[1] for line in lines for point in line.points])
+    names = " and ".join(line.name for line in lines)
+    return line_chart(lines, x, y, f"{label[:1].upper()}{label[1:]}, {names}")
+
+
+def _curves(content: Content) -> str:
+    evaluation = content.evaluation
+    if evaluation is None or not evaluation.measured.curves.get("roc"):
+        return ""
+    shown = [m for m in (evaluation.measured, *reversed(evaluation.baselines)) if m.name != "majority class"]
+
+    def lines(curve: str) -> list[Line]:
+        return [Line(m.name, m.curves[curve], _STYLES.get(m.name, "majority")) for m in shown if m.curves.get(curve)]
+
+    unit, positives = (0.0, 1.0), _positive_share(evaluation)
+    roc = line_chart(
+        lines("roc"),
+        Axis("false positive rate", *unit),
+        Axis("true positive rate", *unit),
+        "ROC",
+        ((0, 0), (1, 1)),
+    )
+    pr = line_chart(
+        lines("pr"),
+        Axis("recall", *unit),
+        Axis("precision", *unit),
+        "Precision and recall",
+        ((0, positives), (1, positives)),
+    )
+    return f"<h2>Ranking</h2><p class='note'>Dashed: what chance gives.</p><div class='grid2'>{roc}{pr}</div>"
+
+
+def _positive_share(evaluation: Evaluation) -> float:
+    table = evaluation.measured.confusion
+    return (table["true_positive"] + table["false_negative"]) / max(1, sum(table.values()))
+
+
+def _errors(content: Content) -> str:
+    evaluation = content.evaluation
+    if evaluation is None:
+        return ""
+    groups = evaluation.measured.curves.get("calibration", [])
+    top = max([0.1, *(max(group[0], group[1]) for group in groups)])
+    axes = Axis("mean predicted probability", 0, top), Axis("share of positives", 0, top)
+    line = Line("model", [group[:2] for group in groups], "model", dots=True)
+    calibration = line_chart([line], *axes, "Calibration", ((0, 0), (top, top)))
+    note = "Each point is a tenth of the rows, by rising score; on the dashed line predictions can be taken literally."
+    return (
+        f"<h2>Errors</h2><p class='note'>{note}</p><div class='grid2'>"
+        f"{_confusion(evaluation.measured.confusion)}{calibration if groups else ''}</div>"
+    )
+
+
+def _confusion(table: Mapping[str, int]) -> str:
+    def cell(name: str, of: int) -> str:
+        share = table[name] / of if of else 0.0
+        return f"<div class='cell' style='--share:{share:.3f}'><b>{table[name]:,}</b>{share:.1%} of the row</div>"
+
+    negative = table["true_negative"] + table["false_positive"]
+    positive = table["false_negative"] + table["true_positive"]
+    return (
+        "<figure><figcaption>Confusion matrix</figcaption><div class='confusion'>"
+        "<div></div><div>predicted 0</div><div>predicted 1</div>"
+        f"<div>label 0<br>{negative:,}</div>{cell('true_negative', negative)}{cell('false_positive', negative)}"
+        f"<div>label 1<br>{positive:,}</div>{cell('false_negative', positive)}{cell('true_positive', positive)}"
+        "</div></figure>"
+    )
+
+
+def _slices(content: Content) -> str:
+    slices = content.evaluation.slices if content.evaluation else ()
+    tables = []
+    for column in dict.fromkeys(entry.column for entry in slices):
+        entries = sorted((e for e in slices if e.column == column), key=lambda e: (-e.rows, e.value))
+        rows = [
+            _row(
+                [
+                    text(entry.value),
+                    f"{entry.rows:,}",
+                    f"{entry.positives / max(1, entry.rows):.1%}",
+                    _metric(entry.metrics["accuracy"]),
+                    _metric(entry.metrics["roc_auc"]) + _meter(2 * entry.metrics["roc_auc"] - 1),
+                ]
+            )
+            for entry in entries
+        ]
+        tables.append(_table([column, "rows", "positives", "accuracy", "ROC AUC (bar from 0.5)"], rows))
+    return f"<h2>Slices</h2>{''.join(tables)}" if tables else ""
+
+
+def _meter(share: float) -> str:
+    part = 0.0 if math.isnan(share) else min(1.0, max(0.0, share))
+    return f"<span class='meter'><i style='width:{part:.1%}'></i></span>"
+
+
+def _accounting(content: Content) -> str:
+    manifest = content.manifest
+    if manifest is None:
+        return ""
+    rows = manifest.accounting
+    parts = {"published": rows.published, "duplicates": rows.duplicates, "rejected": rows.rejected}
+    bar = "".join(
+        f"<i class='{name}' style='width:{count / max(1, rows.rows_in):.3%}'></i>"
+        for name, count in parts.items()
+        if count
+    )
+    legend = [
+        _row(
+            [f"<td><span class='swatch {name}'></span>{name}</td>", f"{count:,}", f"{count / max(1, rows.rows_in):.2%}"]
+        )
+        for name, count in parts.items()
+    ]
+    reasons = [
+        _row([text(reason), f"{count:,}"]) for reason, count in sorted(rows.reasons.items(), key=lambda item: -item[1])
+    ]
+    splits = [
+        _row([text(split), f"{manifest.rows(split):,}", _classes(manifest.class_counts.get(split, {}))])
+        for split in manifest.splits
+    ]
+    total = _row(["<td><b>rows in</b></td>", f"<b>{rows.rows_in:,}</b>", ""])
+    return (
+        f"<h2>Data</h2><p>{rows.rows_in:,} rows in = {rows.published:,} published + {rows.duplicates:,} duplicates"
+        f" + {rows.rejected:,} rejected.</p><div class='bar'>{bar}</div>"
+        f"<div class='grid2'><div>{_table(['', 'rows', 'share'], [*legend, total])}</div>"
+        f"<div>{_table(['split', 'rows', 'classes'], splits)}</div></div>"
+        + (_table(["rejected because", "rows"], reasons) if reasons else "")
+    )
+
+
+def _classes(counts: Mapping[str, int]) -> str:
+    total = sum(counts.values())
+    return text(" · ".join(f"{name}: {count / max(1, total):.1%}" for name, count in sorted(counts.items())))
+
+
+def _seconds(content: Content) -> str:
+    seconds = {name: float(value) for name, value in (content.result.get("seconds") or {}).items()}
+    if not seconds:
+        return ""
+    longest = max([*seconds.values(), 1e-9])
+    reused = content.result.get("reused") or []
+    rows = [
+        _row(
+            [
+                text(name),
+                f"{value:.1f} s",
+                f"<td class='left'>{'reused' if name in reused else _meter(value / longest)}</td>",
+            ]
+        )
+        for name, value in seconds.items()
+    ]
+    total = _row(["<td><b>all</b></td>", f"<b>{sum(seconds.values()):.1f} s</b>", ""])
+    return f"<h2>Time</h2>{_table(['stage', 'seconds', ''], [*rows, total])}"
+
+
+def _configuration(content: Content) -> str:
+    versions = content.manifest.versions if content.manifest else {}
+    rows = [_row([text(name), f"<td class='left'>{text(version)}</td>"]) for name, version in sorted(versions.items())]
+    configuration = (
+        f"<details><summary>config.yaml, all values</summary><pre>{text(content.configuration)}</pre></details>"
+        if content.configuration
+        else ""
+    )
+    table = f"<details><summary>Versions</summary>{_table(['package', ''], rows)}</details>" if rows else ""
+    return f"<h2>Configuration</h2>{configuration}{table}" if configuration or table else ""

@@ -1,0 +1,134 @@
+"""The report is one file that needs nothing else, shows what was measured, and runs nothing that came from data."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from pipeline import storage
+from pipeline.inference.evaluate import Evaluation, Measured, SliceValue
+from pipeline.metrics import binary_sums
+from pipeline.report import render_report, render_table
+from pipeline.report.charts import Axis, Line, line_chart
+from tests.small_model import small_dataset
+
+EVIL = "<script>alert(1)</script>\"'&"
+
+
+def measured(name: str, seed: int, note: str = "") -> Measured:
+    random = np.random.default_rng(seed)
+    label = random.integers(0, 2, 400)
+    return Measured.of(name, note, binary_sums(label, np.clip(0.3 * label + random.random(400) * 0.7, 0, 1)))
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    return Evaluation(
+        model="a" * 64,
+        dataset="b" * 64,
+        rows=400,
+        measured=measured("model", 0),
+        baselines=(measured("majority class", 1), measured("gradient-boosted trees", 2, f"on rows {EVIL}")),
+        slices=(SliceValue("carrier", EVIL, 30, 3, {"accuracy": 0.9, "roc_auc": math.nan}),),
+    )
+
+
+@pytest.fixture(scope="module")
+def run_url(tmp_path_factory, evaluation):
+    folder = tmp_path_factory.mktemp("report")
+    dataset = small_dataset(str(folder / "data"), 200)
+    url = str(folder / "flights & co")
+    storage.write_json(f"{url}/evaluation.json", *Evaluation.FORMAT, evaluation.to_json())
+    lines = [{"step": n, "train_loss": 1 / n, "validation_loss": 1.1 / n, "validation_roc_auc": 0.7} for n in (1, 2, 3)]
+    storage.write_bytes(f"{url}/metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+    storage.write_bytes(f"{url}/config.yaml", f"source: {{query: {EVIL}}}".encode())
+    result = {
+        "seconds": {"prepare": 10.5, "train": 20.0},
+        "reused": ["prepare"],
+        "dataset": {"url": dataset.url, "content_id": dataset.content_id},
+        "model": {"name": EVIL, "version": "3"},
+    }
+    storage.write_json(f"{url}/result.json", "result", 1, result)
+    return url
+
+
+class Balanced(HTMLParser):
+    """Fails on tags that are not closed, and collects what a page might load or run."""
+
+    VOID = ("meta", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag, attributes):
+        self.seen |= {tag, *(name for name, _ in attributes)}
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.seen |= {tag, *(name for name, _ in attributes)}
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_needs_no_network_and_no_script(run_url):
+    page = render_report(run_url)
+    parser = Balanced()
+    parser.feed(page)
+    assert parser.open == []
+    assert not parser.seen & {"script", "link", "img", "iframe", "src", "href", "onload", "onerror"}
+    assert not re.search(r"https?://|url\(|@import", page)
+    assert len(page) < 300_000
+
+
+def test_nothing_from_data_or_configuration_is_html(run_url, evaluation):
+    assert "<script" not in render_report(run_url)
+    assert "<script" not in render_report(run_url, {"error": EVIL, "dataset": {"url": EVIL}, "seconds": {EVIL: 1}})
+    assert "<script" not in render_table(evaluation)
+    assert "&lt;script&gt;" in render_report(run_url)
+
+
+def test_the_page_shows_every_part(run_url, evaluation):
+    page = render_report(run_url)
+    for heading in ("Learning curves", "Ranking", "Errors", "Slices", "Data", "Time", "Configuration"):
+        assert f"<h2>{heading}</h2>" in page
+    assert evaluation.verdict in page
+    assert f"{evaluation.metrics['roc_auc']:.4f}" in page
+    assert "330 rows in = 300 published + 10 duplicates + 20 rejected." in page
+    assert "label is null" in page
+    assert "reused" in page
+    assert "nan" not in re.sub(r"<style>.*</style>", "", page)
+
+
+def test_a_run_that_failed_early_still_gets_a_page(tmp_path):
+    page = render_report(str(tmp_path / "run"), {"error": "train: it broke", "seconds": {"prepare": 1.0}})
+    assert "train: it broke" in page
+    assert "There is no evaluation." in page
+
+
+def test_the_best_value_of_each_metric_is_marked_and_never_that_of_the_majority_class(evaluation):
+    table = render_table(evaluation)
+    rows = {row.split("</td>")[0].rsplit(">", 1)[1]: row for row in table.split("<tr")[2:]}
+    assert 'class="best"' not in rows["majority class"]
+    assert sum(row.count('class="best"') for row in rows.values()) >= 7
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.69, 0.7512), (1, 5), (-3, 120_000), (0.1, 0.1001)])
+def test_ticks_are_few_round_and_inside(low, high):
+    ticks = Axis("x", low, high).ticks()
+    assert 2 <= len(ticks) <= 7
+    assert all(low <= tick <= high for tick in ticks)
+
+
+def test_a_chart_keeps_its_points_inside_the_frame_and_tells_their_values():
+    chart = line_chart([Line("a < b", [(1, 0.5), (2, 9)], "model", dots=True)], Axis("x", 1, 2), Axis("y", 0, 1), "t")
+    assert "a &lt; b: 2, 9" in chart
+    assert [float(y) for y in re.findall(r'cy="([\d.]+)"', chart)] == [135.0, 10.0]
