@@ -1,23 +1,85 @@
-"""ANYWHERE. The sections that say what the data is: source, clean, features, label, split, dataset."""
+"""ANYWHERE. The sections that say what the data is: source, clean, label, split, dataset; features stand beside it."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
+from pipeline.config.features import (
+    BooleanFeature,
+    BucketFeature,
+    CategoricalFeature,
+    CategoriesFeature,
+    ElapsedFeature,
+    FeatureConfig,
+    HashedFeature,
+    NormalizeConfig,
+    NumericFeature,
+    TargetFeature,
+    TimestampFeature,
+    VectorFeature,
+)
 from pipeline.config.section import Names, Section, Url
+
+__all__ = [
+    "BooleanFeature",
+    "BucketFeature",
+    "CategoricalFeature",
+    "CategoriesFeature",
+    "CleanConfig",
+    "DatasetConfig",
+    "DriftConfig",
+    "ElapsedFeature",
+    "FeatureConfig",
+    "HashedFeature",
+    "InputConfig",
+    "LabelConfig",
+    "NormalizeConfig",
+    "NumericFeature",
+    "RuleConfig",
+    "SampleConfig",
+    "SourceConfig",
+    "SplitConfig",
+    "TargetFeature",
+    "TimestampFeature",
+    "VectorFeature",
+]
 
 
 class InputConfig(Section):
     """One named input, which the query sees as a table of that name."""
 
-    path: Url
-    format: Literal["csv", "json", "parquet", "orc"] = "csv"
+    path: Url | None = None
+    """A file, a folder (all files below it) or a glob pattern."""
+    table: str | None = None
+    """A table of Spark's catalog instead of a path."""
+    format: str = "csv"
+    """csv, json, parquet, orc, or any other that this Spark can read, with its options (jdbc, delta...)."""
     columns: str | None = Field(default=None, alias="schema")
     """A Spark DDL schema, `name type, ...`; without it Spark infers the types."""
     options: dict[str, str] = {}
     """Options of the Spark reader, passed through."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> InputConfig:
+        if self.path is not None and self.table is not None:
+            raise ValueError("path and table are both set; expected one of them")
+        if self.path is None and self.table is None and self.format in ("csv", "json", "parquet", "orc"):
+            raise ValueError("path is missing; expected a file, a folder or a glob pattern, or the name of a table")
+        return self
+
+    @property
+    def is_files(self) -> bool:
+        """Whether it is read from a fixed list of files."""
+        return self.path is not None and self.format in ("csv", "json", "parquet", "orc")
+
+
+class SampleConfig(Section):
+    """A part of the primary input's rows, chosen by hash of the id: the same rows every time."""
+
+    fraction: float = Field(gt=0, le=1)
+    salt: str = "sample"
 
 
 class SourceConfig(Section):
@@ -25,125 +87,144 @@ class SourceConfig(Section):
 
     inputs: dict[str, InputConfig] = {}
     query: str | None = None
+    query_file: Url | None = None
     primary: str | None = None
     """The input whose rows are accounted for; by default the only one."""
     id: Names = []
     """The columns that identify a row for ever: deduplication, splits and order depend on them only."""
     where: str | None = None
     """A SQL condition on the primary input, applied before the query; rows it leaves out are not counted as in."""
-
+    sample: SampleConfig | None = None
     row_changes: Literal["error", "allowed"] = "error"
     """Whether the query may lose or multiply rows of the primary input; counted are then the rows that it gives."""
+    sensitive: Names = []
+    """Columns whose values appear in no profile, report or quarantine, and whose categories are kept as digests."""
 
     @model_validator(mode="after")
     def _primary_is_an_input(self) -> SourceConfig:
+        names = ", ".join(self.inputs)
         if len(self.inputs) > 1 and self.primary is None:
-            raise ValueError(
-                f"primary is missing; expected one of {', '.join(self.inputs)}; name the input whose rows are counted"
-            )
+            raise ValueError(f"primary is missing; expected one of {names}; name the input whose rows are counted")
         if self.inputs and self.primary is not None and self.primary not in self.inputs:
-            raise ValueError(f"primary is {self.primary!r}; expected one of {', '.join(self.inputs)}")
-        if len(self.inputs) > 1 and self.query is None:
+            raise ValueError(f"primary is {self.primary!r}; expected one of {names}")
+        if self.query is not None and self.query_file is not None:
+            raise ValueError("query and query_file are both set; expected one of them")
+        if len(self.inputs) > 1 and self.query is None and self.query_file is None:
             raise ValueError("query is missing; expected a SQL query that joins the inputs")
+        if self.sample is not None and not self.id:
+            raise ValueError("sample needs an id; expected source.id to name the columns that it hashes")
         return self
 
 
 class RuleConfig(Section):
-    """A condition that a row must meet; a row that does not is rejected with the rule's name."""
+    """A condition on a column, and what happens to a row or value that does not meet it."""
 
     column: str
     min: float | None = None
     max: float | None = None
     not_null: bool = False
     allowed: list[str | int | float | bool] | None = None
+    pattern: str | None = None
+    """A regular expression that a text must match as a whole."""
+    min_length: int | None = Field(default=None, ge=0)
+    max_length: int | None = Field(default=None, ge=0)
+    unique: bool = False
+    """Rows that share the value with another row are rejected, all of them."""
+    condition: str | None = None
+    """A SQL condition over any columns of the query; rows for which it is false are rejected."""
+    action: Literal["reject", "null", "clip", "default"] = "reject"
+    """Other actions change the value: at serving too, since they belong to the feature's state."""
+    default: float | str | None = None
+    max_fraction: float | None = Field(default=None, ge=0, le=1)
+    """The most rows that this rule may reject."""
+
+    @model_validator(mode="after")
+    def _action_fits(self) -> RuleConfig:
+        checks = ("min", "max", "allowed", "pattern", "min_length", "max_length", "condition")
+        if not (self.not_null or self.unique or any(getattr(self, name) is not None for name in checks)):
+            raise ValueError(f"no condition is set; expected one of {', '.join((*checks, 'not_null', 'unique'))}")
+        if self.action == "default" and self.default is None:
+            raise ValueError("default is missing; expected the value that stands in")
+        if self.action == "clip" and self.min is None and self.max is None:
+            raise ValueError("action is clip; expected min or max to clip to")
+        if self.action != "reject" and (self.not_null or self.unique or self.condition or self.pattern):
+            raise ValueError(f"action is {self.action}; expected min, max, allowed or lengths; use reject for others")
+        return self
 
 
 class CleanConfig(Section):
     """Which rows are fit to learn from."""
 
-    deduplicate: bool = True
-    """Keep one row per id; which one does not depend on the order of the rows."""
+    deduplicate: bool | Literal["id", "row"] = True
+    """Keep one row per id (true, `id`), or drop only rows that repeat another in every column (`row`)."""
+    keep: str | None = Field(default=None, pattern=r"^(first|last) by \S.*$")
+    """Which of the rows of an id stays: `first by <column>` or `last by <column>`; nulls come last."""
     rules: list[RuleConfig] = []
     max_rejected_fraction: float = Field(default=0.05, ge=0, le=1)
     quarantine: Literal["all", "sample", "none"] = "all"
     """How many rejected rows are kept with their reasons; counts are exact in any case."""
 
 
-class NumericFeature(Section):
-    """A number: missing filled, clipped, transformed, scaled; float32."""
-
-    type: Literal["numeric"]
-    column: str | None = None
-    missing: Literal["mean", "median", "reject"] | float = "median"
-    indicator: bool = False
-    """Add a feature `<name>_missing`, 1 where the value was missing."""
-    clip: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
-    """Lower and upper quantile of the train rows to clip to."""
-    log1p: bool = False
-    scale: Literal["standard", "min_max", "robust", "none"] = "standard"
-
-
-class CategoricalFeature(Section):
-    """A category: an id from a vocabulary of the train rows.
-
-    Ids: 0 padding, 1 null, 2 unseen or rare, then the vocabulary by frequency.
-    """
-
-    type: Literal["categorical"]
-    column: str | None = None
-    min_count: int = Field(default=1, ge=1)
-    max_size: int = Field(default=100_000, ge=1)
-
-
-class TimestampFeature(Section):
-    """Parts of a timestamp (UTC) as categories, or as sine and cosine where `cyclic` is set."""
-
-    type: Literal["timestamp"]
-    column: str | None = None
-    parts: list[Literal["year", "month", "day", "weekday", "hour", "minute", "day_of_year", "minute_of_day"]] = Field(
-        min_length=1
-    )
-    cyclic: bool = False
-
-
-class BooleanFeature(Section):
-    """True or false as a category: 1 null, 2 unseen, then false, true."""
-
-    type: Literal["boolean"]
-    column: str | None = None
-
-
-FeatureConfig = Annotated[
-    NumericFeature | CategoricalFeature | TimestampFeature | BooleanFeature, Field(discriminator="type")
-]
-
-
 class LabelConfig(Section):
     """The column to predict."""
 
     column: str
-    type: Literal["binary"] = "binary"
+    type: Literal["binary", "multiclass", "regression"] = "binary"
+    classes: list[str] | None = Field(default=None, min_length=2)
+    """Names of the classes in the order of their ids; by default those of the data, sorted."""
+    max_classes: int = Field(default=1000, ge=2)
+    scale: Literal["none", "standard"] = "none"
+    """Of a regression label; predictions come in the original unit."""
+    min: float | None = None
+    max: float | None = None
+    """Bounds of a regression label; rows beyond are rejected."""
+
+    @model_validator(mode="after")
+    def _options_fit_the_type(self) -> LabelConfig:
+        if self.type != "multiclass" and self.classes is not None:
+            raise ValueError(f"classes are set but type is {self.type}; expected multiclass")
+        if self.type != "regression" and (self.scale != "none" or self.min is not None or self.max is not None):
+            raise ValueError(f"scale, min or max is set but type is {self.type}; expected regression")
+        return self
 
 
 class SplitConfig(Section):
-    """How rows go to train, validation and test: by a salted hash, so that an old row never changes sides."""
+    """How rows go to train, validation and test, so that an old row never changes sides."""
 
-    by: Literal["hash", "group"] = "hash"
+    by: Literal["hash", "group", "time", "stratified", "column"] = "hash"
     key: str | None = None
-    """For `group`: all rows with the same value stay together."""
+    """For `group` the column whose rows stay together, for `time` the timestamp, for `column` the split's name."""
     validation: float = Field(default=0.1, gt=0, lt=1)
     test: float = Field(default=0.1, gt=0, lt=1)
     salt: str = "split"
+    validation_from: str | None = None
+    """For `time`: rows from this moment on are for validation..."""
+    test_from: str | None = None
+    """...and from this one on for test."""
 
     @model_validator(mode="after")
     def _complete(self) -> SplitConfig:
-        if self.by == "group" and self.key is None:
-            raise ValueError("key is missing; expected the column whose rows stay together")
+        if self.by in ("group", "time", "column") and self.key is None:
+            raise ValueError(f"key is missing; expected the column to split by {self.by}")
+        if self.by == "time" and (self.validation_from is None or self.test_from is None):
+            raise ValueError("validation_from or test_from is missing; expected both moments")
+        if self.by == "time" and str(self.validation_from) >= str(self.test_from):
+            raise ValueError(f"validation_from is {self.validation_from}; expected earlier than {self.test_from}")
         if self.validation + self.test >= 1:
-            raise ValueError(
-                f"validation + test is {self.validation + self.test:g}; expected less than 1, to leave rows for train"
-            )
+            total = self.validation + self.test
+            raise ValueError(f"validation + test is {total:g}; expected less than 1, to leave rows for train")
         return self
+
+
+class DriftConfig(Section):
+    """Limits of the comparison with the previous version of the dataset, per column."""
+
+    action: Literal["warn", "fail", "off"] = "warn"
+    missing_change: float = Field(default=0.1, ge=0, le=1)
+    stability_index: float = Field(default=0.25, ge=0)
+    """Population stability index over deciles of the previous version, or over its categories."""
+    unseen_rate: float = Field(default=0.05, ge=0, le=1)
+    """Rows whose category the previous version had not."""
 
 
 class DatasetConfig(Section):
@@ -156,3 +237,6 @@ class DatasetConfig(Section):
     """By default chosen from the row count and width."""
     wide: bool = True
     """Also write typed columns for people and stock tools; false saves the space."""
+    statistics_from: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Content id of a version whose fitted features are used as they are, so that category ids stay."""
+    drift: DriftConfig = DriftConfig()

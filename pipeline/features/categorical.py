@@ -2,41 +2,218 @@
 
 from __future__ import annotations
 
+import hashlib
+import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.config.data import BooleanFeature, CategoricalFeature
+from pipeline.config.features import (
+    BooleanFeature,
+    CategoricalFeature,
+    CategoriesFeature,
+    ConstantCategory,
+    HashedFeature,
+    NormalizeConfig,
+)
 from pipeline.dataset import Column
-from pipeline.features.kinds import Array, canonical
+from pipeline.features.kinds import Array, canonical, is_missing
 from pipeline.features.sketches import Fitting, Values, Want
 
 PADDING, NULL, UNSEEN, FIRST = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
+class Text:
+    """How a raw text becomes a category's name; done once per distinct value.
+
+    Attributes:
+        mapping: pairs of a text, after trim, unicode form and case, and what it stands for.
+        secret: names are replaced by salted digests, so that no state shows them.
+    """
+
+    trim: bool = False
+    unicode: str | None = None
+    case: str | None = None
+    mapping: tuple[tuple[str, str], ...] = ()
+    secret: str | None = None
+
+    @classmethod
+    def of(cls, config: NormalizeConfig | None, secret: str | None = None) -> Text:
+        """From the configuration."""
+        if config is None:
+            return cls(secret=secret)
+        return cls(config.trim, config.unicode, config.case, tuple(sorted(config.mapping.items())), secret)
+
+    def __call__(self, values: Array) -> Array:
+        """Names of an array of ``str | None``."""
+        if self == Text():
+            return values
+        codes, unique = pd.factorize(values)
+        names = np.array([*(self._name(value) for value in unique), None], dtype=object)
+        return np.asarray(names[codes])
+
+    def _name(self, value: str) -> str:
+        if self.unicode is not None:
+            value = unicodedata.normalize(self.unicode, value)  # type: ignore[arg-type]
+        if self.trim:
+            value = value.strip()
+        if self.case is not None:
+            value = value.casefold() if self.case == "lower" else value.upper()
+        value = dict(self.mapping).get(value, value)
+        return _digest(self.secret + value).hex()[:32] if self.secret is not None else value
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def hash_bucket(text: str, buckets: int) -> int:
+    """A stable bucket of a text, the same on every machine and in every version."""
+    return int.from_bytes(_digest(text)[:8], "little") % buckets
+
+
+def as_strings(values: Array) -> Array:
+    """The texts of a column that another feature uses as a number, or the texts as they are."""
+    return values if values.dtype == object else canonical(values, "string")
+
+
+def lookup(values: Array, ids: Mapping[str, int], unseen: int = 1) -> Array:
+    """The id of each name: one look-up per distinct value; unseen ones go to buckets by hash."""
+    codes, unique = pd.factorize(values)
+    found = [ids[name] if name in ids else UNSEEN + hash_bucket(name, unseen) for name in unique]
+    table: Array = np.array([*found, NULL], dtype=np.int32)
+    return np.asarray(table[codes])
+
+
+@dataclass(frozen=True)
 class Categorical:
-    """An id from a vocabulary of the train rows."""
+    """An id from a vocabulary of the train rows, or from hash buckets if there is none.
+
+    Attributes:
+        fill: the name that a null stands for; without it null has id 1.
+        unseen: buckets for unseen and rare names, ids from 2 on; the vocabulary follows.
+        indicator: also give ``<name>_missing``.
+    """
 
     name: str
     column: str
     vocabulary: tuple[str, ...] = ()
+    text: Text = Text()
+    fill: str | None = None
+    unseen: int = 1
+    indicator: bool = False
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The encoded columns."""
+        size = UNSEEN + self.unseen + len(self.vocabulary)
+        column = Column(self.name, "int32", "categorical", cardinality=size)
+        return (column, Column(f"{self.name}_missing", "float32", "numeric")) if self.indicator else (column,)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The raw column."""
+        return (self.column,)
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Name -> id."""
+        return {value: UNSEEN + self.unseen + position for position, value in enumerate(self.vocabulary)}
+
+    def names(self, raw: Mapping[str, Array]) -> Array:
+        """The names of the categories, None where missing."""
+        return self.text(as_strings(raw[self.column]))
+
+    def encode(self, raw: Mapping[str, Array]) -> dict[str, Array]:
+        """From the canonical raw column to ids."""
+        names = self.names(raw)
+        missing = is_missing(names)
+        if self.fill is not None and missing.any():
+            names = np.where(missing, self.fill, names)
+        encoded = {self.name: lookup(names, self.ids, self.unseen)}
+        if self.indicator:
+            encoded[f"{self.name}_missing"] = missing.astype(np.float32)
+        return encoded
+
+
+def fit_categorical(name: str, config: CategoricalFeature) -> Fitting:
+    """The most frequent names that occur often enough; the rest are folded into the unseen."""
+    text = Text.of(config.normalize, f"{name}:" if config.sensitive else None)
+    draft = Categorical(
+        name, config.column or name, text=text, unseen=config.unseen_buckets, indicator=config.indicator
+    )
+    found: Sequence[tuple[str, int]] = yield Want(draft.inputs, draft.names, Values(config.max_size, config.min_count))
+    fill = None
+    if config.missing == "mode":
+        fill = found[0][0] if found else None
+    elif isinstance(config.missing, ConstantCategory):
+        fill = text(np.array([config.missing.constant], dtype=object))[0]
+    return replace(draft, vocabulary=tuple(value for value, _ in found), fill=fill)
+
+
+def fit_hashed(name: str, config: HashedFeature) -> Fitting:
+    """Nothing to learn: ids from 2 on by hash."""
+    yield from ()
+    return Categorical(name, config.column or name, text=Text.of(config.normalize), unseen=config.buckets)
+
+
+@dataclass(frozen=True)
+class Categories:
+    """Several categories in one value: ids padded with 0, or cut, to a fixed length; a null inside has id 1."""
+
+    name: str
+    column: str
+    length: int
+    vocabulary: tuple[str, ...] = ()
+    text: Text = Text()
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """The encoded column."""
-        return (Column(self.name, "int32", "categorical", cardinality=FIRST + len(self.vocabulary)),)
+        size = FIRST + len(self.vocabulary)
+        return (Column(self.name, "int32", "vector", cardinality=size, shape=(self.length,)),)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The raw column."""
+        return (self.column,)
 
     @cached_property
-    def _ids(self) -> dict[str, int]:
+    def ids(self) -> dict[str, int]:
+        """Name -> id."""
         return {value: FIRST + position for position, value in enumerate(self.vocabulary)}
 
+    def names(self, raw: Mapping[str, Array]) -> Array:
+        """All names of all rows, one after the other."""
+        return self.text(_flat(raw[self.column], None))
+
     def encode(self, raw: Mapping[str, Array]) -> dict[str, Array]:
-        """From the canonical raw column to ids."""
-        return {self.name: lookup(as_strings(raw[self.column]), self._ids)}
+        """From the canonical raw column to a matrix of ids."""
+        rows = raw[self.column]
+        lengths = np.array([0 if row is None else min(len(row), self.length) for row in rows], dtype=np.int64)
+        ids = lookup(self.text(_flat(rows, self.length)), self.ids)
+        matrix = np.zeros((len(rows), self.length), dtype=np.int32)
+        matrix[np.arange(self.length) < lengths[:, None]] = ids
+        return {self.name: matrix}
+
+
+def _flat(rows: Array, length: int | None) -> Array:
+    items: list[Any] = [item for row in rows if row is not None for item in row[:length]]
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    return array
+
+
+def fit_categories(name: str, config: CategoriesFeature) -> Fitting:
+    """The vocabulary over all items of the train rows."""
+    draft = Categories(name, config.column or name, config.length, text=Text.of(config.normalize))
+    found = yield Want(draft.inputs, draft.names, Values(config.max_size, config.min_count))
+    return replace(draft, vocabulary=tuple(value for value, _ in found))
 
 
 @dataclass(frozen=True)
@@ -51,30 +228,16 @@ class Boolean:
         """The encoded column."""
         return (Column(self.name, "int32", "categorical", cardinality=FIRST + 2),)
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The raw column."""
+        return (self.column,)
+
     def encode(self, raw: Mapping[str, Array]) -> dict[str, Array]:
         """From the canonical raw column to ids."""
         values = raw[self.column]
         missing = np.isnan(values)
         return {self.name: np.where(missing, NULL, FIRST + np.where(missing, 0, values)).astype(np.int32)}
-
-
-def as_strings(values: Array) -> Array:
-    """The texts of a column that another feature uses as a number, or the texts as they are."""
-    return values if values.dtype == object else canonical(values, "string")
-
-
-def lookup(values: Array, ids: Mapping[str, int]) -> Array:
-    """The id of each text: one dictionary look-up per distinct value."""
-    codes, unique = pd.factorize(values)
-    table: Array = np.array([ids.get(value, UNSEEN) for value in unique] + [NULL], dtype=np.int32)
-    return np.asarray(table[codes])
-
-
-def fit_categorical(name: str, config: CategoricalFeature) -> Fitting:
-    """The most frequent values that occur often enough; the rest are folded into the unseen."""
-    column = config.column or name
-    found: Sequence[tuple[str, int]] = yield Want(column, as_strings, Values(config.max_size, config.min_count))
-    return Categorical(name, column, tuple(value for value, _ in found))
 
 
 def fit_boolean(name: str, config: BooleanFeature) -> Fitting:

@@ -7,14 +7,26 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipeline.config.data import FeatureConfig
+from pipeline.config.features import FeatureConfig
 from pipeline.dataset import Column
 from pipeline.errors import StorageError
-from pipeline.features.categorical import Boolean, Categorical, fit_boolean, fit_categorical
+from pipeline.features.categorical import (
+    Boolean,
+    Categorical,
+    Categories,
+    Text,
+    fit_boolean,
+    fit_categorical,
+    fit_categories,
+    fit_hashed,
+)
 from pipeline.features.kinds import Array, Kind, merge_kinds
-from pipeline.features.numeric import Numeric, fit_numeric
+from pipeline.features.numeric import Bucket, Numeric, fit_bucket, fit_elapsed, fit_numeric
+from pipeline.features.repair import Repair, repaired
 from pipeline.features.sketches import Fitting, Want
+from pipeline.features.target import Target, fit_target
 from pipeline.features.timestamp import Timestamp, fit_timestamp
+from pipeline.features.vector import Vector, fit_vector
 
 
 class Feature(Protocol):
@@ -23,6 +35,11 @@ class Feature(Protocol):
     @property
     def columns(self) -> tuple[Column, ...]:
         """The encoded columns."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The raw columns."""
         ...
 
     def encode(self, raw: Mapping[str, Array]) -> dict[str, Array]:
@@ -44,6 +61,12 @@ _OPERATIONS: dict[str, _Operation] = {
     "categorical": _Operation(Categorical, fit_categorical, "string"),
     "timestamp": _Operation(Timestamp, fit_timestamp, "timestamp"),
     "boolean": _Operation(Boolean, fit_boolean, "boolean"),
+    "bucket": _Operation(Bucket, fit_bucket, "number"),
+    "elapsed": _Operation(Numeric, fit_elapsed, "timestamp"),
+    "hashed": _Operation(Categorical, fit_hashed, "string"),
+    "categories": _Operation(Categories, fit_categories, "strings"),
+    "target": _Operation(Target, fit_target, "string"),
+    "vector": _Operation(Vector, fit_vector, "vector"),
 }
 
 
@@ -51,7 +74,9 @@ def raw_inputs(features: Mapping[str, FeatureConfig]) -> dict[str, Kind]:
     """The raw columns that features need, with their kinds."""
     wanted: dict[str, set[Kind]] = {}
     for name, config in features.items():
-        wanted.setdefault(config.column or name, set()).add(_OPERATIONS[config.type].kind)
+        columns = [config.column or name, getattr(config, "since_column", None)]
+        for column in filter(None, columns):
+            wanted.setdefault(column, set()).add(_OPERATIONS[config.type].kind)
     return merge_kinds(wanted)
 
 
@@ -61,6 +86,7 @@ class FittedFeatures:
 
     features: tuple[Feature, ...]
     inputs: dict[str, Kind]
+    repairs: tuple[Repair, ...] = ()
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -69,6 +95,7 @@ class FittedFeatures:
 
     def transform(self, raw: Mapping[str, Array]) -> dict[str, Array]:
         """Encode canonical raw columns (see `canonical`): encoded column name -> float32, int32 or uint8 array."""
+        raw = repaired(raw, self.repairs)
         encoded: dict[str, Array] = {}
         for feature in self.features:
             encoded.update(feature.encode(raw))
@@ -76,9 +103,12 @@ class FittedFeatures:
 
     def to_json(self) -> dict[str, Any]:
         """The state as plain values."""
-        types = {operation.fitted: name for name, operation in _OPERATIONS.items()}
+        types: dict[Any, str] = {}
+        for name, operation in _OPERATIONS.items():
+            types.setdefault(operation.fitted, name)
         states = [{"type": types[type(feature)], **_plain(feature)} for feature in self.features]
-        return {"features": states, "inputs": dict(self.inputs)}
+        repairs = [_plain(repair) for repair in self.repairs]
+        return {"features": states, "inputs": dict(self.inputs), "repairs": repairs}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> FittedFeatures:
@@ -89,18 +119,25 @@ class FittedFeatures:
         """
         try:
             features = tuple(_feature(dict(state)) for state in value["features"])
-            return cls(features, dict(value["inputs"]))
+            repairs = (Repair(**_tuples(repair)) for repair in value.get("repairs", ()))
+            return cls(features, dict(value["inputs"]), tuple(repairs))
         except (KeyError, TypeError, AttributeError) as error:
             raise StorageError(
                 f"the fitted statistics are not understood: {error!r}; expected those of this version of the package"
             ) from error
 
 
-def fit_features(features: Mapping[str, FeatureConfig]) -> Generator[list[Want], list[Any], FittedFeatures]:
-    """Fit all features side by side: each round yields all wanted statistics and takes their results."""
+def fit_features(
+    features: Mapping[str, FeatureConfig], repairs: tuple[Repair, ...] = (), others: Sequence[Fitting] = ()
+) -> Generator[list[Want], list[Any], tuple[FittedFeatures, list[Any]]]:
+    """Fit all features side by side: each round yields all wanted statistics and takes their results.
+
+    The results of ``others``, which share the passes over the rows, come beside the features.
+    """
     fits = [_OPERATIONS[config.type].fit(name, config) for name, config in features.items()]
-    fitted = yield from side_by_side(fits)
-    return FittedFeatures(tuple(fitted), raw_inputs(features))
+    results = yield from side_by_side([*fits, *others])
+    fitted = FittedFeatures(tuple(results[: len(fits)]), raw_inputs(features), repairs)
+    return fitted, results[len(fits) :]
 
 
 def side_by_side(fits: Sequence[Fitting]) -> Generator[list[Want], list[Any], list[Any]]:
@@ -121,14 +158,18 @@ def side_by_side(fits: Sequence[Fitting]) -> Generator[list[Want], list[Any], li
     return results
 
 
-def _plain(feature: Feature) -> dict[str, Any]:
+def _plain(value: Any) -> dict[str, Any]:
+    """The state without what only the preparation itself needs."""
     return {
-        field.name: _as_list(getattr(feature, field.name))
-        for field in dataclasses.fields(feature)  # type: ignore[arg-type]
+        field.name: _as_list(getattr(value, field.name))
+        for field in dataclasses.fields(value)
+        if not field.metadata.get("transient")
     }
 
 
 def _as_list(value: Any) -> Any:
+    if isinstance(value, Text):
+        return _plain(value)
     return [_as_list(item) for item in value] if isinstance(value, tuple) else value
 
 
@@ -138,4 +179,11 @@ def _as_tuple(value: Any) -> Any:
 
 def _feature(state: dict[str, Any]) -> Feature:
     operation = _OPERATIONS[state.pop("type")]
-    return operation.fitted(**{key: _as_tuple(value) for key, value in state.items()})
+    fields = _tuples(state)
+    if "text" in fields:
+        fields["text"] = Text(**_tuples(fields["text"]))
+    return operation.fitted(**fields)
+
+
+def _tuples(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _as_tuple(value) for key, value in state.items()}

@@ -18,7 +18,7 @@ import pandas as pd
 
 from pipeline.errors import ConfigError, DataError
 
-Kind = Literal["number", "string", "boolean", "timestamp"]
+Kind = Literal["number", "string", "boolean", "timestamp", "vector", "strings"]
 Array = npt.NDArray[Any]
 
 MICROSECONDS = "datetime64[us]"
@@ -32,7 +32,8 @@ def canonical(values: Any, kind: Kind) -> Array:
     Args:
         values: a pandas Series, a numpy array or a list.
         kind: ``number`` and ``boolean`` give float64 with NaN for missing (true is 1), ``string`` an object
-            array of ``str | None``, ``timestamp`` datetime64[us] in UTC with NaT for missing.
+            array of ``str | None``, ``timestamp`` datetime64[us] in UTC with NaT for missing, ``vector`` an object
+            array of flat numpy arrays or None, ``strings`` an object array of lists of ``str | None``, or None.
 
     Raises:
         DataError: a value is not of that kind; a value is never turned into a missing one in silence.
@@ -72,9 +73,7 @@ def _as_array(values: Any) -> Array:
         return np.asarray(values.to_numpy())
     if isinstance(values, np.ndarray):
         return values
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
+    return _objects(list(values))
 
 
 def _numbers(array: Array) -> Array:
@@ -157,6 +156,36 @@ def _moment(value: Any) -> np.datetime64:
     raise TypeError(repr(value))
 
 
+def _vectors(array: Array) -> Array:
+    return _objects([None if _is_null(value) else _vector(value) for value in array])
+
+
+def _vector(value: Any) -> Array:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return np.frombuffer(value, dtype=np.uint8)
+    if isinstance(value, str):
+        raise TypeError(repr(value))
+    numbers = np.asarray(value, dtype=None if isinstance(value, np.ndarray) else object).reshape(-1)
+    return numbers if numbers.dtype.kind in "iuf" else _numbers(numbers)
+
+
+def _string_lists(array: Array) -> Array:
+    return _objects([None if _is_null(value) else _string_list(value) for value in array])
+
+
+def _string_list(value: Any) -> list[str | None]:
+    if isinstance(value, str):
+        raise TypeError(repr(value))
+    return [None if _is_null(item) else _string(item) for item in value]
+
+
+def _objects(values: list[Any]) -> Array:
+    array = np.empty(len(values), dtype=object)
+    for place, value in enumerate(values):
+        array[place] = value
+    return array
+
+
 def _is_null(value: Any) -> bool:
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
 
@@ -166,4 +195,6 @@ _CANONICAL: dict[Kind, Callable[[Array], Array]] = {
     "string": _strings,
     "boolean": _booleans,
     "timestamp": _timestamps,
+    "vector": _vectors,
+    "strings": _string_lists,
 }

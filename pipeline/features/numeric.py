@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.config.data import NumericFeature
+from pipeline.config.features import BucketFeature, ElapsedFeature, NumericFeature
 from pipeline.dataset import Column
 from pipeline.errors import DataError
-from pipeline.features.kinds import Array
-from pipeline.features.sketches import Fitting, Moments, Want, quantiles
+from pipeline.features.kinds import Array, canonical
+from pipeline.features.sketches import Fitting, Mode, Moments, Want, quantiles
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _LARGEST = 1e150
 """Larger magnitudes count as this one, so that squares stay finite."""
+_UNITS = {"seconds": 1e6, "minutes": 6e7, "hours": 3.6e9, "days": 8.64e10}
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Numeric:
         fill: stands for a missing value; an infinite one counts as missing unless it is clipped.
         low, high: bounds to clip to.
         indicator: also give ``<name>_missing``.
+        since: the column holds timestamps, and the number is the time elapsed since this timestamp column or moment.
+        unit: microseconds in a unit of that time.
     """
 
     name: str
@@ -37,6 +40,9 @@ class Numeric:
     offset: float = 0.0
     scale: float = 1.0
     indicator: bool = False
+    since: str | None = None
+    since_is_column: bool = False
+    unit: float = 1.0
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -44,27 +50,39 @@ class Numeric:
         names = (self.name, f"{self.name}_missing") if self.indicator else (self.name,)
         return tuple(Column(name, "float32", "numeric") for name in names)
 
-    def present(self, values: Array) -> Array:
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The raw columns."""
+        return (self.column, self.since) if self.since is not None and self.since_is_column else (self.column,)
+
+    def values(self, raw: Mapping[str, Array]) -> Array:
+        """The number itself, float64 with NaN."""
+        if self.since is None:
+            return raw[self.column]
+        start = raw[self.since] if self.since_is_column else canonical([self.since], "timestamp")
+        elapsed = raw[self.column] - start
+        return np.where(np.isnat(elapsed), np.nan, elapsed.astype("timedelta64[us]").astype(np.int64) / self.unit)
+
+    def present(self, raw: Mapping[str, Array]) -> Array:
         """The values that are neither missing nor infinite."""
+        values = self.values(raw)
         return np.asarray(values[np.isfinite(values)])
 
-    def prepared(self, values: Array) -> Array:
+    def prepared(self, raw: Mapping[str, Array]) -> Array:
         """All steps but scaling, in float64."""
-        missing = self._missing(values)
-        filled = np.where(missing, self.fill, values)
-        filled = np.clip(
-            filled, -_LARGEST if self.low is None else self.low, _LARGEST if self.high is None else self.high
-        )
+        values = self.values(raw)
+        filled = np.where(self._missing(values), self.fill, values)
+        low, high = (-_LARGEST, _LARGEST) if self.low is None else (self.low, self.high)
+        filled = np.clip(filled, low, high)
         # For negative numbers the curve is mirrored, so that no value is lost.
         return np.copysign(np.log1p(np.abs(filled)), filled) + 0.0 if self.log1p else filled
 
     def encode(self, raw: Mapping[str, Array]) -> dict[str, Array]:
-        """From the canonical raw column to the encoded columns."""
-        values = raw[self.column]
-        scaled = (self.prepared(values) - self.offset) / self.scale
+        """From canonical raw columns to the encoded ones."""
+        scaled = (self.prepared(raw) - self.offset) / self.scale
         encoded = {self.name: np.clip(scaled, -_FLOAT32_MAX, _FLOAT32_MAX).astype(np.float32)}
         if self.indicator:
-            encoded[f"{self.name}_missing"] = self._missing(values).astype(np.float32)
+            encoded[f"{self.name}_missing"] = self._missing(self.values(raw)).astype(np.float32)
         return encoded
 
     def _missing(self, values: Array) -> Array:
@@ -74,22 +92,52 @@ class Numeric:
 def fit_numeric(name: str, config: NumericFeature) -> Fitting:
     """Fill and clip bounds from the values that are there, then scaling from the values so prepared."""
     draft = Numeric(name, config.column or name, log1p=config.log1p, indicator=config.indicator)
-    fractions = list(config.clip or []) + ([0.5] if config.missing == "median" else [])
-    if fractions:
-        found = yield from quantiles(draft.column, draft.present, fractions)
-        if found is None:
-            raise _no_value(draft.column)
-        low, high = found[:2] if config.clip else (None, None)
-        draft = replace(draft, low=low, high=high, fill=found[-1] if config.missing == "median" else 0.0)
-    if config.missing == "mean":
-        moments = yield Want(draft.column, draft.present, Moments())
-        if moments is None:
-            raise _no_value(draft.column)
-        draft = replace(draft, fill=moments.mean)
-    if isinstance(config.missing, (int, float)):
-        draft = replace(draft, fill=float(config.missing))
+    return (yield from _fit(draft, config))
+
+
+def fit_elapsed(name: str, config: ElapsedFeature) -> Fitting:
+    """As a number, after the time has been taken."""
+    draft = Numeric(
+        name,
+        config.column or name,
+        indicator=config.indicator,
+        since=config.since_column or config.since,
+        since_is_column=config.since_column is not None,
+        unit=_UNITS[config.unit],
+    )
+    number = NumericFeature(type="numeric", missing=config.missing, clip=config.clip, scale=config.scale)
+    return (yield from _fit(draft, number))
+
+
+def _fit(draft: Numeric, config: NumericFeature) -> Fitting:
+    draft = yield from _fit_fill_and_clip(draft, config)
     offset, scale = yield from _fit_scale(draft, config.scale)
     return replace(draft, offset=offset, scale=scale)
+
+
+def _fit_fill_and_clip(draft: Numeric, config: NumericFeature) -> Fitting:
+    bounds = [0.25, 0.75] if config.clip == "iqr" else list(config.clip or [])
+    fractions = bounds + ([0.5] if config.missing == "median" else [])
+    if fractions:
+        found = yield from quantiles(draft.inputs, draft.present, fractions)
+        if found is None:
+            raise _no_value(draft.column)
+        if config.clip == "iqr":
+            reach = 1.5 * (found[1] - found[0])
+            draft = replace(draft, low=found[0] - reach, high=found[1] + reach)
+        elif config.clip:
+            draft = replace(draft, low=found[0], high=found[1])
+        if config.missing == "median":
+            draft = replace(draft, fill=found[-1])
+    if config.missing == "mean":
+        moments = yield Want(draft.inputs, draft.present, Moments())
+        draft = replace(draft, fill=_some(moments, draft.column).mean)
+    elif config.missing == "mode":
+        mode = yield Want(draft.inputs, draft.present, Mode())
+        draft = replace(draft, fill=_some(mode, draft.column))
+    elif isinstance(config.missing, (int, float)):
+        draft = replace(draft, fill=float(config.missing))
+    return draft
 
 
 def _fit_scale(draft: Numeric, scale: str) -> Fitting:
@@ -97,15 +145,19 @@ def _fit_scale(draft: Numeric, scale: str) -> Fitting:
     if scale == "none":
         return 0.0, 1.0
     if scale == "robust":
-        found = yield from quantiles(draft.column, draft.prepared, [0.5, 0.25, 0.75])
-        middle, lower, upper = found or (0.0, 0.0, 0.0)
+        found = yield from quantiles(draft.inputs, draft.prepared, [0.5, 0.25, 0.75])
+        middle, lower, upper = _some(found, draft.column)
         return middle, (upper - lower) or 1.0
-    moments = yield Want(draft.column, draft.prepared, Moments())
-    if moments is None:
-        raise _no_value(draft.column)
+    moments = _some((yield Want(draft.inputs, draft.prepared, Moments())), draft.column)
     if scale == "min_max":
         return moments.min, (moments.max - moments.min) or 1.0
     return moments.mean, moments.std or 1.0
+
+
+def _some(found, column: str):  # type: ignore[no-untyped-def]
+    if found is None:
+        raise _no_value(column)
+    return found
 
 
 def _no_value(column: str) -> DataError:
@@ -113,3 +165,42 @@ def _no_value(column: str) -> DataError:
         f"column {column} is missing in every train row; expected some values; "
         "drop the feature or give `missing` a constant"
     )
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The interval that a number lies in, as a category: 1 missing, 3 below the first boundary, 4 from it on..."""
+
+    name: str
+    column: str
+    boundaries: tuple[float, ...] = ()
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The encoded column."""
+        return (Column(self.name, "int32", "categorical", cardinality=4 + len(self.boundaries)),)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The raw column."""
+        return (self.column,)
+
+    def present(self, raw: Mapping[str, Array]) -> Array:
+        """The values that are there."""
+        return np.asarray(raw[self.column][~np.isnan(raw[self.column])])
+
+    def encode(self, raw: Mapping[str, Array]) -> dict[str, Array]:
+        """From the canonical raw column to ids."""
+        values = raw[self.column]
+        ids = 3 + np.searchsorted(np.array(self.boundaries), values, side="right")
+        return {self.name: np.where(np.isnan(values), 1, ids).astype(np.int32)}
+
+
+def fit_bucket(name: str, config: BucketFeature) -> Fitting:
+    """Boundaries as given, or the quantiles of the train rows that cut them into equal parts."""
+    draft = Bucket(name, config.column or name)
+    if config.boundaries is not None:
+        return replace(draft, boundaries=tuple(config.boundaries))
+    count = config.quantiles or 2
+    found = yield from quantiles(draft.inputs, draft.present, [part / count for part in range(1, count)])
+    return replace(draft, boundaries=tuple(sorted(set(found or ()))))

@@ -70,11 +70,11 @@ class Sketch(Protocol):
 
 @dataclass(frozen=True)
 class Want:
-    """A statistic wanted of one raw column, after it has been prepared as far as the feature knows how to."""
+    """A statistic wanted of some raw columns, prepared as far as the feature knows how to."""
 
-    column: str
+    columns: tuple[str, ...]
     prepared: Any
-    """A picklable function from a canonical array to the values that are measured."""
+    """A picklable function from canonical raw columns by name to the values that are measured."""
     sketch: Sketch
 
 
@@ -196,12 +196,14 @@ class Bins:
         return Cells.of_keys(cells.count[order], cells.key[order], cells.low[order], cells.high[order])
 
 
-def quantiles(column: str, prepared: Any, fractions: Sequence[float]) -> Generator[Want, Any, list[float] | None]:
+def quantiles(
+    columns: tuple[str, ...], prepared: Any, fractions: Sequence[float]
+) -> Generator[Want, Any, list[float] | None]:
     """Exact quantiles: for each fraction q the smallest value that at least q of all values do not exceed.
 
     Numpy calls it ``method="inverted_cdf"``. None if there is no value. At most four passes, mostly one or two.
     """
-    cells: Cells = yield Want(column, prepared, Bins())
+    cells: Cells = yield Want(columns, prepared, Bins())
     total = int(cells.count.sum())
     if total == 0:
         return None
@@ -211,7 +213,7 @@ def quantiles(column: str, prepared: Any, fractions: Sequence[float]) -> Generat
         open_bins = tuple(sorted({target.key for target in targets if not target.resolved}))
         if not open_bins:
             break
-        cells = yield Want(column, prepared, Bins(level, open_bins))
+        cells = yield Want(columns, prepared, Bins(level, open_bins))
         above = cells.key >> (_LEVELS[level - 1] - _LEVELS[level])
         targets = [
             target if target.resolved else _descend(cells, target.rank, above == target.key) for target in targets
@@ -257,3 +259,44 @@ class Values:
     def result(self, cells: Cells) -> list[tuple[str, int]]:
         pairs = zip(cells.text.tolist(), cells.count.tolist(), strict=True)
         return sorted(pairs, key=lambda pair: (-pair[1], pair[0].encode()))
+
+
+@dataclass(frozen=True)
+class Mode:
+    """The most frequent number, the smallest of several."""
+
+    limit: int | None = 1
+    min_count: int = 1
+
+    def cells(self, values: Array) -> Cells:
+        keys, counts = np.unique(ordered_bits(values[~np.isnan(values)]), return_counts=True)
+        return Cells.of_keys(counts.astype(np.int64), keys, keys, keys)
+
+    def result(self, cells: Cells) -> float | None:
+        return float(float_of_bits(cells.key[:1])[0]) if len(cells.key) else None
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Per category and fold the rows and the sum of the label in steps of 2**-16; of pairs from `pair_up`."""
+
+    limit: int | None = None
+    min_count: int = 0
+
+    def cells(self, values: Array) -> Cells:
+        table = pd.DataFrame({"text": values[0], "fold": values[1], "label": values[2]})
+        grouped = table.groupby(["text", "fold"])["label"].agg(["size", "sum"]).reset_index()
+        text = np.concatenate([grouped["text"].to_numpy(object)] * 2)
+        fold = grouped["fold"].to_numpy(np.int64) * 2
+        count = np.concatenate([grouped["size"].to_numpy(np.int64), grouped["sum"].to_numpy(np.int64)])
+        key = np.concatenate([fold, fold + 1])
+        return Cells(count, key, np.zeros_like(key), np.zeros_like(key), text)
+
+    def result(self, cells: Cells) -> dict[str, dict[int, tuple[int, int]]]:
+        """Category -> fold -> (rows, sum of the label in steps of 2**-16)."""
+        found: dict[str, dict[int, list[int]]] = {}
+        for text, key, count in zip(cells.text.tolist(), cells.key.tolist(), cells.count.tolist(), strict=True):
+            found.setdefault(text, {}).setdefault(key // 2, [0, 0])[key % 2] = count
+        return {
+            text: {fold: (pair[0], pair[1]) for fold, pair in sorted(folds.items())} for text, folds in found.items()
+        }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.config.data import TimestampFeature
+from pipeline.config.features import TimestampFeature
 from pipeline.dataset import Column
 from pipeline.features.categorical import FIRST, NULL, UNSEEN
 from pipeline.features.kinds import MICROSECONDS, Array
@@ -39,8 +39,10 @@ def part_of(values: Array, part: str) -> Array:
 class Years:
     """The year of a timestamp, for the fit."""
 
-    def __call__(self, values: Array) -> Array:
-        return part_of(values, "year")
+    column: str
+
+    def __call__(self, raw: Mapping[str, Array]) -> Array:
+        return part_of(raw[self.column], "year")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class Timestamp:
     def columns(self) -> tuple[Column, ...]:
         """The encoded columns."""
         return tuple(column for part in self.parts for column in self._columns_of(part))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The raw column."""
+        return (self.column,)
 
     def _columns_of(self, part: str) -> tuple[Column, ...]:
         if self._is_cyclic(part):
@@ -100,6 +107,6 @@ def fit_timestamp(name: str, config: TimestampFeature) -> Fitting:
     """Only years need the train rows; all other parts have a fixed range."""
     column, years = config.column or name, None
     if "year" in config.parts:
-        moments = yield Want(column, Years(), Moments())
+        moments = yield Want((column,), Years(column), Moments())
         years = (int(moments.min), int(moments.max)) if moments else None
     return Timestamp(name, column, tuple(config.parts), config.cyclic, years)

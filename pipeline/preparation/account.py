@@ -12,6 +12,7 @@ from pipeline import storage
 from pipeline.config import PipelineConfig
 from pipeline.dataset import SPLITS, Accounting
 from pipeline.errors import DataError
+from pipeline.preparation.inputs import query_of
 from pipeline.preparation.layout import Layout
 from pipeline.preparation.read import FAULT, Census
 from pipeline.preparation.stage import SAMPLE_ROWS, Staged, write_partitions
@@ -26,7 +27,7 @@ def check_query(census: Census, staged: Sequence[Staged], config: PipelineConfig
     Raises:
         DataError: it loses or multiplies rows.
     """
-    if config.source.query is None or config.source.row_changes == "allowed":
+    if query_of(config) is None or config.source.row_changes == "allowed":
         return
     rows = account(None, staged).rows_in
     checks = tuple(sum(one.checks[which] for one in staged) % 2**64 for which in range(2))
@@ -84,20 +85,23 @@ def count_classes(staged: Sequence[Staged], layout: Layout) -> dict[str, dict[st
     return {split: dict(sorted(counter.items())) for split, counter in counts.items()}
 
 
-def check_splits(class_counts: Mapping[str, Mapping[str, int]]) -> None:
-    """Every split must have rows of every class.
+def check_splits(
+    rows: Mapping[str, int], class_counts: Mapping[str, Mapping[str, int]], classes: Sequence[str]
+) -> None:
+    """Every split must have rows, of every class.
 
     Raises:
         DataError: with the counts.
     """
-    classes = sorted({"0", "1"} | {name for counts in class_counts.values() for name in counts})
-    lacking = [
-        f"{split} has no row" if not counts else f"{split} has no row of class {', '.join(set(classes) - set(counts))}"
-        for split, counts in class_counts.items()
-        if set(classes) - set(counts)
-    ]
+    lacking = []
+    for split, count in rows.items():
+        absent = [name for name in classes if name not in class_counts[split]]
+        if count == 0:
+            lacking.append(f"{split} has no row")
+        elif absent:
+            lacking.append(f"{split} has no row of class {', '.join(absent)}")
     if lacking:
-        shown = "; ".join(f"{split} {dict(counts)}" for split, counts in class_counts.items())
+        shown = "; ".join(f"{split} {dict(class_counts[split]) or rows[split]}" for split in rows)
         raise DataError(
             f"{' and '.join(lacking)} (rows by class: {shown}); expected every class in every split; "
             "give more rows, larger fractions or another split"

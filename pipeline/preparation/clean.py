@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 from pyspark.sql import Column, DataFrame
@@ -10,12 +11,23 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from pipeline.config import PipelineConfig
-from pipeline.config.data import NumericFeature, RuleConfig
+from pipeline.config.features import ElapsedFeature, NumericFeature, VectorFeature
 from pipeline.errors import DataError
 from pipeline.features import Kind, raw_inputs
+from pipeline.preparation.label import label_checks
+from pipeline.preparation.rules import rule_checks
+from pipeline.preparation.split import split_checks
 
 REASONS = "_reasons"
 _NUMBERS = (T.NumericType, T.BooleanType)
+_PLURALS = {
+    "number": "numbers",
+    "boolean": "truth values",
+    "timestamp": "timestamps",
+    "string": "texts",
+    "vector": "an array of numbers or bytes",
+    "strings": "an array of texts",
+}
 _CASTS = {"number": "double", "timestamp": "timestamp", "boolean": "boolean"}
 
 
@@ -46,11 +58,16 @@ def check_columns(frame: DataFrame, config: PipelineConfig) -> None:
 def _named_columns(config: PipelineConfig) -> Iterable[tuple[str, str]]:
     yield from (("source.id", name) for name in config.source.id)
     yield from ((f"features.{name}", feature.column or name) for name, feature in config.features.items())
+    for name, feature in config.features.items():
+        if isinstance(feature, ElapsedFeature) and feature.since_column:
+            yield f"features.{name}.since_column", feature.since_column
     yield "label.column", config.label.column
     if config.split.key:
         yield "split.key", config.split.key
     yield from ((f"clean.rules.{number}", rule.column) for number, rule in enumerate(config.clean.rules))
     yield from (("dataset.keep", name) for name in config.dataset.keep)
+    if config.clean.keep is not None:
+        yield "clean.keep", config.clean.keep.split(" by ", 1)[1].strip()
 
 
 def _unusable_types(frame: DataFrame, config: PipelineConfig) -> Iterable[str]:
@@ -59,11 +76,22 @@ def _unusable_types(frame: DataFrame, config: PipelineConfig) -> Iterable[str]:
         "boolean": (*_NUMBERS, T.StringType),
         "timestamp": (T.TimestampType, T.TimestampNTZType, T.DateType, T.StringType),
         "string": (T.AtomicType,),
+        "vector": (T.BinaryType,),
+        "strings": (),
     }
-    for name, kind in raw_inputs(config.features).items():
+    elements: dict[Kind, type[T.DataType]] = {"vector": T.NumericType, "strings": T.StringType}
+    kinds = raw_inputs(config.features)
+    for name, kind in kinds.items():
         type_ = frame.schema[name].dataType
-        if not isinstance(type_, accepted[kind]):
-            yield f"column {name} has type {type_.simpleString()}; expected a {kind}; cast it in the query"
+        element = type_.elementType if isinstance(type_, T.ArrayType) else None
+        if not isinstance(type_, accepted[kind]) and not isinstance(element, elements.get(kind, ())):
+            yield f"column {name} has type {type_.simpleString()}; expected {_PLURALS[kind]}; cast it in the query"
+    for number, rule in enumerate(config.clean.rules):
+        if rule.action != "reject" and rule.column not in kinds:
+            yield (
+                f"clean.rules.{number} changes column {rule.column}, which no feature reads; "
+                "expected a feature's column; use action: reject"
+            )
 
 
 def add_reasons(frame: DataFrame, config: PipelineConfig) -> DataFrame:
@@ -75,7 +103,8 @@ def add_reasons(frame: DataFrame, config: PipelineConfig) -> DataFrame:
     checks: list[tuple[Column, str]] = [
         (F.col(f"`{name}`").isNull(), f"id {name} is null") for name in config.source.id
     ]
-    checks += _label_checks(frame, config)
+    checks += label_checks(frame, config.label)
+    checks += split_checks(config)
     typed = {}
     for name in frame.columns:
         column = F.col(f"`{name}`")
@@ -85,7 +114,7 @@ def add_reasons(frame: DataFrame, config: PipelineConfig) -> DataFrame:
             checks.append((column.isNotNull() & typed[name].isNull(), f"{name} is not a {kinds[name]}"))
     values = {name: typed.get(name, F.col(f"`{name}`")) for name in frame.columns}
     checks += _missing_checks(values, frame, config)
-    checks += [check for rule in config.clean.rules for check in _rule_checks(rule, values[rule.column])]
+    checks += rule_checks(config, frame, values)
     reasons = F.array(*(F.when(condition, F.lit(reason)) for condition, reason in checks))
     return frame.select(
         *(value.alias(name) for name, value in values.items()),
@@ -103,49 +132,20 @@ def _cast(type_: T.DataType, kind: Kind | None) -> str | None:
     return None
 
 
-def _label_checks(frame: DataFrame, config: PipelineConfig) -> list[tuple[Column, str]]:
-    name = config.label.column
-    label = F.col(f"`{name}`")
-    number = label_number(frame, config)
-    return [
-        (label.isNull() | (number.isNotNull() & F.isnan(number)), f"label {name} is null"),
-        (
-            label.isNotNull() & (number.isNull() | (~number.isin(0.0, 1.0) & ~F.isnan(number))),
-            f"label {name} is not 0 or 1",
-        ),
-    ]
-
-
-def label_number(frame: DataFrame, config: PipelineConfig) -> Column:
-    """The label as a double; null where it is not one. Texts ``true`` and ``false`` are 1 and 0."""
-    name = config.label.column.replace("`", "``")
-    if isinstance(frame.schema[config.label.column].dataType, T.StringType):
-        return F.expr(f"coalesce(try_cast(`{name}` as double), cast(try_cast(`{name}` as boolean) as double))")
-    return F.expr(f"cast(`{name}` as double)")
-
-
 def _missing_checks(
     values: dict[str, Column], frame: DataFrame, config: PipelineConfig
 ) -> Iterable[tuple[Column, str]]:
     for name, feature in config.features.items():
-        if not isinstance(feature, NumericFeature):
-            continue
         column = feature.column or name
-        number = values[column].cast("double")
-        if feature.missing == "reject":
-            yield number.isNull() | F.isnan(number), f"{column} is missing"
-        if feature.clip is None and isinstance(frame.schema[column].dataType, (T.FractionalType, T.StringType)):
-            yield F.abs(number) == float("inf"), f"{column} is infinite"
-
-
-def _rule_checks(rule: RuleConfig, value: Column) -> Iterable[tuple[Column, str]]:
-    """The violations of a rule; null and NaN violate ``not_null`` only."""
-    present = value.isNotNull() & (value.cast("string") != "NaN")
-    if rule.not_null:
-        yield ~F.coalesce(present, F.lit(False)), f"{rule.column} is null"
-    if rule.min is not None:
-        yield present & (value < rule.min), f"{rule.column} is below {rule.min:g}"
-    if rule.max is not None:
-        yield present & (value > rule.max), f"{rule.column} is above {rule.max:g}"
-    if rule.allowed is not None:
-        yield present & ~value.isin(rule.allowed), f"{rule.column} is not an allowed value"
+        value, type_ = values[column], frame.schema[column].dataType
+        if isinstance(feature, VectorFeature):
+            width = math.prod(feature.shape)
+            length = F.octet_length(value) if isinstance(type_, T.BinaryType) else F.size(value)
+            yield value.isNotNull() & (length != width), f"{column} has not {width} numbers"
+        elif getattr(feature, "missing", None) == "reject":
+            number = value.cast("double") if isinstance(type_, T.FractionalType) else None
+            missing = value.isNull() if number is None else value.isNull() | F.isnan(number)
+            yield missing, f"{column} is missing"
+        fractional = isinstance(type_, (T.FractionalType, T.StringType))
+        if isinstance(feature, NumericFeature) and feature.clip is None and fractional:
+            yield F.abs(value.cast("double")) == float("inf"), f"{column} is infinite"

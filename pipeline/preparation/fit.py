@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,12 @@ from pyspark.sql import functions as F
 from pipeline import storage
 from pipeline.config.data import FeatureConfig
 from pipeline.features import FittedFeatures, Kind, fit_features, raw_inputs
-from pipeline.features.sketches import Cells, Want
+from pipeline.features.repair import Repair, repaired
+from pipeline.features.sketches import Cells, Fitting, Want
+from pipeline.features.target import FOLD, LABEL
 from pipeline.preparation.columns import raw_arrays
 from pipeline.preparation.session import spark_errors
+from pipeline.preparation.stage import HASH
 
 _CELLS = "want int, text string, key long, count long, low long, high long"
 _SCHEMA = pa.schema(
@@ -25,38 +29,56 @@ _SCHEMA = pa.schema(
 )
 
 
-def fit(session: SparkSession, features: Mapping[str, FeatureConfig], paths: Sequence[str]) -> FittedFeatures:
-    """Fit all features on the rows of the staged files."""
+def fit(
+    session: SparkSession,
+    features: Mapping[str, FeatureConfig],
+    paths: Sequence[str],
+    repairs: tuple[Repair, ...] = (),
+    others: Sequence[Fitting] = (),
+) -> tuple[FittedFeatures, list[Any]]:
+    """Fit all features, and other things in the same passes, on the rows of the staged files."""
     kinds = raw_inputs(features)
-    fits = fit_features(features)
+    fits = fit_features(features, repairs, others)
     answers: Any = None
     while True:
         try:
             wants = fits.send(answers)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
-        answers = _answer(session, wants, kinds, paths)
+        answers = _answer(session, wants, _Measure(wants, kinds, repairs, paths))
 
 
-def _answer(session: SparkSession, wants: list[Want], kinds: Mapping[str, Kind], paths: Sequence[str]) -> list[Any]:
-    cells = _merged(_measured(session, wants, kinds, paths), wants)
+def _answer(session: SparkSession, wants: list[Want], measure: _Measure) -> list[Any]:
+    tasks = session.range(0, len(measure.paths), 1, numPartitions=len(measure.paths))
+    cells = _merged(tasks.mapInArrow(measure, _CELLS), wants)
     with spark_errors("fitting the features"):
         found: pd.DataFrame = cells.toPandas()
     return [want.sketch.result(_cells(found[found["want"] == number])) for number, want in enumerate(wants)]
 
 
-def _measured(session: SparkSession, wants: list[Want], kinds: Mapping[str, Kind], paths: Sequence[str]) -> DataFrame:
-    needed = {want.column: kinds[want.column] for want in wants}
+@dataclass(frozen=True)
+class _Measure:
+    """The body of a task: the cells of all wants over some staged files."""
 
-    def measure(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    wants: list[Want]
+    kinds: Mapping[str, Kind]
+    repairs: tuple[Repair, ...]
+    paths: Sequence[str]
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for index in batch.column(0).to_pylist():
-                for table in read_groups(paths[index], list(needed)):
-                    raw = raw_arrays(table, needed)
-                    for number, want in enumerate(wants):
-                        yield _batch(number, want.sketch.cells(want.prepared(raw[want.column])))
+                yield from self._file(self.paths[index])
 
-    return session.range(0, len(paths), 1, numPartitions=len(paths)).mapInArrow(measure, _CELLS)
+    def _file(self, path: str) -> Iterator[pa.RecordBatch]:
+        added = {LABEL: LABEL, FOLD: HASH}
+        columns = dict.fromkeys(column for want in self.wants for column in want.columns)
+        kinds = {column: self.kinds[column] for column in columns if column not in added}
+        for table in read_groups(path, [added.get(column, column) for column in columns]):
+            raw = dict(repaired(raw_arrays(table, kinds), self.repairs))
+            raw |= {column: table.column(added[column]).to_numpy() for column in columns if column in added}
+            for number, want in enumerate(self.wants):
+                yield _batch(number, want.sketch.cells(want.prepared({name: raw[name] for name in want.columns})))
 
 
 def read_groups(path: str, columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,8 @@ def list_inputs(config: PipelineConfig) -> Inputs:
     listed: dict[str, tuple[InputFile, ...]] = {}
     offences = []
     for name, input_ in config.source.inputs.items():
+        if not input_.is_files or input_.path is None:
+            continue
         try:
             listed[name] = tuple(sorted(_files(input_)))
             problem = _problem(listed[name])
@@ -50,13 +53,17 @@ def list_inputs(config: PipelineConfig) -> Inputs:
 
 
 def _files(input_: InputConfig) -> Iterable[InputFile]:
-    filesystem, path = storage.filesystem(input_.path)
-    with storage.storage_errors(input_.path):
-        found = filesystem.find(path, detail=True)
+    url = str(input_.path)
+    filesystem, path = storage.filesystem(url)
+    with storage.storage_errors(url):
+        is_pattern = re.search(r"[*?\[]", path) is not None and not filesystem.exists(path)
+        roots = sorted(filesystem.glob(path)) if is_pattern else [path]
+        found = {full: info for root in roots for full, info in filesystem.find(root, detail=True).items()}
     for full, info in found.items():
-        inner = full[len(path) :].lstrip("/").split("/")
-        if full == path or not any(part.startswith(("_", ".")) for part in inner):
-            yield InputFile(_with_scheme(input_.path, full), int(info["size"]), _modified(info))
+        root = next(root for root in roots if full == root or full.startswith(root.rstrip("/") + "/"))
+        inner = full[len(root) :].lstrip("/").split("/")
+        if full == root or not any(part.startswith(("_", ".")) for part in inner):
+            yield InputFile(_with_scheme(url, full), int(info["size"]), _modified(info))
 
 
 def _with_scheme(url: str, path: str) -> str:
@@ -108,10 +115,32 @@ def semantic(config: PipelineConfig) -> dict[str, Any]:
     values = config.model_dump(mode="json", by_alias=True, include={"source", "clean", "features", "label", "split"})
     for input_ in values["source"]["inputs"].values():
         del input_["path"]
+    values["source"].pop("query_file")
+    values["source"]["query"] = query_of(config)
     for key in ("quarantine", "max_rejected_fraction"):
         del values["clean"][key]
-    layout = config.dataset.model_dump(mode="json", include={"keep", "rows_per_row_group", "wide"})
+    layout = config.dataset.model_dump(mode="json", include={"keep", "rows_per_row_group", "wide", "statistics_from"})
     return {**values, "layout": layout, "revision": REVISION}
+
+
+def query_of(config: PipelineConfig) -> str | None:
+    """The SQL query, given as such or in a file.
+
+    Raises:
+        InputMissingError: the file is missing or unreadable.
+    """
+    url = config.source.query_file
+    if url is None:
+        return config.source.query
+    try:
+        return storage.read_bytes(url).decode()
+    except (StorageError, UnicodeDecodeError) as error:
+        raise InputMissingError(f"source.query_file {url} is not readable; expected a file of SQL text") from error
+
+
+def all_files(config: PipelineConfig) -> bool:
+    """Whether every input is a fixed list of files, so that a request can be recognised."""
+    return bool(config.source.inputs) and all(input_.is_files for input_ in config.source.inputs.values())
 
 
 def request_of(config: PipelineConfig, inputs: Inputs) -> str:

@@ -13,17 +13,20 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipeline import storage
 from pipeline.config import PipelineConfig
-from pipeline.dataset import SPLITS, Dataset
+from pipeline.dataset import SPLITS, Accounting, Dataset, DatasetSchema
 from pipeline.errors import ConfigError, DataError
-from pipeline.features import FittedFeatures
+from pipeline.features import FittedFeatures, raw_inputs
 from pipeline.lease import Lease
 from pipeline.preparation import account, publish
 from pipeline.preparation.clean import add_reasons, check_columns
 from pipeline.preparation.fit import fit
-from pipeline.preparation.inputs import Inputs, check_unchanged, fingerprints, list_inputs, request_of
+from pipeline.preparation.inputs import Inputs, all_files, check_unchanged, fingerprints, list_inputs, request_of
+from pipeline.preparation.label import LabelEncoder, classes_of, fit_label
 from pipeline.preparation.layout import Layout, choose_layout
+from pipeline.preparation.profile import profiles, report_drift
 from pipeline.preparation.read import Census, has_ids, parsed, query_rows, read_inputs, take_census, wanted
-from pipeline.preparation.schema import check_names, dataset_schema, plain_sources
+from pipeline.preparation.rules import check_rule_limits, repairs_of
+from pipeline.preparation.schema import check_features, check_names, dataset_schema, effective_features, plain_sources
 from pipeline.preparation.session import named_views, preparation_settings, spark_errors
 from pipeline.preparation.split import expected_fractions
 from pipeline.preparation.stage import Staged, files_of, stage
@@ -38,7 +41,7 @@ Progress = Callable[[str], None]
 
 def published(config: PipelineConfig) -> Dataset | None:
     """The newest version, if it is what this configuration and these input files give; needs no Spark."""
-    if not config.source.inputs:
+    if not all_files(config):
         return None
     return publish.answered(config, request_of(config, list_inputs(config)))
 
@@ -65,7 +68,8 @@ def prepare_dataset(
         InterruptedRunError: an input changed meanwhile.
     """
     inputs = list_inputs(config)
-    if not inputs and frame is None:
+    check_features(config)
+    if not config.source.inputs and frame is None:
         raise ConfigError("source.inputs is empty; expected at least one named input, or a DataFrame from code")
     session = spark if frame is None else frame.sparkSession
     url = config.dataset.url
@@ -113,26 +117,50 @@ class _Preparation:
         rows = self._stage(frames, census)
         accounting = self._account(frames, census, rows)
         class_counts = account.count_classes(rows.files, rows.layout)
-        account.check_splits(class_counts)
+        classes = classes_of(self.config.label, class_counts)
+        counts: dict[str, int] = {split: sum(one.rows for one in self._files(rows, split)) for split in SPLITS}
+        account.check_splits(counts, class_counts, classes)
         self.progress("fitting the features on train rows")
-        features = fit(self.session, self.config.features, [str(one.path) for one in self._files(rows, "train")])
+        features, label, profile = self._fit(rows, classes)
         check_names(self.config, features)
         self.progress("encoding and writing")
-        schema = dataset_schema(self.config, features, rows.frame.schema)
-        written = self._write(rows, features, schema)
+        schema = dataset_schema(self.config, features, rows.frame.schema, classes)
+        written = self._write(rows, features, label, schema)
         check_unchanged(self.config, self.inputs)
         self.progress("publishing")
         return publish.publish(
             self.config,
             lease,
-            schema=schema,
-            statistics={**features.to_json(), "label": self.config.label.model_dump(mode="json")},
-            written=written,
-            accounting=accounting,
-            class_counts=class_counts,
-            request=request_of(self.config, self.inputs),
-            inputs=fingerprints(self.inputs),
+            publish.Version(
+                schema=schema,
+                statistics={**features.to_json(), "label": label.state(self.config.label, class_counts)},
+                written=written,
+                accounting=accounting,
+                class_counts=class_counts,
+                request=request_of(self.config, self.inputs),
+                inputs=fingerprints(self.inputs),
+                profile=profile,
+            ),
         )
+
+    def _fit(self, rows: _Rows, classes: tuple[str, ...]) -> tuple[FittedFeatures, LabelEncoder, dict[str, Any]]:
+        """Fit features and label, and profile the columns, in the same passes over the train rows."""
+        config = self.config
+        paths = [str(one.path) for one in self._files(rows, "train")]
+        wanted_profiles = profiles(raw_inputs(config.features), config.source.sensitive)
+        others = [fit_label(config.label), *wanted_profiles.values()]
+        configured = {} if config.dataset.statistics_from else effective_features(config)
+        features, (scaling, *found) = fit(self.session, configured, paths, repairs_of(config), others)
+        if config.dataset.statistics_from:
+            manifest = Dataset.open(config.dataset.url, config.dataset.statistics_from).manifest
+            features = FittedFeatures.from_json(manifest.statistics)
+            scaling = tuple(
+                manifest.statistics["label"].get(key, default) for key, default in (("offset", 0.0), ("scale", 1.0))
+            )
+        profile = dict(zip(wanted_profiles, found, strict=True))
+        drift = publish.compare_with_previous(config, profile)
+        report_drift(drift, config)
+        return features, LabelEncoder(config.label.type, classes, *scaling), {"columns": profile, "drift": drift}
 
     def _frames(self, frame: DataFrame | None) -> dict[str, DataFrame]:
         frames = read_inputs(self.session, self.config, self.inputs)
@@ -168,7 +196,7 @@ class _Preparation:
         config = self.config
         return 8 * (2 * len(config.features) + len(config.source.id) + len(config.dataset.keep) + 1)
 
-    def _account(self, frames: Mapping[str, DataFrame], census: Mapping[str, Census], rows: _Rows) -> Any:
+    def _account(self, frames: Mapping[str, DataFrame], census: Mapping[str, Census], rows: _Rows) -> Accounting:
         accounting = account.account(census[self._primary(frames)], rows.files)
         folder = storage.join(self.config.dataset.url, "quarantine", self.attempt)
         if accounting.rejected or any(counted.faults for counted in census.values()):
@@ -176,15 +204,18 @@ class _Preparation:
                 folder, self._folder("faults"), accounting, rows.files, frames, census, self.config
             )
         account.check_rejected(accounting, self.config, folder)
+        check_rule_limits(accounting, self.config)
         return accounting
 
     def _files(self, rows: _Rows, split: str) -> Sequence[Staged]:
         return files_of(rows.files, rows.layout, split)
 
-    def _write(self, rows: _Rows, features: FittedFeatures, schema: Any) -> dict[str, list[dict[str, Any]]]:
+    def _write(
+        self, rows: _Rows, features: FittedFeatures, label: LabelEncoder, schema: DatasetSchema
+    ) -> dict[str, list[dict[str, Any]]]:
         encoded = {column.name: column for column in features.columns}
         sources = tuple(plain_sources(self.config, encoded).items())
-        writer = PartWriter(features, schema, sources, self.config.dataset.wide, self._folder("parts"))
+        writer = PartWriter(features, label, schema, sources, self.config.dataset.wide, self._folder("parts"))
         staged = [(split, one) for split in SPLITS for one in self._files(rows, split)]
         with spark_errors("encoding"):
             results = run_tasks(self.session, writer, [(split, str(one.path)) for split, one in staged])

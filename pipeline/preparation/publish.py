@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -25,9 +27,11 @@ from pipeline.dataset import (
     version_url,
 )
 from pipeline.errors import StorageError
+from pipeline.features.categorical import Text
 from pipeline.lease import Lease
-from pipeline.preparation.inputs import semantic
+from pipeline.preparation.inputs import all_files, semantic
 from pipeline.preparation.petastorm_metadata import FILE_NAME, write_metadata
+from pipeline.preparation.profile import PROFILE_FORMAT, compare
 
 logger = logging.getLogger(__name__)
 
@@ -36,45 +40,61 @@ _REQUEST_FORMAT = ("dataset-request", 1)
 _PACKAGES = ("pyspark", "pyarrow", "numpy", "pandas", "petastorm")
 
 
-def publish(
-    config: PipelineConfig,
-    lease: Lease,
-    schema: DatasetSchema,
-    statistics: Mapping[str, Any],
-    written: Mapping[str, Sequence[Mapping[str, Any]]],
-    accounting: Accounting,
-    class_counts: Mapping[str, Mapping[str, int]],
-    request: str,
-    inputs: Mapping[str, Any],
-) -> Dataset:
-    """Publish what `PartWriter` wrote, per split in file order; a version that exists is only pointed to."""
+@dataclass(frozen=True)
+class Version:
+    """All that a new version is made of.
+
+    Attributes:
+        written: per split, in file order, what `PartWriter` says of each file.
+        profile: what `pipeline.preparation.profile` found.
+    """
+
+    schema: DatasetSchema
+    statistics: Mapping[str, Any]
+    written: Mapping[str, Sequence[Mapping[str, Any]]]
+    accounting: Accounting
+    class_counts: Mapping[str, Mapping[str, int]]
+    request: str
+    inputs: Mapping[str, Any]
+    profile: Mapping[str, Any]
+
+
+def publish(config: PipelineConfig, lease: Lease, new: Version) -> Dataset:
+    """Publish what was written; a version that exists already is only pointed to."""
     url = config.dataset.url
-    parts: dict[str, tuple[PartFile, ...]] = {split: _parts(split, written[split]) for split in SPLITS}
-    identity = content_id(schema, semantic(config), statistics, parts)
-    found = _existing(url, identity)
-    if found is None:
-        placed: dict[str, tuple[PartFile, ...]] = {split: _with_folder(identity, parts[split]) for split in SPLITS}
-        storage.remove(version_url(url, identity))
-        manifest = Manifest(
-            content_id=identity,
-            schema=schema,
-            splits=placed,
-            class_counts=class_counts,
-            statistics=statistics,
-            accounting=accounting,
-            semantic=semantic(config),
-            request=request,
-            inputs=inputs,
-            extra_files=_place_files(config, identity, schema, statistics, written, placed),
-            versions={name: version(name) for name in _PACKAGES},
-        )
-        data = storage.format_json(*MANIFEST_FORMAT, manifest.to_json())
-        storage.write_bytes(storage.join(version_url(url, identity), "manifest.json"), data)
-        found = manifest, hashlib.sha256(data).hexdigest()
+    parts: dict[str, tuple[PartFile, ...]] = {split: _parts(split, new.written[split]) for split in SPLITS}
+    identity = content_id(new.schema, semantic(config), new.statistics, parts)
+    found = _existing(url, identity) or _place(config, identity, new, parts)
     lease.check()
     commit_version(url, identity, found[1])
-    remember(config, request, identity)
+    if all_files(config):
+        remember(config, new.request, identity)
     return Dataset(url, found[0])
+
+
+def _place(
+    config: PipelineConfig, identity: str, new: Version, parts: Mapping[str, tuple[PartFile, ...]]
+) -> tuple[Manifest, str]:
+    """Put files and manifest in place; gives the manifest and its sha256."""
+    placed: dict[str, tuple[PartFile, ...]] = {split: _with_folder(identity, parts[split]) for split in SPLITS}
+    folder = version_url(config.dataset.url, identity)
+    storage.remove(folder)
+    manifest = Manifest(
+        content_id=identity,
+        schema=new.schema,
+        splits=placed,
+        class_counts=new.class_counts,
+        statistics=new.statistics,
+        accounting=new.accounting,
+        semantic=semantic(config),
+        request=new.request,
+        inputs=new.inputs,
+        extra_files=_place_files(config, identity, new, placed),
+        versions={name: version(name) for name in _PACKAGES},
+    )
+    data = storage.format_json(*MANIFEST_FORMAT, manifest.to_json())
+    storage.write_bytes(storage.join(folder, "manifest.json"), data)
+    return manifest, hashlib.sha256(data).hexdigest()
 
 
 def _parts(split: str, written: Sequence[Mapping[str, Any]]) -> tuple[PartFile, ...]:
@@ -107,16 +127,14 @@ def _existing(url: str, identity: str) -> tuple[Manifest, str] | None:
 def _place_files(
     config: PipelineConfig,
     identity: str,
-    schema: DatasetSchema,
-    statistics: Mapping[str, Any],
-    written: Mapping[str, Sequence[Mapping[str, Any]]],
+    new: Version,
     placed: Mapping[str, tuple[PartFile, ...]],
 ) -> dict[str, storage.Digest]:
     """Move the part files to their names and write what stands beside them; gives the digests of the latter."""
     url, folder = config.dataset.url, f"versions/{identity}"
     extra: dict[str, storage.Digest] = {}
     for split in SPLITS:
-        for number, (one, part) in enumerate(zip(written[split], placed[split], strict=True)):
+        for number, (one, part) in enumerate(zip(new.written[split], placed[split], strict=True)):
             storage.move_folder(one["url"], storage.join(url, part.path))
             if one["raw"]:
                 path = f"{folder}/raw/{split}/part-{number:05d}.parquet"
@@ -124,12 +142,30 @@ def _place_files(
                 extra[path] = storage.Digest(one["raw"]["bytes"], one["raw"]["crc32"], one["raw"]["sha256"])
         row_groups = {part.path.rsplit("/", 1)[1]: len(part.row_groups) for part in placed[split]}
         path = f"{folder}/{split}"
-        extra[f"{path}/{FILE_NAME}"] = write_metadata(storage.join(url, path), schema, row_groups, config.dataset.wide)
-    path = f"{folder}/statistics.json"
-    with storage.open_write(storage.join(url, path)) as stream:
-        stream.write(storage.format_json(*STATISTICS_FORMAT, dict(statistics)))
-        extra[path] = stream.digest
+        extra[f"{path}/{FILE_NAME}"] = write_metadata(
+            storage.join(url, path), new.schema, row_groups, config.dataset.wide
+        )
+    jsons = {"statistics": (STATISTICS_FORMAT, new.statistics), "profile": (PROFILE_FORMAT, new.profile)}
+    for name, (format_, value) in jsons.items():
+        path = f"{folder}/{name}.json"
+        with storage.open_write(storage.join(url, path)) as stream:
+            stream.write(storage.format_json(*format_, dict(value)))
+            extra[path] = stream.digest
     return extra
+
+
+def compare_with_previous(config: PipelineConfig, columns: Mapping[str, Any]) -> list[str]:
+    """How the profile of new columns differs from that of the newest version; nothing if there is none."""
+    try:
+        previous = Dataset.open(config.dataset.url)
+        url = storage.join(version_url(previous.url, previous.content_id), "profile.json")
+        old = storage.read_json(url, *PROFILE_FORMAT)["columns"]
+    except StorageError:
+        return []
+    features = previous.manifest.statistics.get("features", ())
+    plain = (one for one in features if one["type"] == "categorical" and one.get("text") == dataclasses.asdict(Text()))
+    vocabularies = {one["column"]: one["vocabulary"] for one in plain}
+    return compare(old, columns, vocabularies, config.dataset.drift)
 
 
 def remember(config: PipelineConfig, request: str, identity: str) -> None:

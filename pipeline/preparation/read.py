@@ -16,12 +16,12 @@ from pyspark.sql.types import MapType, StringType, StructType
 from pipeline.config import PipelineConfig
 from pipeline.config.data import InputConfig
 from pipeline.errors import ConfigError
-from pipeline.preparation.inputs import InputFile, Inputs
+from pipeline.preparation.inputs import InputFile, Inputs, query_of
 from pipeline.preparation.session import spark_errors
 
 FAULT = "_pipeline_fault"
 """The raw text of a row that could not be parsed, in frames of `read_inputs`."""
-_READABLE = {"csv": {"header": "true", "enforceSchema": "false"}, "json": {}, "parquet": {}, "orc": {}}
+_DEFAULTS: dict[str, dict[str, str]] = {"csv": {"header": "true", "enforceSchema": "false"}}
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,19 @@ def read_inputs(session: SparkSession, config: PipelineConfig, inputs: Inputs) -
     frames = {}
     for name, input_ in config.source.inputs.items():
         with spark_errors(f"source.inputs.{name}"):
-            frames[name] = _read(session, name, input_, inputs[name])
+            frames[name] = _read(session, name, input_, inputs.get(name, ()))
     return frames
 
 
 def _read(session: SparkSession, name: str, input_: InputConfig, files: tuple[InputFile, ...]) -> DataFrame:
+    if input_.table is not None:
+        return session.table(input_.table)
+    reader = session.read.format(input_.format).options(**{**_DEFAULTS.get(input_.format, {}), **input_.options})
+    if not input_.is_files:
+        return reader.load(_spark_path(input_.path)) if input_.path else reader.load()
     paths = [_spark_path(file.path) for file in files]
-    reader = session.read.format(input_.format).options(**{**_READABLE[input_.format], **input_.options})
+    if any("=" in file.path for file in files) and not re.search(r"[*?\[]", str(input_.path)):
+        reader = reader.option("basePath", _spark_path(str(input_.path)))
     if input_.format not in ("csv", "json"):
         return (reader.schema(_ddl(session, name, input_.columns)) if input_.columns else reader).load(paths)
     reader = reader.option("mode", "PERMISSIVE").option("columnNameOfCorruptRecord", FAULT)
@@ -129,8 +135,20 @@ def has_ids(frame: DataFrame, config: PipelineConfig) -> bool:
 
 
 def wanted(config: PipelineConfig) -> Column:
-    """The condition `source.where` on the primary input; rows for which it is null are left out, as in SQL."""
-    return F.coalesce(F.expr(config.source.where), F.lit(False)) if config.source.where else F.lit(True)
+    """The rows of the primary input that count: `source.where`, null being false as in SQL, and the sample."""
+    where = F.coalesce(F.expr(config.source.where), F.lit(False)) if config.source.where else F.lit(True)
+    return where & sampled(config)
+
+
+def sampled(config: PipelineConfig) -> Column:
+    """Whether a row of the primary input is in the sample."""
+    sample = config.source.sample
+    if sample is None:
+        return F.lit(True)
+    place = F.pmod(
+        F.xxhash64(F.lit(sample.salt), *(c for name in config.source.id for c in hashable(name))), F.lit(10**6)
+    )
+    return place < round(sample.fraction * 10**6)
 
 
 def parsed(frame: DataFrame) -> DataFrame:
@@ -142,7 +160,8 @@ def query_rows(
     session: SparkSession, config: PipelineConfig, views: Mapping[str, DataFrame], primary: str
 ) -> DataFrame:
     """The rows of `source.query`, or of the only input; call within `named_views`."""
-    if config.source.query is None:
+    query = query_of(config)
+    if query is None:
         return views[primary]
     with spark_errors("source.query"):
-        return session.sql(config.source.query)
+        return session.sql(query)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pyspark.sql import types as T
 
 from pipeline.config import PipelineConfig
+from pipeline.config.features import CategoricalFeature, CategoriesFeature, FeatureConfig, TargetFeature
 from pipeline.dataset import Column, DatasetSchema, Role
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import FittedFeatures
@@ -35,8 +36,37 @@ def plain_sources(config: PipelineConfig, encoded: Mapping[str, object]) -> dict
     return {f"raw_{name}" if name in taken else name: name for name in names}
 
 
+def effective_features(config: PipelineConfig) -> dict[str, FeatureConfig]:
+    """The features, categories of sensitive columns marked as such."""
+    return {
+        name: feature.model_copy(update={"sensitive": True})
+        if isinstance(feature, CategoricalFeature) and (feature.column or name) in config.source.sensitive
+        else feature
+        for name, feature in config.features.items()
+    }
+
+
+def check_features(config: PipelineConfig) -> None:
+    """Refuse features that cannot be: target encoding of classes, shown values of sensitive columns, the label itself.
+
+    Raises:
+        ConfigError: all of them.
+    """
+    offences = []
+    for name, feature in config.features.items():
+        column = feature.column or name
+        if isinstance(feature, TargetFeature) and config.label.type == "multiclass":
+            offences.append(f"features.{name} is a target encoding; expected a binary or regression label")
+        if column in config.source.sensitive and isinstance(feature, (TargetFeature, CategoriesFeature)):
+            offences.append(f"features.{name} would show values of sensitive column {column}; expected categorical")
+        if column == config.label.column:
+            offences.append(f"features.{name} is the label {column}; expected it to be predicted; remove the feature")
+    if offences:
+        raise ConfigError(*offences)
+
+
 def check_names(config: PipelineConfig, features: FittedFeatures) -> None:
-    """Refuse encoded columns of the same name, and the label as a feature.
+    """Refuse encoded columns of the same name, the label's included.
 
     Raises:
         ConfigError: all of them.
@@ -55,7 +85,9 @@ def check_names(config: PipelineConfig, features: FittedFeatures) -> None:
         raise ConfigError(*offences)
 
 
-def dataset_schema(config: PipelineConfig, features: FittedFeatures, raw: T.StructType) -> DatasetSchema:
+def dataset_schema(
+    config: PipelineConfig, features: FittedFeatures, raw: T.StructType, classes: tuple[str, ...]
+) -> DatasetSchema:
     """Ids, label, features and kept columns, and how features are packed.
 
     Raises:
@@ -75,9 +107,11 @@ def dataset_schema(config: PipelineConfig, features: FittedFeatures, raw: T.Stru
     for physical, name in sources.items():
         role: Role = "id" if name in config.source.id else "kept"
         plain[role].append(Column(physical, _DTYPES[type(raw[name].dataType)], role))
-    label = Column(config.label.column, "float32", "label")
+    dtype = "int64" if config.label.type == "multiclass" else "float32"
+    label = Column(config.label.column, dtype, "label")
     return DatasetSchema(
         columns=(*plain["id"], label, *features.columns, *plain["kept"]),
         packed=pack(features.columns),
         label_type=config.label.type,
+        classes=classes if config.label.type == "multiclass" else (),
     )

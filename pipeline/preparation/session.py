@@ -30,14 +30,22 @@ _NO_SPACE = re.compile(r"No space left on device|ENOSPC|the disk is full")
 @contextlib.contextmanager
 def preparation_settings(session: SparkSession) -> Iterator[None]:
     """Settings that results depend on, for the duration; the session gets its own back."""
-    before = {key: session.conf.get(key, None) for key in _SETTINGS}
-    for key, value in _SETTINGS.items():
+    settings = {**_SETTINGS, "spark.sql.shuffle.partitions": str(_shuffle_partitions(session))}
+    before = {key: session.conf.get(key, None) for key in settings}
+    for key, value in settings.items():
         session.conf.set(key, value)
     try:
         yield
     finally:
         for key, old in before.items():
             session.conf.unset(key) if old is None else session.conf.set(key, old)
+
+
+def _shuffle_partitions(session: SparkSession) -> int:
+    """Spark's default of 200 is many for a small machine; adaptive execution makes few of many, never more."""
+    return min(
+        int(session.conf.get("spark.sql.shuffle.partitions", "200") or 200), 4 * session.sparkContext.defaultParallelism
+    )
 
 
 @contextlib.contextmanager
@@ -79,6 +87,8 @@ def _typed(what: str, text: str) -> PipelineError | None:
         return DataError(
             f"{what}: the CSV header does not match the schema: {header}; expected the same names in order"
         )
+    if "EOFException" in text or "Unexpected end of" in text:
+        return DataError(f"{what}: a compressed file ends early; expected it whole; copy it again")
     if _VANISHED.search(text):
         return InterruptedRunError(f"{what}: an input file changed or vanished; expected it to stay; run again")
     return None

@@ -24,13 +24,15 @@ from pyspark.sql import types as T
 
 from pipeline import storage
 from pipeline.config import PipelineConfig
-from pipeline.preparation.clean import REASONS, label_number
+from pipeline.features.target import LABEL
+from pipeline.preparation.clean import REASONS
+from pipeline.preparation.label import label_value
 from pipeline.preparation.layout import Layout, placement
 from pipeline.preparation.read import hashable, id_checks
 from pipeline.preparation.session import spark_errors
 from pipeline.preparation.split import split_of
 
-LABEL, HASH = "_label", "_hash"
+HASH = "_hash"
 _BUCKET, _PLACE, _DUPLICATE, _CHECKS = "_bucket", "_place", "_duplicate", ("_check_1", "_check_2")
 _INTERNAL = (LABEL, HASH, _BUCKET, _PLACE, _DUPLICATE, *_CHECKS, REASONS)
 SAMPLE_ROWS = 1000
@@ -70,11 +72,14 @@ def stage(frame: DataFrame, config: PipelineConfig, layout: Layout, folder: str)
     order = [F.col(HASH), *(F.col(f"`{name}`") for name in ids), *_tie_break(frame, names)]
     by_place = placed.repartition(layout.buckets, _PLACE)
     if config.clean.deduplicate:
-        same = Window.partitionBy(_PLACE, _BUCKET, HASH, *(F.col(f"`{name}`") for name in ids)).orderBy(*order[1:])
-        by_place = by_place.withColumn(_DUPLICATE, F.row_number().over(same) > 1)
+        whole = config.clean.deduplicate == "row"
+        same = [F.col(f"`{name}`") for name in ids] if not whole else order[1:]
+        group = Window.partitionBy(_PLACE, _BUCKET, HASH, *same).orderBy(*_preference(config), *order[1:])
+        by_place = by_place.withColumn(_DUPLICATE, F.row_number().over(group) > 1)
     else:
         by_place = by_place.withColumn(_DUPLICATE, F.lit(False)).sortWithinPartitions(_PLACE, _BUCKET, *order)
-    writer = _StageWriter(folder, layout, config.clean.quarantine)
+    counts_classes = config.label.type != "regression"
+    writer = _StageWriter(folder, layout, config.clean.quarantine, counts_classes, tuple(config.source.sensitive))
     with spark_errors("cleaning"):
         rows = by_place.mapInArrow(writer, "staged string").collect()
     found = [json.loads(row["staged"]) for row in rows]
@@ -84,7 +89,7 @@ def stage(frame: DataFrame, config: PipelineConfig, layout: Layout, folder: str)
 def _placed(frame: DataFrame, config: PipelineConfig, layout: Layout, ids: list[str]) -> DataFrame:
     parts = [column for name in ids for column in hashable(name)]
     file_hash = F.xxhash64(F.lit("file"), *parts)
-    split = split_of(config, ids)
+    split = split_of(config, ids, config.label.column)
     bucket = F.lit(layout.bucket_of("rejected")) + F.pmod(file_hash, F.lit(layout.quarantine_files))
     for name, files in layout.files.items():
         at = F.lit(layout.bucket_of(name)) + F.pmod(file_hash, F.lit(files))
@@ -92,13 +97,22 @@ def _placed(frame: DataFrame, config: PipelineConfig, layout: Layout, ids: list[
     checks = id_checks(ids)
     placed = frame.select(
         "*",
-        label_number(frame, config).alias(LABEL),
+        label_value(frame, config.label).alias(LABEL),
         F.xxhash64(F.lit("order"), *parts).alias(HASH),
         bucket.cast("int").alias(_BUCKET),
         *(check.alias(name) for check, name in zip(checks, _CHECKS, strict=True)),
     )
     places = F.array(*(F.lit(place) for place in placement(layout.buckets)))
     return placed.withColumn(_PLACE, F.element_at(places, F.col(_BUCKET) + 1))
+
+
+def _preference(config: PipelineConfig) -> list[Any]:
+    """What `clean.keep` says about which row of an id stays."""
+    if config.clean.keep is None:
+        return []
+    which, column = config.clean.keep.split(" by ", 1)
+    name = F.col(f"`{column.strip()}`")
+    return [name.asc_nulls_last() if which == "first" else name.desc_nulls_last()]
 
 
 def _tie_break(frame: DataFrame, names: list[str]) -> Iterator[Any]:
@@ -120,6 +134,8 @@ class _StageWriter:
     folder: str
     layout: Layout
     quarantine: str
+    counts_classes: bool
+    sensitive: tuple[str, ...]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for bucket, run in itertools.groupby(_runs(batches), key=lambda pair: pair[0]):
@@ -129,7 +145,7 @@ class _StageWriter:
     def _write(self, bucket: int, batches: Iterator[pa.RecordBatch]) -> Staged:
         split = self.layout.split_of(bucket)
         url = storage.join(self.folder, split, f"part-{bucket:05d}-{uuid.uuid4().hex}.parquet")
-        counts = _Counts()
+        counts = _Counts(self.counts_classes, self.sensitive)
         if split == "rejected":
             kept = counts.rejecting(batches, {"all": None, "sample": SAMPLE_ROWS, "none": 0}[self.quarantine])
         else:
@@ -160,7 +176,9 @@ def _runs(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBat
 class _Counts:
     """What a staging task counts of one bucket while its rows pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts_classes: bool, sensitive: tuple[str, ...]) -> None:
+        self.counts_classes = counts_classes
+        self.sensitive = sensitive
         self.duplicates = self.rejected = 0
         self.checks = [0, 0]
         self.reasons: Counter[str] = Counter()
@@ -173,8 +191,10 @@ class _Counts:
             table = pa.Table.from_batches([batch])
             unique = table.filter(pc.invert(batch.column(_DUPLICATE)))
             self.duplicates += len(table) - len(unique)
-            for label in pc.value_counts(unique.column(LABEL)).to_pylist():
-                self.classes[f"{label['values']:g}"] += label["counts"]
+            if self.counts_classes:
+                for label in pc.value_counts(unique.column(LABEL)).to_pylist():
+                    value = label["values"]
+                    self.classes[value if isinstance(value, str) else f"{value:g}"] += label["counts"]
             yield unique.select(
                 [name for name in unique.column_names if name in (LABEL, HASH) or name not in _INTERNAL]
             )
@@ -188,14 +208,20 @@ class _Counts:
                 self.reasons[reason["values"]] += reason["counts"]
             wanted = len(table) if limit is None else max(0, min(len(table), limit - self.rejected))
             self.rejected += len(table)
-            yield table.slice(0, wanted).select(
-                [name for name in table.column_names if name == REASONS or name not in _INTERNAL]
-            )
+            shown = table.slice(0, wanted).drop([name for name in _INTERNAL if name != REASONS])
+            yield _without_values(shown, self.sensitive)
 
     def _check(self, batch: pa.RecordBatch) -> None:
         for which, name in enumerate(_CHECKS):
             hashes = batch.column(name).to_numpy().astype(np.uint64)
             self.checks[which] = (self.checks[which] + int(hashes.sum(dtype=np.uint64))) % 2**64
+
+
+def _without_values(table: pa.Table, names: tuple[str, ...]) -> pa.Table:
+    for name in set(names) & set(table.column_names):
+        empty = pa.nulls(len(table), table.schema.field(name).type)
+        table = table.set_column(table.column_names.index(name), name, empty)
+    return table
 
 
 def write_rows(url: str, tables: Iterable[pa.Table], rows_per_row_group: int) -> tuple[int, storage.Digest] | None:

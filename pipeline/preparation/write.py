@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,12 @@ from pipeline import storage
 from pipeline.dataset import Column, DatasetSchema, PackedColumn
 from pipeline.features import FittedFeatures
 from pipeline.features.kinds import Array
+from pipeline.features.target import FOLD, LABEL, Target
 from pipeline.layout import parquet_options
 from pipeline.preparation.columns import raw_arrays
 from pipeline.preparation.fit import read_groups
-from pipeline.preparation.stage import HASH, LABEL, write_rows
+from pipeline.preparation.label import LabelEncoder
+from pipeline.preparation.stage import HASH, write_rows
 
 _ARROW_TYPES = {"string": pa.string(), "timestamp": pa.timestamp("us")}
 
@@ -36,6 +39,7 @@ class PartWriter:
     """
 
     features: FittedFeatures
+    label: LabelEncoder
     schema: DatasetSchema
     sources: tuple[tuple[str, str], ...]
     wide: bool
@@ -46,7 +50,8 @@ class PartWriter:
         split, staged = job
         url = storage.join(self.folder, split, f"part-{uuid.uuid4().hex}.parquet")
         digest, row_groups = hashlib.sha256(), []
-        tables = self._encoded(staged)
+        repairs: Counter[str] = Counter()
+        tables = self._encoded(staged, split == "train", repairs)
         first = next(tables)
         read = [field.name for field in first.schema if not field.nullable]
         texts = [field.name for field in first.schema if pa.types.is_string(field.type)]
@@ -59,23 +64,29 @@ class PartWriter:
                     self._feed(digest, table)
             file = stream.digest
         raw = self._write_raw(staged) if split == "test" else None
-        written = {"url": url, "row_groups": row_groups, "digest": digest.hexdigest(), "raw": raw}
+        written = {"url": url, "row_groups": row_groups, "digest": digest.hexdigest(), "raw": raw, "repairs": repairs}
         return {**written, **dataclasses.asdict(file)}
 
-    def _encoded(self, staged: str) -> Iterator[pa.Table]:
-        names = [LABEL, *dict.fromkeys([*self.features.inputs, *(source for _, source in self.sources)])]
+    def _encoded(self, staged: str, train: bool, repairs: Counter[str]) -> Iterator[pa.Table]:
+        names = [LABEL, HASH, *dict.fromkeys([*self.features.inputs, *(source for _, source in self.sources)])]
+        out_of_fold = train and any(isinstance(feature, Target) for feature in self.features.features)
         for table in read_groups(staged, names):
-            yield self._encode(table)
+            raw = raw_arrays(table, self.features.inputs)
+            for repair in self.features.repairs:
+                repairs[repair.name] += int(repair.broken(raw[repair.column]).sum())
+            if out_of_fold:
+                raw[FOLD] = table.column(HASH).to_numpy()
+            yield self._encode(table, raw)
 
-    def _encode(self, table: pa.Table) -> pa.Table:
-        encoded = self.features.transform(raw_arrays(table, self.features.inputs))
+    def _encode(self, table: pa.Table, raw: dict[str, Array]) -> pa.Table:
+        encoded = self.features.transform(raw)
         sources = dict(self.sources)
         columns: dict[str, pa.Array] = {}
         for column in self.schema.columns:
             if column.name in sources:
                 columns[column.name] = plain_column(table.column(sources[column.name]), column)
             elif column.role == "label":
-                columns[column.name] = pa.array(table.column(LABEL).to_numpy().astype(column.dtype))
+                columns[column.name] = pa.array(self.label(table.column(LABEL)))
             elif self.wide:
                 columns[column.name] = _wide(encoded[column.name])
         for packed in self.schema.packed:

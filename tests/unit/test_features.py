@@ -12,9 +12,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.data import BooleanFeature, CategoricalFeature, NumericFeature, TimestampFeature
+from pipeline.config.data import (
+    BooleanFeature,
+    BucketFeature,
+    CategoricalFeature,
+    CategoriesFeature,
+    ElapsedFeature,
+    HashedFeature,
+    NormalizeConfig,
+    NumericFeature,
+    RuleConfig,
+    TargetFeature,
+    TimestampFeature,
+    VectorFeature,
+)
 from pipeline.errors import DataError
 from pipeline.features import FittedFeatures, canonical, fit_features, raw_inputs
+from pipeline.features.repair import Repair, repaired
 from pipeline.features.sketches import Cells, Moments, Sketch, Values, quantiles
 
 finite = st.floats(-1e100, 1e100, allow_nan=False)
@@ -43,7 +57,7 @@ def run_fit(fits: Any, raw: dict[str, np.ndarray], chunks: int = 1) -> Any:
             want.sketch.result(
                 merge(
                     want.sketch,
-                    [want.sketch.cells(want.prepared(part)) for part in np.array_split(raw[want.column], chunks)],
+                    [want.sketch.cells(want.prepared(part)) for part in split(raw, want.columns, chunks)],
                 )
             )
             for want in batch
@@ -51,9 +65,14 @@ def run_fit(fits: Any, raw: dict[str, np.ndarray], chunks: int = 1) -> Any:
         answers = found if isinstance(wants, list) else found[0]
 
 
+def split(raw: dict[str, np.ndarray], columns: tuple[str, ...], chunks: int) -> list[dict[str, np.ndarray]]:
+    parts = {name: np.array_split(raw[name], chunks) for name in columns}
+    return [{name: parts[name][number] for name in columns} for number in range(chunks)]
+
+
 def fit_one(config: Any, values: Any, chunks: int = 1) -> FittedFeatures:
     kind = raw_inputs({"x": config})["x"]
-    return run_fit(fit_features({"x": config}), {"x": canonical(values, kind)}, chunks)
+    return run_fit(fit_features({"x": config}), {"x": canonical(values, kind)}, chunks)[0]
 
 
 @given(st.lists(finite, min_size=1), st.randoms())
@@ -78,7 +97,7 @@ def test_the_standard_deviation_survives_a_huge_mean() -> None:
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1), st.floats(0, 1), st.integers(1, 5))
 def test_quantiles_are_those_of_numpy(values: list[float], fraction: float, chunks: int) -> None:
     array = np.array(values)
-    (found,) = run_fit(quantiles("x", np.asarray, [fraction]), {"x": array}, chunks)
+    (found,) = run_fit(quantiles(("x",), lambda raw: raw["x"], [fraction]), {"x": array}, chunks)
     ordered = np.sort(array + 0.0)
     rank = max(1, math.ceil(fractions_product(fraction, len(values))))
     assert found == ordered[rank - 1]
@@ -170,7 +189,7 @@ def test_the_state_survives_json() -> None:
         "t": TimestampFeature(type="timestamp", parts=["year"]),
     }
     raw = {"n": np.array([0.1, 0.2, math.nan]), "t": canonical(["2013-01-01"] * 3, "timestamp")}
-    fitted = run_fit(fit_features(features), raw)
+    fitted, _ = run_fit(fit_features(features), raw)
     again = FittedFeatures.from_json(json.loads(json.dumps(fitted.to_json())))
     assert again == fitted
     assert again.inputs == {"n": "number", "t": "timestamp"}
@@ -180,3 +199,130 @@ def test_the_state_survives_json() -> None:
 def test_a_value_of_another_kind_is_refused_not_turned_into_a_missing_one(value: str, kind: Any) -> None:
     with pytest.raises(DataError, match=kind):
         canonical([value], kind)
+
+
+def encode(config: Any, train: Any, values: Any) -> dict[str, np.ndarray]:
+    fitted = fit_one(config, train)
+    again = FittedFeatures.from_json(json.loads(json.dumps(fitted.to_json())))
+    assert again == fitted
+    return again.transform({"x": canonical(values, fitted.inputs["x"])})
+
+
+def test_the_mode_is_the_most_frequent_number_and_the_smallest_of_several() -> None:
+    config = NumericFeature(type="numeric", missing="mode", scale="none")
+    assert encode(config, [5, 3, 3, 5, 9], [None])["x"].tolist() == [3]
+
+
+def test_outliers_are_clipped_one_and_a_half_quartile_ranges_out() -> None:
+    config = NumericFeature(type="numeric", clip="iqr", scale="none")
+    assert encode(config, [1, 2, 3, 4], [100, -100])["x"].tolist() == [3 + 1.5 * 2, 1 - 1.5 * 2]
+
+
+def test_buckets_by_boundaries_and_by_quantiles() -> None:
+    config = BucketFeature(type="bucket", boundaries=[0, 10])
+    assert encode(config, [1], [-1, 0, 9, 10, math.inf, None])["x"].tolist() == [3, 4, 4, 5, 5, 1]
+    config = BucketFeature(type="bucket", quantiles=4)
+    assert encode(config, list(range(100)), [0, 24, 25, 50, 99])["x"].tolist() == [3, 4, 4, 5, 6]
+
+
+def test_hashed_categories_need_no_vocabulary() -> None:
+    ids = encode(HashedFeature(type="hashed", buckets=10), [], ["a", "b", None, "a", ""])["x"]
+    assert ids[0] == ids[3]
+    assert ids[2] == 1
+    assert all(2 <= ids[place] < 12 for place in (0, 1, 4))
+
+
+def test_unseen_values_are_told_apart_by_buckets() -> None:
+    config = CategoricalFeature(type="categorical", unseen_buckets=50)
+    ids = encode(config, ["a"], ["a", "new", "newer", None])["x"].tolist()
+    assert ids[0] == 52
+    assert ids[3] == 1
+    assert ids[1] != ids[2]
+    assert all(2 <= one < 52 for one in ids[1:3])
+
+
+def test_texts_are_normalised_before_they_are_categories() -> None:
+    normalize = NormalizeConfig(unicode="NFKC", case="lower", mapping={"roma": "rome"})
+    config = CategoricalFeature(type="categorical", normalize=normalize)
+    train = ["Rome", "\u00a0ROMA\t", "ﬁn"]
+    assert encode(config, train, ["rome ", "FIN", "ｆｉｎ"])["x"].tolist() == [3, 4, 4]
+
+
+def test_the_vocabulary_of_a_sensitive_column_is_not_readable() -> None:
+    config = CategoricalFeature(type="categorical", sensitive=True)
+    fitted = fit_one(config, ["Alice", "Bob", "Bob"])
+    assert "Bob" not in json.dumps(fitted.to_json())
+    assert fitted.transform({"x": canonical(["Bob", "Alice", "Eve"], "string")})["x"].tolist() == [3, 4, 2]
+
+
+@pytest.mark.parametrize(("missing", "expected"), [("null", 1), ("mode", 3), ({"constant": "a"}, 4)])
+def test_a_missing_category_is_null_the_mode_or_a_constant(missing: Any, expected: int) -> None:
+    config = CategoricalFeature(type="categorical", missing=missing, indicator=True)
+    encoded = encode(config, ["b", "b", "a"], [None, "b"])
+    assert encoded["x"].tolist() == [expected, 3]
+    assert encoded["x_missing"].tolist() == [1, 0]
+
+
+def test_several_categories_are_padded_or_cut() -> None:
+    config = CategoriesFeature(type="categories", length=3)
+    train = [["a", "b"], ["a"], None]
+    matrix = encode(config, train, [["b", "a"], [], None, ["a", "x", None, "b"]])["x"]
+    assert matrix.tolist() == [[4, 3, 0], [0, 0, 0], [0, 0, 0], [3, 2, 1]]
+
+
+def test_time_elapsed_since_a_moment_and_since_another_column() -> None:
+    config = ElapsedFeature(type="elapsed", since="2024-01-01T00:00:00Z", unit="hours", scale="none", missing=-1)
+    assert encode(config, ["2024-01-01"], ["2024-01-01T01:30:00Z", None])["x"].tolist() == [1.5, -1]
+    config = ElapsedFeature(type="elapsed", column="end", since_column="start", unit="minutes", scale="none")
+    raw = {name: canonical([f"2024-01-01T{hour}:00:00"], "timestamp") for name, hour in (("start", 10), ("end", 12))}
+    fitted, _ = run_fit(fit_features({"x": config}), raw)
+    assert fitted.transform(raw)["x"].tolist() == [120]
+
+
+def test_vectors_keep_their_shape_and_missing_ones_are_zero() -> None:
+    config = VectorFeature(type="vector", shape=[2, 2], dtype="uint8")
+    encoded = encode(config, [], [[1, 2, 3, 255], None, b"\x00\x01\x02\x03", np.ones((2, 2))])["x"]
+    assert encoded.dtype == np.uint8
+    assert encoded.tolist() == [[[1, 2], [3, 255]], [[0, 0], [0, 0]], [[0, 1], [2, 3]], [[1, 1], [1, 1]]]
+    with pytest.raises(DataError, match="expected 4"):
+        encode(config, [], [[1, 2, 3]])
+
+
+def test_target_encoding_of_train_rows_does_not_see_their_own_fold() -> None:
+    config = TargetFeature(type="target", folds=2, smoothing=0)
+    raw = {
+        "x": canonical(["a", "a", "a", "b", "b", None], "string"),
+        "_label": np.array([1.0, 0, 1, 0, 0, 1]),
+        "_fold": np.array([0, 1, 1, 0, 1, 0]),
+    }
+    fitted, _ = run_fit(fit_features({"x": config}), raw)
+    assert fitted.transform(raw)["x"].tolist() == [0.5, 1, 1, 0, 0, np.float32(1 / 3)]
+    without = FittedFeatures.from_json(json.loads(json.dumps(fitted.to_json())))
+    encoded = without.transform({"x": canonical(["a", "b", None, "new"], "string")})["x"]
+    assert encoded.tolist() == [np.float32(2 / 3), 0, 1, 0.5]
+
+
+def test_rules_that_change_a_value_belong_to_the_state() -> None:
+    rules = (
+        RuleConfig(column="n", min=0, max=9, action="clip"),
+        RuleConfig(column="c", allowed=["a", "b"], action="default", default="a"),
+        RuleConfig(column="m", max=5, action="null"),
+    )
+    features = {
+        "n": NumericFeature(type="numeric", scale="none"),
+        "m": NumericFeature(type="numeric", scale="none", missing=-1),
+        "c": CategoricalFeature(type="categorical"),
+    }
+    raw = {
+        "n": np.array([-5.0, 5, 50]),
+        "m": np.array([1.0, 6, math.nan]),
+        "c": canonical(["z", "b", None], "string"),
+    }
+    repairs = tuple(Repair.of(rule) for rule in rules)
+    fitted, _ = run_fit(fit_features(features, repairs), dict(repaired(raw, repairs)))
+    again = FittedFeatures.from_json(json.loads(json.dumps(fitted.to_json())))
+    encoded = again.transform(raw)
+    assert encoded["n"].tolist() == [0, 5, 9]
+    assert encoded["m"].tolist() == [1, -1, -1]
+    assert encoded["c"].tolist() == [3, 4, 1]
+    assert [int(repair.broken(raw[repair.column]).sum()) for repair in repairs] == [2, 1, 1]
