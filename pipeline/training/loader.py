@@ -15,12 +15,14 @@ from pipeline.dataset import Dataset
 from pipeline.errors import StorageError, UsageError
 from pipeline.plan import Deals, EpochPlan, LastBatch
 from pipeline.training.batches import Batch, Gather, ModelColumns, padded
+from pipeline.training.disk_cache import DiskCache
 from pipeline.training.epoch import EpochReading, RowGroups
 from pipeline.training.part_files import PartFiles
 from pipeline.training.reads import GroupRead, Timings
 from pipeline.training.windows import ResidentRows, WindowRing
 
-WINDOW_BYTES = 64 << 20
+WINDOW_BYTES = 16 << 20
+"""Two windows fit the last-level cache of a server's processor, where rows are gathered at several GB/s."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,8 @@ class Loader:
             fills them up with rows of zeros that have weight 0.
         window_bytes: most bytes of rows that are shuffled together. The same value belongs to the same order.
         cache_bytes: a split that takes no more is kept in memory: later epochs read nothing.
+        cache_folder: a local folder where files of a remote dataset are kept.
+        cache_folder_bytes: most bytes kept there.
         with_ids: also give the id columns.
         reader: `petastorm`, or `pyarrow` for the same tensors without it; by default Petastorm if installed.
         reader_threads: threads that read beside the consumer.
@@ -74,6 +78,8 @@ class Loader:
         last_batch: LastBatch = "keep",
         window_bytes: int = WINDOW_BYTES,
         cache_bytes: int = 0,
+        cache_folder: str | None = None,
+        cache_folder_bytes: int = 1 << 40,
         with_ids: bool = False,
         reader: ReaderName | None = None,
         reader_threads: int = 1,
@@ -86,7 +92,8 @@ class Loader:
         self.epoch, self._deals = epoch, deals
         self._columns = ModelColumns(dataset)
         self._ids = tuple(column.name for column in dataset.schema.with_role("id")) if with_ids else ()
-        self._files = PartFiles(dataset.url, self._columns.fields, self._ids, self.timings)
+        disk = DiskCache(cache_folder, cache_folder_bytes) if cache_folder else None
+        self._files = PartFiles(dataset.url, self._columns.fields, self._ids, self.timings, disk)
         self._read_groups = _reader(reader)
         self._reader_threads = reader_threads
         self._groups = RowGroups(dataset.manifest.splits[split])

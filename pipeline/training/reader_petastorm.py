@@ -14,17 +14,22 @@ import queue
 import re
 import threading
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from petastorm.reader import Reader
 from petastorm.workers_pool import EmptyResultError
 from petastorm.workers_pool.worker_base import WorkerBase
 
+from pipeline import storage
 from pipeline.errors import StorageError
 from pipeline.training.epoch import EpochReading
 from pipeline.training.reads import GroupRead
-from pipeline.training.remote import legacy_filesystem
+from pipeline.training.remote import with_retries
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)
+    from pyarrow.filesystem import DaskFileSystem
 
 # Petastorm uses pyarrow's legacy datasets on purpose and warns dozens of times per reader, from its own modules.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
@@ -35,7 +40,7 @@ def read_groups(reading: EpochReading, threads: int) -> Generator[GroupRead, Non
     """Fill the missing row groups on other threads; yields each when it is done, in order, and closes at the end."""
     if not reading.missing:
         return
-    reader = _open(reading, OrderedThreadPool(threads))
+    reader = _open(reading, threads)
     try:
         for _ in reading.missing:
             yield next(reader)
@@ -49,26 +54,56 @@ def read_groups(reading: EpochReading, threads: int) -> Generator[GroupRead, Non
         reader.join()
 
 
-def _open(reading: EpochReading, pool: OrderedThreadPool) -> Reader:
+def _open(reading: EpochReading, threads: int) -> Reader:
     files = reading.files
     parts = {read.part.path: read.part for read in reading.missing}
-    filesystem, paths = legacy_filesystem([files.location(part) for part in parts.values()])
+    urls = [files.location(part) for part in parts.values()]
+    filesystem, paths = FsspecBridge(storage.filesystem(urls[0])[0]), [storage.filesystem(url)[1] for url in urls]
     names = [*(field.name for field in files.fields), *files.extras]
-    try:
+
+    def reader() -> Reader:
         return Reader(
             filesystem,
             paths,
             schema_fields=[re.escape(name) for name in names],
-            reader_pool=pool,
+            reader_pool=OrderedThreadPool(threads),
             worker_class=_Workers(reading),
             shuffle_row_groups=False,
             num_epochs=1,
             is_batched_reader=True,
         )
+
+    try:
+        return with_retries(urls[0], reader)
     except Exception:
         for part in parts.values():
             files.check(part)  # names the file that is missing or corrupt, if there is one
         raise
+
+
+class FsspecBridge(DaskFileSystem):  # type: ignore[misc]
+    """What the legacy dataset asks of a filesystem, answered by fsspec.
+
+    With pyarrow 14 `pyarrow.parquet.ParquetDataset` takes the legacy path, the only one that Petastorm understands,
+    only for instances of `pyarrow.filesystem.FileSystem`; fsspec's own are refused.
+    """
+
+    def __init__(self, fs: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            super().__init__(fs)
+
+    def open(self, path: str, mode: str = "rb") -> Any:
+        return with_retries(self.fs.unstrip_protocol(path), lambda: self.fs.open(path, mode))
+
+    def isdir(self, path: str) -> bool:
+        return bool(self.fs.isdir(path))
+
+    def isfile(self, path: str) -> bool:
+        return bool(self.fs.isfile(path))
+
+    def walk(self, path: str) -> Iterator[Any]:
+        return iter(self.fs.walk(path))
 
 
 class _Workers:
