@@ -82,9 +82,9 @@ def _launch(
             )
             return same_on_all_ranks(results)
         except LostRanksError as error:
-            reason = budget.spend(error)
+            record.event(f"{error} ({budget.spend(error)})")
             resources = plan_restart(wait_for_slots_again(spark, cluster), cluster)
-            record.event(f"{error}; restarting from the last checkpoint on {resources.num_proc} ranks ({reason})")
+            record.event(f"restarting from the last checkpoint on {resources.num_proc} ranks")
 
 
 def _launcher(spark: SparkSession, cluster: ClusterConfig) -> Launcher:

@@ -1,0 +1,216 @@
+"""DRIVER. What a training will take, told before it starts: ranks, memory, and the spark-submit line that fits.
+
+The memory is a sum of what is known to be held, not a measurement; activations are guessed from the row width.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.config.training import ClusterConfig, ModelConfig, TrainingConfig
+from pipeline.dataset import Dataset, DatasetSchema
+from pipeline.errors import ServiceError
+from pipeline.launch.resources import ClusterFacts, Resources, plan_resources
+from pipeline.launch.session import is_local
+from pipeline.task import UserCode
+
+_MIB = 1 << 20
+_PROCESS_MIB = 450  # measured: a Python worker with torch, Horovod and pyarrow loaded, before any data
+_STATES = {"SGD": 0, "RMSprop": 1, "Adagrad": 1}  # copies of the weights that the optimizer keeps; Adam and kin: 2
+_WINDOWS = 3  # windows that the loader holds at once
+_ACTIVATIONS = 8  # floats kept for backward, per float of input
+_ONE_MACHINE_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class ResourceReport:
+    """What `pipeline train --dry-run` prints.
+
+    Attributes:
+        resources: None where only a running cluster could tell.
+        memory: MiB of one rank, by what takes it.
+        warnings: sentences about what will be slow or not fit.
+        submit: the spark-submit line that gives these resources.
+    """
+
+    resources: Resources | None
+    memory: Mapping[str, int]
+    warnings: tuple[str, ...]
+    submit: str
+
+    def lines(self) -> list[str]:
+        """For people."""
+        ranks = self.resources
+        first = f"{ranks.num_proc} ranks, {ranks.threads} threads each" if ranks else "one rank per slot of the cluster"
+        parts = ", ".join(f"{name} {mib:,}" for name, mib in self.memory.items())
+        return [
+            f"ranks: {first}",
+            f"memory of a rank: about {sum(self.memory.values()):,} MiB ({parts})",
+            *(f"warning: {warning}" for warning in self.warnings),
+            f"on a cluster: {self.submit}",
+        ]
+
+
+def resource_report(
+    dataset: Dataset,
+    model: ModelConfig,
+    training: TrainingConfig,
+    cluster: ClusterConfig,
+    user_code: UserCode | None = None,
+    facts: ClusterFacts | None = None,
+) -> ResourceReport:
+    """The report for training on this dataset.
+
+    Args:
+        dataset: what to train on.
+        model: whose weights are counted.
+        training: batch sizes, optimizer, averaging.
+        cluster: how many ranks are asked for.
+        user_code: a model from code, if there is one.
+        facts: of the session at hand; by default what `cluster.master` promises.
+
+    Raises:
+        ConfigError: more ranks than a local master has slots.
+    """
+    facts = facts or promised_facts(cluster.master)
+    resources = _planned(facts, cluster)
+    weights = parameter_bytes(model, dataset.schema, user_code)
+    memory = rank_memory(weights, row_bytes(dataset.schema), training)
+    return ResourceReport(
+        resources=resources,
+        memory=memory,
+        warnings=tuple(_warnings(dataset, training, facts, resources, memory)),
+        submit=submit_line(cluster, resources, sum(memory.values())),
+    )
+
+
+def _planned(facts: ClusterFacts | None, cluster: ClusterConfig) -> Resources | None:
+    if facts is not None:
+        return plan_resources(facts, cluster)
+    return None if cluster.num_proc == "auto" else Resources(cluster.num_proc, task_cpus(cluster))
+
+
+def promised_facts(master: str) -> ClusterFacts | None:
+    """What a local master will offer; None for others, which only a session can tell."""
+    if not is_local(master):
+        return None
+    cores = re.match(r"local(?:\[(\d+|\*))?", master)
+    count = cores[1] if cores and cores[1] else "1"
+    return ClusterFacts(master, slots=_own_cores() if count == "*" else int(count))
+
+
+def _own_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def task_cpus(cluster: ClusterConfig) -> int:
+    """`spark.task.cpus` as configured."""
+    return int(cluster.spark.get("spark.task.cpus", "1"))
+
+
+def parameter_bytes(model: ModelConfig, schema: DatasetSchema, user_code: UserCode | None) -> int:
+    """Bytes of the model's weights and buffers; the model is built once to count them."""
+    from pipeline.models import build_model
+
+    network = build_model(model, schema, user_code)
+    return sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
+
+
+def row_bytes(schema: DatasetSchema) -> int:
+    """Bytes of one row as the loader holds it."""
+    sizes = {"float32": 4, "int32": 4, "uint8": 1}
+    members = (schema.column(name) for packed in schema.packed for name in packed.members)
+    return sum(column.width * sizes.get(column.dtype, 8) for column in members) + 4
+
+
+def rank_memory(weights: int, row: int, training: TrainingConfig) -> dict[str, int]:
+    """MiB of one rank by what takes it."""
+    from pipeline.training.loader import WINDOW_BYTES
+
+    states = _STATES.get(training.optimizer.name, 2)
+    average = 1 if training.ema_decay else 0
+    parts = {
+        "process": _PROCESS_MIB * _MIB,
+        "weights and gradients": 2 * weights,
+        "optimizer": states * weights,
+        "buckets and compression": weights + 4 * training.bucket_bytes,
+        "average": average * weights,
+        "checkpoint being written": (1 + states + average) * weights,
+        "windows of rows": _WINDOWS * WINDOW_BYTES,
+        "micro-batch": training.micro_batch_size * row * _ACTIVATIONS,
+    }
+    return {name: math.ceil(size / _MIB) for name, size in parts.items() if size}
+
+
+def submit_line(cluster: ClusterConfig, resources: Resources | None, rank_mib: int) -> str:
+    """spark-submit with what ranks need; they live beside the executor's JVM, in its memory overhead."""
+    cpus = resources.threads if resources else task_cpus(cluster)
+    ranks = str(resources.num_proc) if resources else "N"
+    overhead = math.ceil(rank_mib * 1.2 / 256) * 256
+    master = "MASTER" if is_local(cluster.master) else cluster.master
+    options = {
+        "spark.task.cpus": str(cpus),
+        "spark.executor.memoryOverhead": f"{overhead}m",
+        "spark.dynamicAllocation.enabled": "false",
+        "spark.speculation": "false",
+    }
+    confs = " ".join(f"--conf {shlex.quote(f'{key}={value}')}" for key, value in options.items())
+    return (
+        f"spark-submit --master {shlex.quote(master)} --num-executors {ranks} --executor-cores {cpus} "
+        f"--executor-memory 1g {confs} jobs/train.py CONFIG"
+    )
+
+
+def _warnings(
+    dataset: Dataset,
+    training: TrainingConfig,
+    facts: ClusterFacts | None,
+    resources: Resources | None,
+    memory: Mapping[str, int],
+) -> list[str]:
+    found = []
+    if facts is not None and facts.local and resources is not None:
+        found += _oversubscription(facts, resources, sum(memory.values()))
+    if resources is not None and training.global_batch_size < resources.num_proc:
+        found.append(
+            f"global_batch_size {training.global_batch_size} gives some of the {resources.num_proc} ranks no row "
+            "in a step"
+        )
+    data = dataset.manifest.rows("train") * row_bytes(dataset.schema)
+    if (facts is None or not facts.local) and data < _ONE_MACHINE_BYTES:
+        found.append(
+            f"the train split is {data / 2**20:,.0f} MiB in memory: one machine is enough "
+            "(cluster.master: local[*]), and saves the network between ranks"
+        )
+    return found
+
+
+def _oversubscription(facts: ClusterFacts, resources: Resources, rank_mib: int) -> list[str]:
+    found = []
+    if (busy := resources.num_proc * resources.threads) > (cores := _own_cores()):
+        found.append(
+            f"{facts.master} promises {busy} cores, but this machine has {cores}: ranks will wait for each other"
+        )
+    available = available_mib()
+    if (needed := resources.num_proc * rank_mib) > available:
+        found.append(f"the ranks need about {needed:,} MiB, but {available:,} MiB are free: lower cluster.num_proc")
+    return found
+
+
+def available_mib() -> int:
+    """Memory of this machine that is free for use.
+
+    Raises:
+        ServiceError: the operating system does not tell.
+    """
+    try:
+        with open("/proc/meminfo") as stream:
+            values = dict(line.split(":") for line in stream)
+        return int(values["MemAvailable"].split()[0]) // 1024
+    except (OSError, KeyError, ValueError) as error:
+        raise ServiceError("the free memory is unknown; expected /proc/meminfo; run on Linux") from error

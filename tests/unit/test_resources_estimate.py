@@ -1,0 +1,80 @@
+"""What a training will take, told beforehand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.config.training import ClusterConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from pipeline.errors import ConfigError
+from pipeline.launch.estimate import promised_facts, rank_memory, resource_report, row_bytes
+from pipeline.launch.resources import ClusterFacts
+from pipeline.testing import tiny_dataset
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return tiny_dataset(str(tmp_path_factory.mktemp("dataset")), 1000, numeric=4, categorical=2)
+
+
+def _training(**options: Any) -> TrainingConfig:
+    return TrainingConfig(run_url="run", **options)
+
+
+def test_memory_follows_model_optimizer_averaging_and_batch() -> None:
+    adam = rank_memory(100 * MIB, 100, _training())
+    assert adam["weights and gradients"] == 200
+    assert adam["optimizer"] == 200
+    assert adam["checkpoint being written"] == 300
+    plain = rank_memory(100 * MIB, 100, _training(optimizer=OptimizerConfig(name="SGD"), ema_decay=0.9))
+    assert "optimizer" not in plain
+    assert plain["average"] == 100
+    assert rank_memory(0, 1 << 20, _training(micro_batch_size=64))["micro-batch"] == 64 * 8
+
+
+def test_a_row_is_as_wide_as_its_packed_columns_and_its_label(dataset: Any) -> None:
+    assert row_bytes(dataset.schema) == 4 * 4 + 2 * 4 + 4
+
+
+def test_a_local_master_tells_its_slots_and_a_cluster_does_not() -> None:
+    assert promised_facts("local[3]") == ClusterFacts("local[3]", 3)
+    assert promised_facts("local") == ClusterFacts("local", 1)
+    assert promised_facts("yarn") is None
+
+
+def test_the_report_names_ranks_memory_and_a_spark_submit_line_without_dynamic_allocation(dataset: Any) -> None:
+    cluster = ClusterConfig(master="local[2]")
+    report = resource_report(dataset, ModelConfig(name="tabular"), _training(), cluster)
+    text = "\n".join(report.lines())
+    assert "ranks: 2 ranks, 1 threads each" in text
+    assert "memory of a rank: about" in text
+    for option in ("--num-executors 2", "memoryOverhead=", "dynamicAllocation.enabled=false", "spark.task.cpus=1"):
+        assert option in report.submit
+
+
+def test_more_ranks_than_local_slots_are_refused_already_here(dataset: Any) -> None:
+    with pytest.raises(ConfigError, match="num_proc is 3"):
+        resource_report(dataset, ModelConfig(name="linear"), _training(), ClusterConfig(num_proc=3))
+
+
+def test_oversubscription_and_empty_ranks_are_warned_of(dataset: Any) -> None:
+    cluster = ClusterConfig(master="local[512]")
+    report = resource_report(dataset, ModelConfig(name="linear"), _training(global_batch_size=8), cluster)
+    text = "\n".join(report.warnings)
+    assert "promises 512 cores, but this machine has" in text
+    assert "gives some of the 512 ranks no row" in text
+    assert "MiB are free" in text
+
+
+def test_small_data_on_a_cluster_gets_the_honest_advice(dataset: Any) -> None:
+    cluster = ClusterConfig(master="spark://host:7077", num_proc=8, spark={"spark.task.cpus": "4"})
+    report = resource_report(dataset, ModelConfig(name="linear"), _training(), cluster)
+    assert report.resources is not None
+    assert report.resources.threads == 4
+    assert any("one machine is enough" in warning for warning in report.warnings)
+    assert "--master spark://host:7077 --num-executors 8 --executor-cores 4" in report.submit
+    unknown = resource_report(dataset, ModelConfig(name="linear"), _training(), ClusterConfig(master="yarn"))
+    assert "one rank per slot" in unknown.lines()[0]
