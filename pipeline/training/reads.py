@@ -80,3 +80,7 @@ class Timings:
         """Count bytes of rows."""
         with self._lock:
             self.bytes += count
+
+    def seconds(self) -> dict[str, float]:
+        """The activities' seconds by name."""
+        return {name: getattr(self, name) for name in ("checking", "reading", "decoding", "shuffling", "waiting")}

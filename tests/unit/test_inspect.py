@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline import storage
+from pipeline.errors import InputMissingError, StorageError
+from pipeline.inspect import describe
+from pipeline.testing import tiny_dataset
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_dataset_is_described_with_its_rows_and_features(tmp_path):
+    dataset = tiny_dataset(str(tmp_path / "data"), rows=300, numeric=3, vectors={"v": ("float32", (2,))})
+    text = describe(dataset.url)
+    assert dataset.content_id in text
+    assert "train       300 rows in 2 files, 5 row groups" in text
+    assert "450 in = 450 published + 0 duplicates + 0 rejected" in text
+    assert "3 numeric, 2 categorical, 1 vectors" in text
+    assert "4 files" in text
+    assert "crc32 good" in text
+
+
+def test_every_file_that_is_wrong_is_named(tmp_path):
+    dataset = tiny_dataset(str(tmp_path / "data"), rows=600)
+    first, second, third = (Path(dataset.url, part.path) for part in dataset.manifest.splits["train"])
+    flip(first)
+    third.unlink()
+    with pytest.raises(StorageError) as raised:
+        describe(dataset.url)
+    assert [str(path) in str(raised.value) for path in (first, second, third)] == [True, False, True]
+
+
+def test_deep_looks_at_sha256_of_all_versions(tmp_path):
+    old = tiny_dataset(str(tmp_path / "data"), rows=100, seed=1)
+    tiny_dataset(str(tmp_path / "data"), rows=100, seed=2)
+    assert "newest of 2 versions" in describe(old.url)
+    assert "sha256 good" in describe(old.url, deep=True)
+    flip(Path(old.url, old.manifest.splits["test"][0].path))
+    describe(old.url)
+    with pytest.raises(StorageError, match="corrupt"):
+        describe(old.url, deep=True)
+
+
+def folder(path: Path, kind: str, **values: object) -> Path:
+    path.mkdir(parents=True)
+    (path / "weights.safetensors").write_bytes(b"12345")
+    digest = storage.digest_file(str(path / "weights.safetensors"))
+    files = {"weights.safetensors": {"bytes": digest.bytes, "crc32": digest.crc32, "sha256": digest.sha256}}
+    storage.write_json(str(path / "manifest.json"), f"{kind}-manifest", 1, {**values, "files": files})
+    return path
+
+
+def test_checkpoints_models_and_runs_are_described_and_checked(tmp_path):
+    run = tmp_path / "run"
+    checkpoint = folder(run / "checkpoints" / "step-30", "checkpoint", step=30, world_size=2)
+    model = folder(run / "model", "model")
+    (run / "result.json").write_text(json.dumps({"status": "done", "metrics": {"roc_auc": 0.75}}))
+    assert "checkpoint" in describe(str(checkpoint))
+    assert "step 30, world_size 2" in describe(str(checkpoint))
+    text = describe(str(run))
+    assert '"roc_auc": 0.75' in text
+    assert "step-30" in text
+    assert "model" in text
+    flip(model / "weights.safetensors")
+    (checkpoint / "weights.safetensors").unlink()
+    with pytest.raises(StorageError) as raised:
+        describe(str(run))
+    assert len(raised.value.offences) == 2
+
+
+def test_anything_else_is_refused(tmp_path):
+    with pytest.raises(InputMissingError, match="holds nothing"):
+        describe(str(tmp_path / "nowhere"))
