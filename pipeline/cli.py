@@ -141,6 +141,15 @@ def _parser() -> argparse.ArgumentParser:
     inspect = add("inspect", _inspect, "what a dataset, checkpoint, model or run folder holds; checks its checksums")
     inspect.add_argument("path")
     inspect.add_argument("--deep", action="store_true", help="also check every sha256")
+    export = add("export", _export, "a dataset as plain wide Parquet")
+    export.add_argument("dataset")
+    export.add_argument("output", help="new folder; one folder per split")
+    export.add_argument("--split", dest="splits", action="append", choices=["train", "validation", "test"])
+    bench = add("bench", _bench, "how fast a dataset loads here, beside a raw scan, and what to set")
+    bench.add_argument("what", choices=["loader"])
+    bench.add_argument("dataset")
+    bench.add_argument("--split", default="train")
+    bench.add_argument("--batch-size", type=int, default=4096)
     doctor = add("doctor", _doctor, "what is installed, what is missing, what to do")
     doctor.add_argument("--json", action="store_true")
     config = add("config", _config, "the configuration's JSON schema, or its resolved values")
@@ -204,6 +213,22 @@ def _inspect(options: argparse.Namespace) -> None:
     from pipeline import inspect
 
     print(inspect.describe(options.path, deep=options.deep))
+
+
+def _export(options: argparse.Namespace) -> dict[str, Any]:
+    from pipeline.dataset import Dataset
+    from pipeline.export import export_dataset
+
+    return {"rows": export_dataset(Dataset.open(options.dataset), options.output, options.splits)}
+
+
+def _bench(options: argparse.Namespace) -> dict[str, Any]:
+    from pipeline.bench import bench_loader
+    from pipeline.dataset import Dataset
+
+    report = bench_loader(Dataset.open(options.dataset), options.split, options.batch_size)
+    print(report.render())
+    return {"loader": report.to_json()}
 
 
 def _doctor(options: argparse.Namespace) -> None:
