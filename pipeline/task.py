@@ -17,11 +17,18 @@ class UserCode:
         model: ``model(schema, **options)`` gives a ``torch.nn.Module``.
         loss: ``loss(predictions, label, weight)`` gives the weighted SUM over rows as a scalar tensor.
         optimizer: ``optimizer(parameters)`` gives a ``torch.optim.Optimizer``.
+        metrics: ``metrics(predictions, label, weight)`` gives weighted SUMS by name; the mean over the validation
+            rows of all ranks is reported under that name.
+        callback: ``callback(progress, metrics)`` after every validation, on every rank.
+        loop: ``loop(context)`` instead of our own loop, see `pipeline.training.own_loop`.
     """
 
     model: Callable[..., Any] | None = None
     loss: Callable[..., Any] | None = None
     optimizer: Callable[..., Any] | None = None
+    metrics: Callable[..., Any] | None = None
+    callback: Callable[..., Any] | None = None
+    loop: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)

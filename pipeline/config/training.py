@@ -12,7 +12,7 @@ from pipeline.config.section import Section, Url
 class ModelConfig(Section):
     """The architecture: a built-in name, or a factory `package.module:function(schema, **options)`."""
 
-    name: Literal["tabular", "linear"] | None = None
+    name: Literal["tabular", "wide_deep", "linear", "cnn"] | None = None
     factory: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
     options: dict[str, Any] = {}
 

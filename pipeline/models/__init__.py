@@ -17,11 +17,18 @@ from torch import nn
 from pipeline.config.training import ModelConfig
 from pipeline.dataset import DatasetSchema
 from pipeline.errors import ConfigError
+from pipeline.models.cnn import Cnn
 from pipeline.models.linear import Linear
 from pipeline.models.tabular import Tabular
+from pipeline.models.wide_deep import WideDeep
 from pipeline.task import UserCode
 
-BUILT_IN: dict[str, Callable[..., nn.Module]] = {"tabular": Tabular, "linear": Linear}
+BUILT_IN: dict[str, Callable[..., nn.Module]] = {
+    "tabular": Tabular,
+    "wide_deep": WideDeep,
+    "linear": Linear,
+    "cnn": Cnn,
+}
 
 
 def build_model(config: ModelConfig, schema: DatasetSchema, user_code: UserCode | None = None) -> nn.Module:

@@ -115,7 +115,7 @@ class SixteenBit(_Stateless):
     def _scale(self, rows: Tensor) -> Tensor:
         """A power of two for each row that brings its largest value near the top of the range; NaN stays NaN."""
         if self._dtype == torch.bfloat16 or rows.numel() == 0:
-            return torch.ones(len(rows), 1)
+            return rows.new_ones(len(rows), 1)
         largest = rows.abs().amax(dim=1, keepdim=True)
         exponent = torch.log2(_FP16_TARGET / largest).floor().clamp(-126, 126)
         return torch.where(largest > 0, torch.exp2(exponent), torch.ones_like(largest))
@@ -146,6 +146,10 @@ class PowerSGD:
         others = [view for view in bucket.views if not self._pays(view)]
         for key, matrix in matrices.items():
             matrix.add_(self._residual(key, matrix))
+        if not matrices:
+            yield from Uncompressed(self._collective).reduce(bucket, total_weight)
+            bucket.flat.mul_(weight)
+            return
         left = [matrix @ self._factor(key, matrix) for key, matrix in matrices.items()]
         first = _Packed([*left, *others])
         handle = self._collective.sum_async(first.flat, f"{bucket.name} left")
@@ -202,7 +206,7 @@ class _Packed:
 
     def __init__(self, tensors: list[Tensor]) -> None:
         self._tensors = tensors
-        self.flat = torch.cat([tensor.reshape(-1) for tensor in tensors]) if tensors else torch.zeros(1)
+        self.flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
 
     def unpack(self) -> None:
         start = 0

@@ -78,6 +78,12 @@ class Gradients:
         for bucket in self.buckets:
             bucket.flat.clamp_(-bound, bound)
 
+    def add_signs(self, factor: float) -> None:
+        """Add the gradient of ``factor`` times the sum of absolute weights."""
+        for bucket in self.buckets:
+            for parameter, view in zip(bucket.parameters, bucket.views, strict=True):
+                view.add_(torch.sign(parameter.detach()), alpha=factor)
+
     def close(self) -> None:
         """Take the hooks and the buckets back from the model."""
         for hook in self._hooks:

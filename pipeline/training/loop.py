@@ -25,8 +25,10 @@ from pipeline.task import Reporter
 from pipeline.training.batches import Batch
 from pipeline.training.loader import Loader
 from pipeline.training.objectives import Sums, choose_metric, is_better
+from pipeline.training.profile import profiled
 from pipeline.training.progress import Best, Progress
 from pipeline.training.step import Learner, Outcome, Wishes, train_step, validation_step
+from pipeline.training.timing import Clock
 
 REPORT_SECONDS = 0.5
 
@@ -41,6 +43,7 @@ class Rank:
         save: write a checkpoint of everything, beside training.
         finish_saving: wait until all that was saved is on disk, on all ranks.
         stop: whether this process was told to end.
+        callback: the user's, after every validation.
     """
 
     learner: Learner
@@ -52,27 +55,8 @@ class Rank:
     finish_saving: Callable[[], None]
     reporter: Reporter
     stop: Callable[[], bool]
-    clock: Clock
-
-
-@dataclass
-class Clock:
-    """Seconds on this rank: since the last checkpoint, waiting for data, and of the epoch."""
-
-    saved: float = field(default_factory=time.monotonic)
-    reported: float = 0.0
-    epoch: float = 0.0
-    waited: float = 0.0
-    rows: int = 0
-
-    def start_epoch(self) -> None:
-        """Reset what is counted per epoch."""
-        self.epoch, self.waited, self.rows = time.monotonic(), 0.0, 0
-
-    @property
-    def rows_per_second(self) -> float:
-        """Of the epoch under way, over all ranks."""
-        return self.rows / max(1e-9, time.monotonic() - self.epoch)
+    callback: Callable[[Progress, dict[str, float]], None] | None = None
+    clock: Clock = field(default_factory=Clock)
 
 
 def run_epochs(rank: Rank) -> None:
@@ -87,19 +71,23 @@ def run_epochs(rank: Rank) -> None:
 def _train_epoch(rank: Rank) -> None:
     """The steps that are left of the epoch."""
     progress, config = rank.progress, rank.learner.config
-    rank.clock.start_epoch()
+    rank.clock.start_epoch(rank.learner)
     rank.train.set_epoch(progress.epoch, [tuple(deal) for deal in progress.deals])
-    with contextlib.closing(_timed(rank.train, rank.clock)) as batches:
+    with contextlib.closing(_timed(rank.train, rank.clock)) as batches, profiled(rank.learner) as profile:
         for batch in batches:
+            _validate_if_due(rank)
             wishes = Wishes(stop=rank.stop(), checkpoint=_is_due(rank, config.checkpoint))
             outcome = train_step(rank.learner, batch, progress.step, wishes)
+            profile()
             progress.count_step(outcome, rank.learner.collective.world_size)
             rank.clock.rows += outcome.rows
+            rank.clock.steps += 1
             _refuse_divergence(rank)
             _report_progress(rank, outcome)
             if outcome.stop:
                 _interrupt(rank)
             _save_if_due(rank, outcome)
+    rank.clock.training_seconds = time.monotonic() - rank.clock.epoch
 
 
 def _timed(loader: Loader, clock: Clock) -> Generator[Batch, None, None]:
@@ -162,21 +150,40 @@ def _interrupt(rank: Rank) -> None:
 
 
 def _finish_epoch(rank: Rank) -> None:
-    """Validate, compare with the best epoch so far, save and report."""
-    progress, learner = rank.progress, rank.learner
-    metrics = validate(rank)
-    _compare_with_best(rank, metrics)
+    """Validate, compare with the best so far, report and save."""
+    progress, clock = rank.progress, rank.clock
     weight = progress.epoch_weight
     values = {"train_loss": progress.epoch_loss / weight if weight else math.nan}
-    values |= {f"validation_{name}": value for name, value in metrics.items()}
-    values["rows_per_second"] = rank.clock.rows_per_second
-    values["data_wait_share"] = rank.clock.waited / max(1e-9, time.monotonic() - rank.clock.epoch)
+    values |= _validated(rank)
+    values |= clock.shares(rank.learner)
     progress.count_epoch()
-    if learner.collective.rank == 0:
-        rank.reporter.metrics(values, progress.step)
+    _report_and_save(rank, values)
+    logger.info("epoch %d of %d: %s", progress.epoch, rank.learner.config.epochs, values)
+
+
+def _validate_if_due(rank: Rank) -> None:
+    """Inside an epoch, before its next step: also after a resume, if the stop came between step and validation."""
+    every, progress = rank.learner.config.validate_every_steps, rank.progress
+    inside = 0 < progress.steps_in_epoch < rank.steps_per_epoch
+    if every is not None and inside and progress.step % every == 0 and progress.validated_step != progress.step:
+        _report_and_save(rank, _validated(rank))
+
+
+def _report_and_save(rank: Rank, values: dict[str, float]) -> None:
+    if rank.learner.collective.rank == 0:
+        rank.reporter.metrics(values, rank.progress.step)
+    if rank.callback is not None:
+        rank.callback(rank.progress, values)
     rank.save()
     rank.clock.saved = time.monotonic()
-    logger.info("epoch %d of %d: %s", progress.epoch, learner.config.epochs, values)
+
+
+def _validated(rank: Rank) -> dict[str, float]:
+    """Metrics of the validation split under the names that are reported; the best one is remembered."""
+    metrics = validate(rank)
+    compare_with_best(rank.progress, rank.learner, metrics)
+    rank.progress.validated_step = rank.progress.step
+    return {f"validation_{name}": value for name, value in metrics.items()}
 
 
 def validate(rank: Rank) -> dict[str, float]:
@@ -204,18 +211,21 @@ def _summed(vectors: Iterable[Sums]) -> Sums:
     return total
 
 
-def _compare_with_best(rank: Rank, metrics: dict[str, float]) -> None:
-    """The first epoch, and every one that is better, becomes the best; without validation the last one does."""
-    progress, config = rank.progress, rank.learner.config
+def compare_with_best(progress: Progress, learner: Learner, metrics: dict[str, float]) -> None:
+    """The first validation, and every one that is better, becomes the best; without any the last epoch does."""
+    config = learner.config
     epoch = progress.epoch + 1
     if not metrics:
         progress.best = Best(epoch, progress.step, 0.0, {})
         return
-    name = choose_metric(config.best_by, rank.learner.objective, metrics)
+    name = choose_metric(config.best_by, learner.objective, metrics)
     if progress.best is None or is_better(name, metrics[name], progress.best.value):
         progress.best = Best(epoch, progress.step, metrics[name], metrics)
-        progress.epochs_without_better = 0
+        progress.without_better = 0
     else:
-        progress.epochs_without_better += 1
+        progress.without_better += 1
+        if config.schedule.name == "plateau" and progress.without_better % config.schedule.patience == 0:
+            progress.rate_drops += 1
+            learner.rate_drops = progress.rate_drops
     patience = config.early_stopping
-    progress.stopped_early = patience is not None and progress.epochs_without_better >= patience
+    progress.stopped_early = patience is not None and progress.without_better >= patience

@@ -7,8 +7,8 @@ depend on how the rows were divided.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,18 +44,46 @@ class Objective:
     best_by: str
 
 
-def build_objective(schema: DatasetSchema, own_loss: Loss | None = None) -> Objective:
-    """The objective of the dataset's label, with the user's own loss if there is one."""
+def build_objective(schema: DatasetSchema, own_loss: Loss | None = None, own_metrics: Any = None) -> Objective:
+    """The objective of the dataset's label, with the user's own loss and metrics if there are any."""
+    objective = _objective_of(schema)
+    if own_loss is not None:
+        objective = replace(objective, loss=own_loss)
+    return objective if own_metrics is None else _with_own_metrics(objective, own_metrics)
+
+
+def _objective_of(schema: DatasetSchema) -> Objective:
+    labels = len(schema.with_role("label"))
+    if labels != 1 and schema.label_type != "regression":
+        return Objective(binary_loss if labels else _no_loss, lambda p, y, w: np.zeros(0), lambda sums: {}, "loss")
     if schema.label_type == "binary":
-        objective = Objective(binary_loss, _binary_sums, binary_metrics, "roc_auc")
-    elif schema.label_type == "multiclass":
+        return Objective(binary_loss, _binary_sums, binary_metrics, "roc_auc")
+    if schema.label_type == "multiclass":
         classes = len(schema.classes)
-        objective = Objective(class_loss, lambda p, y, w: _class_sums(p, y, w, classes), _class_metrics, "loss")
-    else:
-        objective = Objective(squared_loss, _regression_sums, _regression_metrics, "loss")
-    if own_loss is None:
-        return objective
-    return Objective(own_loss, objective.sums, objective.metrics, objective.best_by)
+        return Objective(class_loss, lambda p, y, w: _class_sums(p, y, w, classes), _class_metrics, "loss")
+    return Objective(squared_loss, _regression_sums, _regression_metrics, "loss")
+
+
+def _with_own_metrics(objective: Objective, own: Callable[..., dict[str, Any]]) -> Objective:
+    """Beside the others: weighted sums by name, divided by the weight of all rows."""
+    names: list[str] = []
+
+    def sums(predictions: Tensor, label: Tensor, weight: Tensor) -> Sums:
+        values = own(predictions, label, weight)
+        names[:] = sorted(values)
+        mine = [float(values[name]) for name in names]
+        return np.concatenate([objective.sums(predictions, label, weight), mine, [float(weight.sum())]])
+
+    def metrics(sums: Sums) -> dict[str, float]:
+        rest, mine, weight = sums[: -len(names) - 1], sums[-len(names) - 1 : -1], sums[-1]
+        means = {name: float(value / weight) if weight else math.nan for name, value in zip(names, mine, strict=True)}
+        return {**objective.metrics(rest), **means}
+
+    return replace(objective, sums=sums, metrics=metrics)
+
+
+def _no_loss(predictions: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    raise ConfigError("the dataset has no label; expected a loss from code; give loss= a function")
 
 
 def is_better(metric: str, value: float, than: float | None) -> bool:
@@ -147,6 +175,39 @@ def _regression_metrics(sums: Sums) -> dict[str, float]:
         "rmse": math.sqrt(squared / weight),
         "r2": 1 - squared / variation if variation > 0 else math.nan,
     }
+
+
+def class_weight_table(
+    schema: DatasetSchema, setting: str | Mapping[str, float] | None, counts: Mapping[str, int]
+) -> Tensor | None:
+    """The factor of the row weight for each class, by class number.
+
+    Args:
+        schema: names the classes; those of a binary label are ``0`` and ``1``.
+        setting: ``balanced``, factors by class name (others 1), or none.
+        counts: train rows of each class.
+
+    Raises:
+        ConfigError: a class is unknown, or the label has no classes.
+    """
+    if setting is None:
+        return None
+    classes = list(schema.classes) if schema.label_type == "multiclass" else ["0", "1"]
+    if schema.label_type == "regression":
+        raise ConfigError("training.class_weights is set for a regression label; expected null; it has no classes")
+    if isinstance(setting, Mapping):
+        unknown = sorted(set(setting) - set(classes))
+        if unknown:
+            offences = (
+                f"training.class_weights.{n} is no class; expected one of {', '.join(classes)}" for n in unknown
+            )
+            raise ConfigError(*offences)
+        return torch.tensor([setting.get(name, 1.0) for name in classes], dtype=torch.float64)
+    missing = [name for name in classes if not counts.get(name)]
+    if missing:
+        raise ConfigError(f"training.class_weights is balanced, but train has no rows of {', '.join(missing)}")
+    total = sum(counts[name] for name in classes)
+    return torch.tensor([total / len(classes) / counts[name] for name in classes], dtype=torch.float64)
 
 
 def row_weights(weight: Tensor | None, label: Tensor, dtype: Any) -> Tensor:

@@ -24,27 +24,33 @@ _NEED_MORE = {"LBFGS", "SparseAdam", "Optimizer"}  # closures, sparse gradients,
 
 
 def build_optimizer(
-    config: OptimizerConfig, parameters: Iterable[torch.nn.Parameter], own: Callable[..., Any] | None = None
+    config: OptimizerConfig,
+    parameters: Iterable[torch.nn.Parameter],
+    own: Callable[..., Any] | None = None,
+    learning_rate: float | None = None,
 ) -> torch.optim.Optimizer:
     """The optimizer of the configuration, or the user's own.
 
     Args:
         config: names a class of ``torch.optim``.
         parameters: of the model; those that do not require gradients are left out.
+        learning_rate: instead of the configuration's, see `scaled_learning_rate`.
         own: ``own(parameters)`` gives a ``torch.optim.Optimizer``; its learning rates are what the schedule scales.
 
     Raises:
         ConfigError: no such optimizer, or it does not take the options.
     """
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
-    with _without_compiler():
-        optimizer = own(trainable) if own is not None else _by_name(config, trainable)
+    with without_compiler():
+        optimizer = own(trainable) if own is not None else _by_name(config, trainable, learning_rate)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", float(group["lr"]))
     return optimizer
 
 
-def _by_name(config: OptimizerConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def _by_name(
+    config: OptimizerConfig, parameters: list[torch.nn.Parameter], learning_rate: float | None
+) -> torch.optim.Optimizer:
     names = [n for n, c in vars(torch.optim).items() if inspect.isclass(c) and n not in _NEED_MORE]
     if config.name not in names:
         raise ConfigError(
@@ -53,7 +59,7 @@ def _by_name(config: OptimizerConfig, parameters: list[torch.nn.Parameter]) -> t
         )
     kind = getattr(torch.optim, config.name)
     known = list(inspect.signature(kind).parameters)[1:]
-    options: dict[str, Any] = {"lr": config.learning_rate}
+    options: dict[str, Any] = {"lr": learning_rate or config.learning_rate}
     if config.weight_decay or "weight_decay" in known:  # 0 is said too: AdamW's own default is 0.01
         options["weight_decay"] = config.weight_decay
     if "fused" in known and "foreach" not in config.options:
@@ -67,7 +73,7 @@ def _by_name(config: OptimizerConfig, parameters: list[torch.nn.Parameter]) -> t
 
 
 @contextlib.contextmanager
-def _without_compiler() -> Iterator[None]:
+def without_compiler() -> Iterator[None]:
     """Keep torch from importing its compiler, only to be told not to compile an optimizer's constructor.
 
     That import takes two seconds of every rank's start, makes a temporary folder and sets an environment variable.
@@ -93,13 +99,21 @@ def optimizer_step(optimizer: torch.optim.Optimizer) -> None:
         optimizer.step()
 
 
-def learning_rate_factor(config: ScheduleConfig, step: int, total_steps: int) -> float:
+def scaled_learning_rate(config: OptimizerConfig, global_batch_size: int) -> float:
+    """The base learning rate for a batch size (Goyal et al. 2017: linear; Krizhevsky 2014: square root)."""
+    ratio = global_batch_size / config.base_batch_size
+    return config.learning_rate * {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[config.scaling]
+
+
+def learning_rate_factor(config: ScheduleConfig, step: int, total_steps: int, epochs: int = 1, drops: int = 0) -> float:
     """What the base learning rate is multiplied by in a step.
 
     Args:
         config: which schedule.
         step: counted from 0.
         total_steps: of the whole run.
+        epochs: of the whole run.
+        drops: how often validation has found no progress any more (plateau).
     """
     if config.name == "one_cycle":
         return _one_cycle(step / max(1, total_steps - 1))
@@ -108,6 +122,10 @@ def learning_rate_factor(config: ScheduleConfig, step: int, total_steps: int) ->
         return (step + 1) / (warmup_steps + 1)
     if config.name == "cosine":
         return _cosine(1.0, 0.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+    if config.name == "step":
+        return float(config.gamma ** (step * epochs // total_steps // config.every_epochs))
+    if config.name == "plateau":
+        return float(config.gamma**drops)
     return 1.0
 
 

@@ -12,7 +12,7 @@ from pipeline.training.step import Outcome
 
 @dataclass(frozen=True)
 class Best:
-    """The best epoch so far by the chosen validation metric; epochs count from 1."""
+    """The best validation so far by the chosen metric; epochs count from 1."""
 
     epoch: int
     step: int
@@ -30,6 +30,9 @@ class Progress:
         rows: rows that went into the weights.
         epoch_loss: weighted sum of losses of the epoch under way; ``epoch_weight`` its weight.
         skipped_in_a_row: steps since the last one that moved the weights.
+        without_better: validations since the best one; ``validated_step`` is the step of the last.
+        rate_drops: how often the plateau schedule has lowered the learning rate.
+        loss_scale: for float16: the factor, and good steps since it changed.
         stopped_early: no further epoch is wanted.
     """
 
@@ -42,7 +45,10 @@ class Progress:
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
     best: Best | None = None
-    epochs_without_better: int = 0
+    without_better: int = 0
+    validated_step: int = 0
+    rate_drops: int = 0
+    loss_scale: tuple[float, int] | None = None
     stopped_early: bool = False
 
     @property

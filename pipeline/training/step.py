@@ -8,8 +8,9 @@ divided once by the total weight.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,7 +22,10 @@ from pipeline.training.collective import Collective, Handle
 from pipeline.training.gradients import Gradients
 from pipeline.training.objectives import Objective, Sums, row_weights
 from pipeline.training.optimizers import MovingAverage, learning_rate_factor, optimizer_step, set_learning_rate
+from pipeline.training.precision import LossScale, mixed, weight_dtype
 from pipeline.training.randomness import seed_all
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,14 @@ class Outcome:
 
 @dataclass
 class Learner:
-    """Everything that changes as a rank learns, and what it takes to change it."""
+    """Everything that changes as a rank learns, and what it takes to change it.
+
+    Attributes:
+        class_weights: factor of the row weight for each class.
+        scale: of the loss, for float16.
+        rate_drops: how often the plateau schedule has lowered the learning rate.
+        seconds_reducing: spent waiting for sums over ranks that backward could not hide.
+    """
 
     model: nn.Module
     objective: Objective
@@ -61,11 +72,11 @@ class Learner:
     collective: Collective
     config: TrainingConfig
     total_steps: int
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the numbers that the model computes with."""
-        return torch.float64 if self.config.precision == "float64" else torch.float32
+    device: torch.device = CPU
+    class_weights: Tensor | None = None
+    scale: LossScale = field(default_factory=LossScale)
+    rate_drops: int = 0
+    seconds_reducing: float = 0.0
 
 
 def train_step(learner: Learner, batch: Batch, step: int, wishes: Wishes) -> Outcome:
@@ -82,20 +93,41 @@ def train_step(learner: Learner, batch: Batch, step: int, wishes: Wishes) -> Out
     learner.model.train()
     gradients.zero()
     totals = _backward(learner, batch, wishes)
-    gradients.reduce()
-    weight, loss, rows, stop, checkpoint = totals.wait().tolist()
-    norm = gradients.norm() / weight if weight else math.nan
+    weight, loss, rows, stop, checkpoint = _reduce(learner, totals)
+    total_weight = weight * learner.scale.value
+    norm = gradients.norm() / total_weight if weight else math.nan
     finite = math.isfinite(norm)
     if finite:
-        gradients.scale(_clip_factor(config.clip_norm, norm) / weight)
-        set_learning_rate(learner.optimizer, learning_rate_factor(config.schedule, step, learner.total_steps))
-        optimizer_step(learner.optimizer)
-        if learner.average is not None:
-            learner.average.update(step)
+        gradients.scale(_clip_factor(config.clip_norm, norm) / total_weight)
+        _update(learner, step)
     else:
         gradients.compression.reset()
+    learner.scale.update(config, finite)
     _share_buffers(learner)
     return Outcome(loss, weight, int(rows), not finite, stop > 0, checkpoint > 0)
+
+
+def _reduce(learner: Learner, totals: Handle) -> list[float]:
+    """Wait for the sums over ranks."""
+    began = time.perf_counter()
+    learner.gradients.reduce()
+    values: list[float] = totals.wait().tolist()
+    learner.seconds_reducing += time.perf_counter() - began
+    return values
+
+
+def _update(learner: Learner, step: int) -> None:
+    """Move the weights along the mean gradient."""
+    config = learner.config
+    if config.clip_value is not None:
+        learner.gradients.clip_value(config.clip_value)
+    if config.l1:
+        learner.gradients.add_signs(config.l1)
+    factor = learning_rate_factor(config.schedule, step, learner.total_steps, config.epochs, learner.rate_drops)
+    set_learning_rate(learner.optimizer, factor)
+    optimizer_step(learner.optimizer)
+    if learner.average is not None:
+        learner.average.update(step)
 
 
 def _backward(learner: Learner, batch: Batch, wishes: Wishes) -> Handle:
@@ -109,22 +141,35 @@ def _backward(learner: Learner, batch: Batch, wishes: Wishes) -> Handle:
     for part, weight in micro_batches(batch, weights, learner.config.micro_batch_size):
         if loss is not None:
             loss.backward()
-        loss = learner.objective.loss(learner.model(part.inputs), part.label, weight)
-        totals[1] += float(loss.detach())
+        with mixed(learner.config, learner.device):
+            predictions = learner.model(part.inputs)
+        value = learner.objective.loss(_full(predictions), part.label, weight)
+        totals[1] += float(value.detach())
+        loss = value * learner.scale.value
     handle = learner.collective.sum_async(torch.tensor(totals, dtype=torch.float64), "step")
-    learner.gradients.arm(lambda: float(handle.wait()[0]))
+    learner.gradients.arm(lambda: float(handle.wait()[0]) * learner.scale.value)
     if loss is not None:
         loss.backward()
     return handle
 
 
 def _ready(learner: Learner, batch: Batch) -> tuple[Batch, Tensor]:
-    """The batch in the model's floating-point type, and the weights of its rows."""
+    """The batch where the model is and in its floating-point type, and the weights of its rows."""
+    dtype, device = weight_dtype(learner.config), learner.device
     inputs = {
-        name: tensor.to(learner.dtype) if tensor.is_floating_point() else tensor
+        name: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype, non_blocking=True)
         for name, tensor in batch.inputs.items()
     }
-    return Batch(inputs, batch.label), row_weights(batch.weight, batch.label, learner.dtype)
+    label = batch.label.to(device, non_blocking=True)
+    weights = row_weights(batch.weight, batch.label, dtype).to(device, non_blocking=True)
+    if learner.class_weights is not None:
+        weights = weights * learner.class_weights[label.long()].to(dtype)
+    return Batch(inputs, label), weights
+
+
+def _full(predictions: Tensor) -> Tensor:
+    """Losses are computed in full precision."""
+    return predictions.float() if predictions.dtype in (torch.float16, torch.bfloat16) else predictions
 
 
 def micro_batches(batch: Batch, weights: Tensor, size: int) -> Iterator[tuple[Batch, Tensor]]:
@@ -154,7 +199,8 @@ def validation_step(learner: Learner, batch: Batch) -> Sums:
     """What a batch adds to the validation sums: weighted loss, weight, and the sums of the objective."""
     batch, weights = _ready(learner, batch)
     with torch.inference_mode():
-        predictions = learner.model(batch.inputs)
+        with mixed(learner.config, learner.device):
+            predictions = _full(learner.model(batch.inputs))
         loss = float(learner.objective.loss(predictions, batch.label, weights)) if batch.rows else 0.0
         sums = learner.objective.sums(predictions, batch.label, weights)
     return np.concatenate([[loss, float(weights.sum())], sums])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,14 @@ from pipeline.training.compression import SixteenBit, build_compression
 from pipeline.training.gradients import Gradients, fixed_buckets
 from tests.fifty_steps import FLOAT64, weights_after
 from tests.thread_ranks import ThreadCollective, on_thread_ranks
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def _parameters(*sizes: int) -> list[torch.nn.Parameter]:

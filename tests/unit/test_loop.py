@@ -196,3 +196,80 @@ def test_torch_is_left_as_it_was_found_and_two_runs_in_one_process_are_alike(dat
     second = _train(dataset, tmp_path / "second")
     one, other = read_weights(first.best_checkpoint), read_weights(second.best_checkpoint)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_validation_inside_an_epoch_can_be_the_best_one_and_survives_a_stop(dataset: Dataset, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"validate_every_steps": 2, "epochs": 2, "optimizer": {"learning_rate": 0.1}}
+    notes = Notes()
+    undisturbed = _train(dataset, tmp_path / "through", notes, **options)
+    assert len(notes.epochs) == 2 * 3
+    asked = iter(range(100))
+    with pytest.raises(InterruptedRunError):
+        _train(dataset, tmp_path / "broken", stop=lambda: next(asked) == 3, **options)
+    resumed = _train(dataset, tmp_path / "broken", **options)
+    assert resumed.best_metrics == undisturbed.best_metrics
+    assert resumed.best_checkpoint.endswith(undisturbed.best_checkpoint.rsplit("/", 1)[1])
+
+
+def test_class_weights_move_the_predictions_towards_the_heavier_class(dataset: Dataset, tmp_path: Path) -> None:
+    plain = _train(dataset, tmp_path / "plain")
+    heavy = _train(dataset, tmp_path / "heavy", class_weights={"1": 5.0})
+    assert heavy.best_metrics["recall"] > plain.best_metrics["recall"]
+    with pytest.raises(ConfigError, match=r"class_weights\.yes is no class; expected one of 0, 1"):
+        _train(dataset, tmp_path / "wrong", class_weights={"yes": 2.0})
+
+
+def test_a_training_starts_from_the_weights_of_another(dataset: Dataset, tmp_path: Path) -> None:
+    first = _train(dataset, tmp_path / "first", epochs=8)
+    notes = Notes()
+    frozen = {"name": "SGD", "learning_rate": 1e-12}
+    _train(dataset, tmp_path / "second", notes, epochs=1, optimizer=frozen, init_from=first.best_checkpoint)
+    assert notes.epochs[0]["validation_loss"] == pytest.approx(first.best_metrics["loss"], rel=1e-4)
+    with pytest.raises(ConfigError, match="no tensor fits"):
+        _train(dataset, tmp_path / "third", model={"name": "linear"}, init_from=first.best_checkpoint)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_learns_too_and_resumes(dataset: Dataset, tmp_path: Path, precision: str) -> None:
+    asked = iter(range(100))
+    with pytest.raises(InterruptedRunError):
+        _train(dataset, tmp_path, precision=precision, stop=lambda: next(asked) == 3)
+    assert _train(dataset, tmp_path, precision=precision).best_metrics["roc_auc"] > 0.8
+
+
+def test_own_loss_metrics_and_callback_take_part(dataset: Dataset, tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    def loss(predictions: torch.Tensor, label: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return (torch.relu(1 - predictions * (2 * label - 1)) * weight).sum()
+
+    def metrics(predictions: torch.Tensor, label: torch.Tensor, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"margin": (predictions * (2 * label - 1)) @ weight}
+
+    def callback(progress: Any, values: Mapping[str, float]) -> None:
+        seen.append(values["validation_margin"])
+
+    code = UserCode(loss=loss, metrics=metrics, callback=callback)
+    result = _train(dataset, tmp_path, code=code, best_by="margin")
+    assert len(seen) == 3
+    assert result.best_metrics["margin"] == max(seen)
+
+
+def test_the_plateau_schedule_lowers_the_rate_when_nothing_gets_better(dataset: Dataset, tmp_path: Path) -> None:
+    schedule = {"name": "plateau", "patience": 1, "gamma": 0.5}
+    _train(dataset, tmp_path, epochs=8, schedule=schedule, optimizer={"learning_rate": 0.3})
+    checkpoint = latest_good(str(tmp_path))
+    assert checkpoint is not None
+    progress = checkpoint.state()["progress"]
+    assert progress["rate_drops"] >= 1
+    group = checkpoint.state()["optimizer"]["groups"][0]
+    assert group["lr"] in (0.3 * 0.5 ** progress["rate_drops"], 0.3 * 0.5 ** (progress["rate_drops"] - 1))
+
+
+def test_the_reported_shares_say_where_the_time_went(dataset: Dataset, tmp_path: Path) -> None:
+    notes = Notes()
+    _train(dataset, tmp_path, notes, epochs=1)
+    values = notes.epochs[0]
+    assert 0 <= values["data_wait_share"] <= 1
+    assert values["straggler_ratio"] == 1.0
+    assert values["bytes_per_step"] == 0

@@ -1,0 +1,93 @@
+"""DRIVER. One batch of made-up rows through the model, so that a wrong shape is found before ranks are started."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config.training import ModelConfig
+from pipeline.dataset import DatasetSchema
+from pipeline.errors import ConfigError
+from pipeline.models import build_model
+from pipeline.models.outputs import output_width
+from pipeline.task import UserCode
+
+_ROWS = 4
+
+
+def dry_run(config: ModelConfig, schema: DatasetSchema, user_code: UserCode | None = None) -> nn.Module:
+    """Build the model and check what it, and the user's loss, make of a batch of four rows.
+
+    Returns:
+        The model, for whoever wants to know its size.
+
+    Raises:
+        ConfigError: it fails, gives another shape, or the loss is not a differentiable sum over rows.
+    """
+    code = user_code or UserCode()
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(config, schema, code).float()
+        inputs = made_up_inputs(schema, _ROWS)
+        try:
+            output = model(inputs)
+        except Exception as error:
+            raise ConfigError(
+                f"the model fails on inputs {_shapes(inputs)}: {type(error).__name__}: {error}; "
+                "expected it to take a dict of tensors by name"
+            ) from error
+        if code.loss is None:
+            _check_output(output, schema)
+        else:
+            _check_loss(code.loss, output, schema)
+    return model
+
+
+def made_up_inputs(schema: DatasetSchema, rows: int) -> dict[str, Tensor]:
+    """Inputs of the right names, shapes and dtypes."""
+    inputs: dict[str, Tensor] = {}
+    if schema.numeric:
+        inputs["numeric"] = torch.randn(rows, len(schema.numeric))
+    if schema.cardinalities:
+        columns = [torch.randint(0, max(1, ids), (rows,)) for ids in schema.cardinalities.values()]
+        inputs["categorical"] = torch.stack(columns, dim=1)
+    for name, shape in schema.vectors.items():
+        values = torch.randint(0, 2, (rows, *shape))
+        inputs[name] = values.to(getattr(torch, schema.column(name).dtype))
+    return inputs
+
+
+def _shapes(inputs: dict[str, Tensor]) -> str:
+    return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in inputs.items())
+
+
+def _check_output(output: Any, schema: DatasetSchema) -> None:
+    width = output_width(schema)
+    expected = (_ROWS,) if width == 1 else (_ROWS, width)
+    actual = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if actual != expected:
+        hint = "; squeeze the last dimension" if actual == (*expected, 1) else ""
+        raise ConfigError(
+            f"the model's output for {_ROWS} rows is {actual}; expected {expected} "
+            f"for a {schema.label_type} label{hint}"
+        )
+
+
+def _check_loss(loss: Any, output: Any, schema: DatasetSchema) -> None:
+    """Twice the weights must give twice the loss: a mean would change the gradient with the division of rows."""
+    label = torch.zeros(_ROWS, dtype=torch.int64 if schema.label_type == "multiclass" else torch.float32)
+    labels = len(schema.with_role("label"))
+    label = label if labels <= 1 else torch.zeros(_ROWS, labels)
+    try:
+        once, twice = loss(output, label, torch.ones(_ROWS)), loss(output, label, torch.full((_ROWS,), 2.0))
+        fine = isinstance(once, Tensor) and once.ndim == 0 and once.requires_grad
+    except Exception as error:
+        raise ConfigError(
+            f"the loss fails: {type(error).__name__}: {error}; expected loss(predictions, label, weight)"
+        ) from error
+    if not fine or not torch.allclose(2 * once, twice, rtol=1e-3):
+        raise ConfigError(
+            "the loss is not a weighted sum (twice the weights do not give twice the loss); expected a scalar tensor: "
+            "the SUM over rows of weight times loss, such as (losses * weight).sum()"
+        )

@@ -1,0 +1,85 @@
+"""RANK. From the task to a learner: model, loss, optimizer and gradients, alike on all ranks."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from pipeline.dataset import Dataset
+from pipeline.errors import DataError
+from pipeline.models import build_model
+from pipeline.task import TrainingTask
+from pipeline.training.collective import Collective
+from pipeline.training.compression import build_compression
+from pipeline.training.gradients import Gradients
+from pipeline.training.objectives import build_objective, class_weight_table
+from pipeline.training.optimizers import MovingAverage, build_optimizer, scaled_learning_rate
+from pipeline.training.precision import LossScale, choose_device, weight_dtype
+from pipeline.training.randomness import seed_all
+from pipeline.training.step import Learner
+from pipeline.training.warm_start import warm_start
+
+logger = logging.getLogger(__name__)
+
+
+def build_learner(
+    task: TrainingTask,
+    dataset: Dataset,
+    collective: Collective,
+    model: torch.nn.Module | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> Learner:
+    """Everything that learns, in its state before the first step.
+
+    Args:
+        task: what to train on what.
+        dataset: opened.
+        collective: the ranks; rank 0's weights become everybody's.
+        model: by default what the task describes.
+        optimizer: by default what the task describes.
+    """
+    config = task.training
+    device = choose_device(config.device, collective.local_rank)
+    if model is None:
+        seed_all(config.seed)
+        model = build_model(task.model, dataset.schema, task.user_code).to(weight_dtype(config))
+    if config.init_from is not None:
+        warm_start(model, config.init_from)
+    model.to(device)
+    collective.broadcast_([*(parameter.detach() for parameter in model.parameters()), *model.buffers()])
+    rate = scaled_learning_rate(config.optimizer, config.global_batch_size)
+    if rate != config.optimizer.learning_rate:
+        logger.info("learning rate %g, scaled from %g for the batch size", rate, config.optimizer.learning_rate)
+    counts = dataset.manifest.class_counts.get("train", {})
+    weights = class_weight_table(dataset.schema, config.class_weights, counts)
+    compression = build_compression(config.compression, collective, config.compression_rank)
+    return Learner(
+        model=model,
+        objective=build_objective(dataset.schema, task.user_code.loss, task.user_code.metrics),
+        optimizer=optimizer or build_optimizer(config.optimizer, model.parameters(), task.user_code.optimizer, rate),
+        gradients=Gradients(model.parameters(), compression, config.bucket_bytes),
+        average=MovingAverage(model, config.ema_decay) if config.ema_decay else None,
+        collective=collective,
+        config=config,
+        total_steps=config.epochs * steps_per_epoch(task, dataset),
+        device=device,
+        class_weights=None if weights is None else weights.to(device),
+        scale=LossScale.start(config),
+    )
+
+
+def steps_per_epoch(task: TrainingTask, dataset: Dataset) -> int:
+    """Steps of one epoch, whatever the number of ranks.
+
+    Raises:
+        DataError: there is none.
+    """
+    rows, batch = dataset.manifest.rows("train"), task.training.global_batch_size
+    steps = rows // batch if task.training.last_batch == "drop" else -(-rows // batch)
+    if not steps:
+        raise DataError(
+            f"the train split of {dataset.url} has {rows} rows, which make no step of "
+            f"training.global_batch_size {batch}; expected at least one; lower it, or set last_batch to keep"
+        )
+    return steps

@@ -1,0 +1,138 @@
+"""RANK. What of a training goes into a checkpoint, and how a training goes on from one."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from typing import Any
+
+import torch
+
+from pipeline.errors import ConfigError
+from pipeline.task import Reporter, TrainingTask
+from pipeline.training.checkpoint import (
+    Checkpoint,
+    CheckpointWriter,
+    Snapshot,
+    differing_keys,
+    latest_good,
+    open_checkpoint,
+    step_url,
+    sweep,
+)
+from pipeline.training.collective import Collective
+from pipeline.training.optimizers import load_optimizer_state, optimizer_state
+from pipeline.training.progress import Progress
+from pipeline.training.randomness import load_random_states, random_states
+from pipeline.training.step import Learner
+
+_WITHOUT_EFFECT = {"run_url", "checkpoint", "device", "profile_steps"}
+
+
+def identity(task: TrainingTask) -> dict[str, Any]:
+    """What must be equal for a run folder to be continued: not where it lies, nor how often it is saved."""
+    return {
+        "model": task.model.model_dump(mode="json"),
+        "training": task.training.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+        "dataset": task.content_id,
+        "code": {
+            field.name: None if (code := getattr(task.user_code, field.name)) is None else _name(code)
+            for field in dataclasses.fields(task.user_code)
+        },
+    }
+
+
+def _name(code: Any) -> str:
+    return f"{getattr(code, '__module__', '')}.{getattr(code, '__qualname__', type(code).__qualname__)}"
+
+
+def checkpoint_writer(task: TrainingTask, collective: Collective) -> CheckpointWriter:
+    """A writer whose temporary folders have the same new name on all ranks."""
+    attempt = collective.broadcast_object(uuid.uuid4().hex)
+    config = task.training
+    return CheckpointWriter(config.run_url, collective.rank, collective.world_size, attempt, config.checkpoint.keep)
+
+
+def snapshot(task: TrainingTask, learner: Learner, progress: Progress) -> Snapshot:
+    """Copy everything out of training's way."""
+    tensors, rest = optimizer_state(learner.optimizer)
+    own, own_state = random_states()
+    own = {f"random.{name}": value for name, value in own.items()}
+    own |= {f"compression.{name}": value for name, value in learner.gradients.compression.state().items()}
+    files = {"model": dict(learner.model.state_dict()), "optimizer": tensors}
+    if learner.average is not None:
+        files["ema"] = learner.average.weights
+    progress.loss_scale = (learner.scale.value, learner.scale.good_steps)
+    first = learner.collective.rank == 0
+    return Snapshot(
+        step=progress.step,
+        files={name: _copied(values) for name, values in files.items()} if first else {},
+        state={"identity": identity(task), "progress": progress.to_json(), "optimizer": rest},
+        own=_copied(own),
+        own_state={"random": own_state},
+        best_step=progress.best.step if progress.best else None,
+    )
+
+
+def _copied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+def resume(task: TrainingTask, learner: Learner, reporter: Reporter) -> Progress:
+    """Go on from the newest intact checkpoint, or from the start; rank 0 looks for it.
+
+    Raises:
+        ConfigError: the checkpoint is of another training; every differing key is named.
+    """
+    collective, run_url = learner.collective, task.training.run_url
+    found = None
+    if collective.rank == 0:
+        sweep(run_url)
+        checkpoint = latest_good(run_url, reporter.event)
+        found = None if checkpoint is None else checkpoint.step
+    found = collective.broadcast_object(found)
+    if found is None:
+        return Progress()
+    checkpoint = open_checkpoint(step_url(run_url, found))
+    state = checkpoint.state()
+    _refuse_another_training(run_url, state["identity"], identity(task))
+    _restore(learner, checkpoint, state, reporter)
+    if collective.rank == 0:
+        reporter.resumed(found)
+        reporter.event(f"resumed from the checkpoint of step {found}")
+    progress = Progress.from_json(state["progress"])
+    learner.rate_drops = progress.rate_drops
+    if progress.loss_scale is not None:
+        learner.scale.value, learner.scale.good_steps = progress.loss_scale
+    return progress
+
+
+def _refuse_another_training(run_url: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    offences = differing_keys(saved, wanted)
+    if offences:
+        advice = f"choose another training.run_url than {run_url}, or remove that folder"
+        raise ConfigError(*(f"{offence}; {advice}" for offence in offences))
+
+
+def _restore(learner: Learner, checkpoint: Checkpoint, state: dict[str, Any], reporter: Reporter) -> None:
+    learner.model.load_state_dict(checkpoint.tensors("model"))
+    tensors = {name: tensor.to(learner.device) for name, tensor in checkpoint.tensors("optimizer").items()}
+    load_optimizer_state(learner.optimizer, tensors, state["optimizer"])
+    if learner.average is not None:
+        for name, value in checkpoint.tensors("ema").items():
+            learner.average.weights[name].copy_(value)
+    collective = learner.collective
+    if checkpoint.world_size != collective.world_size:
+        reporter.event(
+            f"resuming on {collective.world_size} ranks what {checkpoint.world_size} began: "
+            "what each rank kept for itself (random states, compression residuals) starts anew"
+        )
+        return
+    own, rest = checkpoint.own(collective.rank)
+    load_random_states(_under(own, "random."), rest["random"])
+    residuals = {name: tensor.to(learner.device) for name, tensor in _under(own, "compression.").items()}
+    learner.gradients.compression.load(residuals)
+
+
+def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,59 @@
+"""RANK. Where the time of an epoch goes, on this rank and compared with the others."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.training.step import Learner
+
+
+@dataclass
+class Clock:
+    """Seconds on this rank's own monotonic clock.
+
+    Attributes:
+        saved: when the last checkpoint was taken; ``reported`` when progress was told last.
+        waited: for data, in the epoch under way, which began at ``epoch``.
+        rows: of the epoch under way, over all ranks; ``steps`` on this one.
+    """
+
+    saved: float = field(default_factory=time.monotonic)
+    reported: float = 0.0
+    epoch: float = 0.0
+    waited: float = 0.0
+    rows: int = 0
+    steps: int = 0
+    bytes_before: int = 0
+    training_seconds: float = 0.0
+
+    def start_epoch(self, learner: Learner) -> None:
+        """Reset what is counted per epoch."""
+        self.epoch, self.waited, self.rows, self.steps = time.monotonic(), 0.0, 0, 0
+        self.bytes_before, learner.seconds_reducing = learner.collective.bytes_sent, 0.0
+        self.training_seconds = 0.0
+
+    @property
+    def rows_per_second(self) -> float:
+        """Of the epoch under way, over all ranks."""
+        return self.rows / max(1e-9, time.monotonic() - self.epoch)
+
+    def shares(self, learner: Learner) -> dict[str, float]:
+        """What went where: the same values on all ranks.
+
+        ``straggler_ratio`` is the largest over the median of the ranks' own time (data and computing); ranks that
+        are done early wait for the others in the sums, which is ``communication_share`` of the median rank.
+        """
+        seconds = max(1e-9, self.training_seconds)
+        mine = [self.waited / seconds, learner.seconds_reducing / seconds, seconds - learner.seconds_reducing]
+        ranks = np.array(learner.collective.gather_objects(mine))
+        waited, reducing, own = np.median(ranks, axis=0)
+        return {
+            "rows_per_second": self.rows / seconds,
+            "data_wait_share": float(waited),
+            "communication_share": float(reducing),
+            "straggler_ratio": float(ranks[:, 2].max() / max(own, 1e-9)),
+            "bytes_per_step": (learner.collective.bytes_sent - self.bytes_before) / max(1, self.steps),
+        }
