@@ -21,7 +21,7 @@ from pipeline.config.data import (
     SourceConfig,
     SplitConfig,
 )
-from pipeline.config.release import Bound, EvaluationConfig, ServingConfig, TrackingConfig
+from pipeline.config.release import Bound, EvaluationConfig, MetricName, ServingConfig, TrackingConfig
 from pipeline.config.section import Section
 from pipeline.config.training import ClusterConfig, ModelConfig, TrainingConfig
 from pipeline.errors import ConfigError, InputMissingError, StorageError
@@ -41,7 +41,7 @@ class PipelineConfig(Section):
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig = TrackingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    gate: dict[str, Bound] = {}
+    gate: dict[MetricName, Bound] = {}
     serving: ServingConfig = ServingConfig()
 
     @model_validator(mode="before")
