@@ -24,6 +24,7 @@ from pipeline.preparation.inputs import Inputs, all_files, check_unchanged, fing
 from pipeline.preparation.label import LabelEncoder, classes_of, fit_label
 from pipeline.preparation.layout import Layout, choose_layout
 from pipeline.preparation.profile import profiles, report_drift
+from pipeline.preparation.progress import Progress, StepProgress
 from pipeline.preparation.read import Census, has_ids, parsed, query_rows, read_inputs, take_census, wanted
 from pipeline.preparation.rules import check_rule_limits, repairs_of
 from pipeline.preparation.schema import check_features, check_names, dataset_schema, effective_features, plain_sources
@@ -35,8 +36,11 @@ from pipeline.preparation.write import PartWriter
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[str], None]
-"""Told the name of each step as it begins."""
+
+def log_steps(step: str, done: int, total: int) -> None:
+    """The default progress: a line in the log as each step begins."""
+    if total == 0:
+        logger.info("prepare: %s", step)
 
 
 def published(config: PipelineConfig) -> Dataset | None:
@@ -50,7 +54,7 @@ def prepare_dataset(
     spark: SparkSession,
     config: PipelineConfig,
     frame: DataFrame | None = None,
-    progress: Progress = logger.info,
+    progress: Progress = log_steps,
 ) -> Dataset:
     """Prepare and publish a dataset.
 
@@ -58,7 +62,7 @@ def prepare_dataset(
         spark: the session to work in; its settings are restored.
         config: what to read, clean, encode and publish where.
         frame: a DataFrame instead of, or beside, the named inputs; its name is ``source.primary`` or ``frame``.
-        progress: told the name of each step as it begins.
+        progress: told each step as it begins, and how many of its Spark tasks are done.
 
     Raises:
         InputMissingError: an input is missing.
@@ -73,10 +77,11 @@ def prepare_dataset(
         raise ConfigError("source.inputs is empty; expected at least one named input, or a DataFrame from code")
     session = spark if frame is None else frame.sparkSession
     url = config.dataset.url
-    with Lease(url) as lease, preparation_settings(session):
+    steps = StepProgress(session, progress)
+    with Lease(url) as lease, preparation_settings(session), steps.watching():
         publish.sweep(url)
         with _staging(url) as attempt:
-            return _Preparation(session, config, inputs, attempt, progress).run(frame, lease)
+            return _Preparation(session, config, inputs, attempt, steps.step).run(frame, lease)
 
 
 @contextlib.contextmanager
@@ -106,7 +111,7 @@ class _Preparation:
     config: PipelineConfig
     inputs: Inputs
     attempt: str
-    progress: Progress
+    progress: Callable[[str], None]
 
     def run(self, frame: DataFrame | None, lease: Lease) -> Dataset:
         """The five steps."""

@@ -1,0 +1,84 @@
+"""DRIVER. Remove old versions of a dataset: never the newest, nor what another version, a run or a reader needs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import uuid
+from collections.abc import Iterable, Iterator
+
+from pipeline import storage
+from pipeline.dataset import Dataset, commit_numbers, read_commit, version_url
+from pipeline.errors import StorageError
+from pipeline.lease import Lease
+
+_HOLD_FORMAT = ("hold", 1)
+_TRAINING_FORMAT = ("training", 1)
+
+
+@contextlib.contextmanager
+def hold(dataset: Dataset) -> Iterator[None]:
+    """Keep a version from being collected while somebody reads it."""
+    url = storage.join(dataset.url, "_holds", f"{dataset.content_id}.{uuid.uuid4().hex}.json")
+    storage.write_json(url, *_HOLD_FORMAT, {"host": socket.gethostname(), "pid": os.getpid()})
+    try:
+        yield
+    finally:
+        storage.remove(url)
+
+
+def collect_garbage(url: str, keep: int, runs: Iterable[str] = ()) -> list[str]:
+    """Remove all but the newest ``keep`` versions.
+
+    Args:
+        url: of the dataset.
+        keep: how many of the newest versions stay, at least 1.
+        runs: urls of run folders, whose versions stay.
+
+    Returns:
+        The content ids of the removed versions.
+
+    Raises:
+        OutputError: another process is publishing there.
+    """
+    with Lease(url):
+        commits = {number: str(read_commit(url, number)["content_id"]) for number in commit_numbers(url)}
+        newest = list(dict.fromkeys(reversed(commits.values())))
+        kept = {*newest[: max(1, keep)], *_held(url), *_of_runs(runs)} & set(newest)
+        kept |= {name for one in kept for name in _referred(url, one)}
+        for number, content_id in commits.items():
+            if content_id not in kept:
+                storage.remove(storage.join(url, "_commits", f"{number}.json"))
+        removed = [name for name in storage.list_names(storage.join(url, "versions")) if name not in kept]
+        for name in removed:
+            storage.remove(version_url(url, name))
+        return removed
+
+
+def _referred(url: str, content_id: str) -> set[str]:
+    """The versions whose files a version consists of."""
+    splits = Dataset.open(url, content_id).manifest.splits
+    return {part.path.split("/")[1] for parts in splits.values() for part in parts}
+
+
+def _held(url: str) -> set[str]:
+    """Versions that a reader holds; a hold of a process of this host that is gone is removed."""
+    held = set()
+    for name in storage.list_names(storage.join(url, "_holds")):
+        path = storage.join(url, "_holds", name)
+        holder = storage.read_json(path, *_HOLD_FORMAT)
+        if holder["host"] == socket.gethostname() and not os.path.exists(f"/proc/{holder['pid']}"):
+            storage.remove(path)
+        else:
+            held.add(name.split(".")[0])
+    return held
+
+
+def _of_runs(runs: Iterable[str]) -> set[str]:
+    found = set()
+    for run in runs:
+        with contextlib.suppress(StorageError, KeyError):
+            training = storage.read_json(storage.join(run, "training.json"), *_TRAINING_FORMAT)
+            found.add(str(training["identity"]["dataset"]))
+    return found
