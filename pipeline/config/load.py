@@ -187,7 +187,7 @@ def _offence(item: Any) -> str:
 
 
 # Parts of pydantic's locations that name a branch of a union, not a key that the user wrote.
-_BRANCH = re.compile(r"literal\[|function-|constrained-|list\[|tagged-union|nullable|(?:int|float|str|bool)$")
+_BRANCH = re.compile(r"\[key\]$|literal\[|function-|constrained-|list\[|tagged-union|nullable|(?:int|float|str|bool)$")
 
 
 def _written_location(location: Iterable[Any]) -> list[str]:
