@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--log-format", choices=["text", "json"], default="text", help="of what goes to stderr")
     common.add_argument("--quiet", action="store_true", help="warnings and errors only")
     common.add_argument("--debug", action="store_true", help="debug messages, and tracebacks of errors")
-    configured = _Parser(add_help=False, parents=[common])
+    configured: argparse.ArgumentParser = _Parser(add_help=False, parents=[common])
     configured.add_argument("config", help="YAML configuration")
     configured.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
     configured.add_argument("--target", help="named overrides of the configuration's `targets`")
@@ -150,6 +150,13 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("dataset")
     bench.add_argument("--split", default="train")
     bench.add_argument("--batch-size", type=int, default=4096)
+    collect = add("gc", _gc, "remove old versions of a dataset, never one that a run or a reader holds", configured)
+    collect.add_argument("--keep", type=int, default=2, metavar="N", help="the newest versions that stay")
+    collect.add_argument("--run", dest="runs", action="append", default=[], help="further run folders to respect")
+    init = add("init", _init, "propose a configuration for a table, which runs as it is")
+    init.add_argument("data", help="table as CSV, JSON lines, Parquet or ORC")
+    init.add_argument("output", nargs="?", default="pipeline.yaml")
+    init.add_argument("--label", help="column to predict; by default the likeliest")
     doctor = add("doctor", _doctor, "what is installed, what is missing, what to do")
     doctor.add_argument("--json", action="store_true")
     config = add("config", _config, "the configuration's JSON schema, or its resolved values")
@@ -198,9 +205,9 @@ def _serve(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from pipeline import status
+    from pipeline.status import read_status
 
-    print(status.render(status.read(options.run)))
+    print("\n".join(read_status(options.run).lines()))
 
 
 def _report(options: argparse.Namespace) -> dict[str, Any]:
@@ -229,6 +236,20 @@ def _bench(options: argparse.Namespace) -> dict[str, Any]:
     report = bench_loader(Dataset.open(options.dataset), options.split, options.batch_size)
     print(report.render())
     return {"loader": report.to_json()}
+
+
+def _gc(options: argparse.Namespace) -> dict[str, Any]:
+    config = _load(options)
+    from pipeline.preparation.gc import collect_garbage
+
+    runs = [config.training.run_url, *options.runs]
+    return {"removed": collect_garbage(config.dataset.url, options.keep, runs)}
+
+
+def _init(options: argparse.Namespace) -> dict[str, Any]:
+    from pipeline import stages
+
+    return {"config": stages.propose_config(options.data, options.output, options.label)}
 
 
 def _doctor(options: argparse.Namespace) -> None:

@@ -164,6 +164,9 @@ def train(
     model: Callable[..., Any] | str | None = None,
     loss: Callable[..., Any] | None = None,
     optimizer: Callable[..., Any] | Mapping[str, Any] | None = None,
+    metrics: Callable[..., Any] | None = None,
+    callback: Callable[..., Any] | None = None,
+    loop: Callable[..., Any] | None = None,
     spark: SparkSession | None = None,
     cluster: Mapping[str, Any] | None = None,
     tracking: Mapping[str, Any] | None = None,
@@ -178,6 +181,9 @@ def train(
             classes and functions of a notebook cell work. Or the name of a built-in architecture.
         loss: ``loss(predictions, label, weight)`` gives the weighted sum over the rows.
         optimizer: ``optimizer(parameters)`` gives a torch optimizer; or keys of the ``training.optimizer`` section.
+        metrics: ``metrics(predictions, label, weight)`` gives further weighted sums by name.
+        callback: ``callback(progress, metrics)`` after every validation, on every rank.
+        loop: ``loop(context)`` instead of the built-in loop, see `pipeline.training.own_loop`.
         cluster: keys of the ``cluster`` section, such as ``{"num_proc": 2}``.
         spark: the session; by default the active one, or our own.
         tracking: keys of the ``tracking`` section.
@@ -196,7 +202,8 @@ def train(
         name = model if isinstance(model, str) else "tabular"
         sections = {"model": {"name": name, "options": dict(options or {})}, "cluster": cluster, "tracking": tracking}
         config, dataset = _config_of(source, training, sections), source
-    code = UserCode(model=None if isinstance(model, str) else model, loss=loss, optimizer=optimizer)
+    own_model = None if isinstance(model, str) else model
+    code = UserCode(own_model, loss, optimizer, metrics, callback, loop)
     with SparkOnDemand(config, spark) as session:
         return train_stage(config, dataset, session, code)
 
@@ -227,6 +234,7 @@ def train_stage(
         logger.info("train: already trained in %s", config.training.run_url)
         return finished
     _refuse_other_training(config, identity)
+    check_model(config, dataset, code)
 
     from pipeline.inference.predictor import export_model
     from pipeline.launch import launch_training
@@ -245,6 +253,14 @@ def train_stage(
         record = {"identity": identity, "result": dataclasses.asdict(result), "mlflow_run_id": tracker.run_id}
         storage.write_json(storage.join(run_url, "training.json"), *_TRAINING_FORMAT, record)
     return Run(config, dataset, result, tracker.run_id)
+
+
+def check_model(config: PipelineConfig, dataset: Dataset, code: UserCode) -> None:
+    """One small batch through the model on the driver: a wrong shape is found before anything long begins."""
+    if code.loop is None:
+        from pipeline.models.dry_run import dry_run
+
+        dry_run(config.model, dataset.schema, code)
 
 
 def config_yaml(config: PipelineConfig) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from pipeline import flow, storage
 from pipeline.config import PipelineConfig
 from pipeline.dataset import Dataset
 from pipeline.errors import GateError, PipelineError, StorageError
+from pipeline.task import UserCode
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -165,8 +167,46 @@ def write_report(run_url: str, values: dict[str, Any] | None = None, evaluated: 
 
 def dry_run(config: PipelineConfig, stage: str, show: Callable[[str], None]) -> dict[str, Any]:
     """Say what a stage would do and with which resources; writes nothing."""
-    show(flow.config_yaml(config).decode())
-    return {"status": "dry run", "stage": stage}
+    values: dict[str, Any] = {"status": "dry run", "stage": stage}
+    if stage in ("prepare", "run"):
+        from pipeline.preparation.prepare import published
+
+        dataset = published(config)
+        done = f"already published as {dataset.content_id}" if dataset else "to be published"
+        show(f"prepare: {config.dataset.url}: {done}")
+    else:
+        dataset = Dataset.open(config.dataset.url)
+    if dataset is not None:
+        values["dataset"] = {"url": dataset.url, "content_id": dataset.content_id}
+        values["rows"] = dataset.manifest.accounting.as_rows()
+    if stage in ("train", "run"):
+        show(f"train: run folder {config.training.run_url}")
+        if dataset is None:
+            show("train: resources are known when the dataset is published")
+        else:
+            values["resources"] = _resources(config, dataset, show)
+    return values
+
+
+def _resources(config: PipelineConfig, dataset: Dataset, show: Callable[[str], None]) -> list[str]:
+    from pipeline.launch.estimate import resource_report
+
+    flow.check_model(config, dataset, UserCode())
+    lines = resource_report(dataset, config.model, config.training, config.cluster).lines()
+    for line in lines:
+        show(f"train: {line}")
+    return lines
+
+
+def propose_config(data: str, target: str, label: str | None = None) -> str:
+    """Write a commented configuration for a table, which runs as it is; returns its path."""
+    from pipeline.config.training import ClusterConfig
+    from pipeline.launch.session import spark_session
+    from pipeline.preparation.propose import write_proposal
+
+    with spark_session(ClusterConfig(), os.path.dirname(os.path.abspath(target))) as session:
+        write_proposal(session, data, target, label)
+    return target
 
 
 def score_table(
