@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.dataset import DatasetSchema
@@ -19,7 +20,22 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
 }
-NORMS = {"none": None, "layer": nn.LayerNorm, "batch": nn.BatchNorm1d}
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch norm that takes its running statistics for a single row, which has no variance of its own.
+
+    The short last batch of an epoch can leave one row to a rank.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize (rows, columns)."""
+        if self.training and len(input) == 1:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
+
+
+NORMS: dict[str, type[nn.Module] | None] = {"none": None, "layer": nn.LayerNorm, "batch": BatchNorm}
 
 
 class Tabular(nn.Module):

@@ -173,9 +173,10 @@ def _full(predictions: Tensor) -> Tensor:
 
 
 def micro_batches(batch: Batch, weights: Tensor, size: int) -> Iterator[tuple[Batch, Tensor]]:
-    """Views of at most ``size`` rows, with their weights."""
-    for start in range(0, batch.rows, size):
-        part = slice(start, start + size)
+    """Views of at most ``size`` rows, all of nearly the same size, with their weights."""
+    count = -(-batch.rows // size)
+    for number in range(count):
+        part = slice(number * batch.rows // count, (number + 1) * batch.rows // count)
         inputs = {name: tensor[part] for name, tensor in batch.inputs.items()}
         yield Batch(inputs, batch.label[part]), weights[part]
 

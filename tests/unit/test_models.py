@@ -88,3 +88,11 @@ def test_a_factory_that_cannot_be_imported_is_named() -> None:
     schema = tiny_schema(3, 0, {}, "binary", ())
     with pytest.raises(ConfigError, match=r"nowhere\.models:net"):
         build_model(ModelConfig(factory="nowhere.models:net"), schema)
+
+
+@pytest.mark.parametrize("norm", ["none", "layer", "batch"])
+def test_one_row_can_be_trained_on(norm: str) -> None:
+    """A rank may get a single row of an epoch's last step."""
+    schema = tiny_schema(3, 2, {}, "binary", ())
+    model = build_model(ModelConfig(name="tabular", options={"norm": norm}), schema).train()
+    model(_inputs(schema, rows=1)).sum().backward()
