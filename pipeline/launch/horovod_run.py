@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -25,10 +26,11 @@ logger = logging.getLogger(__name__)
 
 
 class HorovodRunLauncher:
-    """Starts ranks with `horovod.spark.run`."""
+    """Starts ranks with `horovod.spark.run`, all within so many seconds."""
 
-    def __init__(self, spark: SparkSession) -> None:
+    def __init__(self, spark: SparkSession, start_seconds: float) -> None:
         self._spark = spark
+        self._start_seconds = start_seconds
         self._stop = threading.Event()
 
     def run(self, call: RankCall, num_proc: int) -> list[Any]:
@@ -42,6 +44,7 @@ class HorovodRunLauncher:
                 run_started_rank,
                 args=(call,),
                 num_proc=num_proc,
+                start_timeout=math.ceil(self._start_seconds),
                 use_gloo=True,
                 env=dict(call.variables),
                 nics={interface} if interface else None,

@@ -88,7 +88,9 @@ def _launch(
 
 
 def _launcher(spark: SparkSession, cluster: ClusterConfig) -> Launcher:
-    return HorovodRunLauncher(spark) if cluster.launcher == "horovod" else BarrierLauncher(spark)
+    if cluster.launcher == "horovod":
+        return HorovodRunLauncher(spark, cluster.deadlines.launch)
+    return BarrierLauncher(spark)
 
 
 def _horovod_deadlines(deadlines: DeadlineConfig) -> dict[str, str]:

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -83,7 +83,7 @@ def _train_epoch(rank: Rank) -> None:
             rank.clock.rows += outcome.rows
             rank.clock.steps += 1
             _refuse_divergence(rank)
-            _report_progress(rank, outcome)
+            _report_progress(rank, outcome.loss, outcome.weight)
             if outcome.stop:
                 _interrupt(rank)
             _save_if_due(rank, outcome)
@@ -126,7 +126,8 @@ def _refuse_divergence(rank: Rank) -> None:
         )
 
 
-def _report_progress(rank: Rank, outcome: Outcome) -> None:
+def _report_progress(rank: Rank, loss: float, weight: float) -> None:
+    """A sign of life, now and then, with the weighted mean of a sum of losses."""
     now = time.monotonic()
     if now - rank.clock.reported < REPORT_SECONDS:
         return
@@ -135,7 +136,7 @@ def _report_progress(rank: Rank, outcome: Outcome) -> None:
         epoch=rank.progress.epoch + 1,
         step=rank.progress.step,
         steps=rank.learner.total_steps,
-        loss=outcome.loss / outcome.weight if outcome.weight else math.nan,
+        loss=loss / weight if weight else math.nan,
         rows_per_second=rank.clock.rows_per_second,
     )
 
@@ -195,11 +196,18 @@ def validate(rank: Rank) -> dict[str, float]:
     if learner.average is not None:
         learner.average.swap()
     rank.validation.set_epoch(0)
-    sums = learner.collective.sum(_summed(validation_step(learner, b) for b in rank.validation))
+    sums = learner.collective.sum(_summed(validation_step(learner, b) for b in _seen_alive(rank, rank.validation)))
     if learner.average is not None:
         learner.average.swap()
     loss = float(sums[0] / sums[1]) if sums[1] else math.nan
     return {"loss": loss, **learner.objective.metrics(sums[2:])}
+
+
+def _seen_alive(rank: Rank, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches of a validation, which may take longer than the deadline of a step."""
+    for batch in batches:
+        _report_progress(rank, rank.progress.epoch_loss, rank.progress.epoch_weight)
+        yield batch
 
 
 def _summed(vectors: Iterable[Sums]) -> Sums:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 import torch
 from pyspark import cloudpickle
 
+from pipeline.config.release import TrackingConfig
 from pipeline.config.training import CheckpointConfig, DeadlineConfig, ModelConfig, TrainingConfig
 from pipeline.errors import RankFailedError, StorageError
 from pipeline.launch import launch_training
@@ -26,6 +28,7 @@ from pipeline.launch.session import spark_session
 from pipeline.status import read_status
 from pipeline.task import SilentReporter, TrainingResult, TrainingTask, UserCode
 from pipeline.testing import tiny_dataset
+from pipeline.tracking import Tracker
 from tests.chaos.cluster import StandaloneCluster, standalone_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed, pytest.mark.timeout(600)]
@@ -259,10 +262,57 @@ def test_a_full_disk_of_checkpoints_is_an_error_that_names_it(
 
 
 def _fill(path: Path) -> None:
-    with path.open("wb") as stream, contextlib.suppress(OSError):
+    file = os.open(path, os.O_CREAT | os.O_WRONLY)
+    with contextlib.suppress(OSError):
         while True:
-            stream.write(b"\0" * 4096)
-            stream.flush()
+            os.write(file, b"\0" * 4096)
+    os.close(file)
+
+
+@contextlib.contextmanager
+def _mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    folder.mkdir()
+    store = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen([*command, *store], stdout=log, stderr=log, cwd=folder, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                break
+            time.sleep(0.5)
+        yield server
+    finally:
+        _kill_group(server)
+
+
+def _kill_group(server: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+class WitnessAndTracker(Witness):
+    """Passes what it hears on to MLflow, as the flow does."""
+
+    def __init__(self, fault: Callable[[], None], tracker: Tracker) -> None:
+        super().__init__(fault)
+        self.metrics = tracker.metrics  # type: ignore[method-assign]
+
+
+def test_a_stopped_mlflow_server_changes_nothing_and_its_metrics_wait(
+    session: Any, cluster: Any, dataset: Any, folder: Path, undisturbed: TrainingResult, free_port: int
+) -> None:
+    run = folder / "tracked"
+    tracking = TrackingConfig(uri=f"http://127.0.0.1:{free_port}", experiment="chaos")
+    with _mlflow_server(folder / "mlflow", free_port) as server, Tracker(tracking, str(run), 10) as tracker:
+        assert tracker.run_id is not None
+        began = time.monotonic()
+        witness = WitnessAndTracker(lambda: _kill_group(server), tracker)
+        _same(_train(session, cluster, dataset, run, witness), undisturbed)
+        print(f"\nMLflow server killed: training ended {time.monotonic() - began:.1f} s after its start, undisturbed")
+    assert (run / "tracking-pending.jsonl").read_text().count("validation_loss") >= 1
 
 
 def test_z_a_killed_worker_leaves_fewer_ranks_that_finish_the_work(
