@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from pipeline import storage
 from pipeline.config.data import FeatureConfig
-from pipeline.features import FittedFeatures, Kind, fit_features, raw_inputs
+from pipeline.features import FittedFeatures, Kind, fit_features
 from pipeline.features.repair import Repair, repaired
 from pipeline.features.sketches import Cells, Fitting, Want
 from pipeline.features.target import FOLD, LABEL
@@ -32,12 +32,21 @@ _SCHEMA = pa.schema(
 def fit(
     session: SparkSession,
     features: Mapping[str, FeatureConfig],
+    kinds: Mapping[str, Kind],
     paths: Sequence[str],
     repairs: tuple[Repair, ...] = (),
     others: Sequence[Fitting] = (),
 ) -> tuple[FittedFeatures, list[Any]]:
-    """Fit all features, and other things in the same passes, on the rows of the staged files."""
-    kinds = raw_inputs(features)
+    """Fit all features, and other things in the same passes, on the rows of the staged files.
+
+    Args:
+        session: to run tasks in.
+        features: what to fit.
+        kinds: of all raw columns that are asked for.
+        paths: the staged train files.
+        repairs: rules that change values before they are measured.
+        others: further fits; their results come second.
+    """
     fits = fit_features(features, repairs, others)
     answers: Any = None
     while True:

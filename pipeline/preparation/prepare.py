@@ -152,10 +152,11 @@ class _Preparation:
         """Fit features and label, and profile the columns, in the same passes over the train rows."""
         config = self.config
         paths = [str(one.path) for one in self._files(rows, "train")]
-        wanted_profiles = profiles(raw_inputs(config.features), config.source.sensitive)
+        kinds = raw_inputs(config.features)
+        wanted_profiles = profiles(kinds, config.source.sensitive)
         others = [fit_label(config.label), *wanted_profiles.values()]
         configured = {} if config.dataset.statistics_from else effective_features(config)
-        features, (scaling, *found) = fit(self.session, configured, paths, repairs_of(config), others)
+        features, (scaling, *found) = fit(self.session, configured, kinds, paths, repairs_of(config), others)
         if config.dataset.statistics_from:
             manifest = Dataset.open(config.dataset.url, config.dataset.statistics_from).manifest
             features = FittedFeatures.from_json(manifest.statistics)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 from pyspark.sql import DataFrame, SparkSession
@@ -56,7 +57,7 @@ def propose(session: SparkSession, path: str, label: str | None = None) -> str:
     return _text(name, path, format_, frame, chosen, ids, split, {key: text for key, text in features.items() if text})
 
 
-def _frame(session: SparkSession, source: dict[str, object]) -> DataFrame:
+def _frame(session: SparkSession, source: Mapping[str, Any]) -> DataFrame:
     config = parse_config(
         {
             "source": source,
@@ -127,10 +128,10 @@ def _split(frame: DataFrame, columns: Sequence[_Seen], label: _Seen) -> str:
     if isinstance(date.type, T.DateType) and date.distinct >= 50:
         return f"{{by: group, key: {_quoted(date.name)}, validation: 0.1, test: 0.1}}   # rows of a day stay together"
     seconds = F.unix_seconds(F.col(f"`{date.name}`").cast("timestamp"))
-    first, second = frame.select(seconds.alias("s")).approxQuantile("s", [0.8, 0.9], 0.001) or [None, None]
-    if first is None or first == second:
+    cuts: list[float] = frame.select(seconds.alias("s")).approxQuantile("s", [0.8, 0.9], 0.001)
+    if len(set(cuts)) < 2:
         return "{by: hash, validation: 0.1, test: 0.1}"
-    moments = frame.sparkSession.range(1).select(F.timestamp_seconds(F.lit(first)), F.timestamp_seconds(F.lit(second)))
+    moments = frame.sparkSession.range(1).select(*(F.timestamp_seconds(F.lit(cut)) for cut in cuts))
     texts = [moment.isoformat() for moment in moments.collect()[0]]
     return (
         f"{{by: time, key: {_quoted(date.name)}, validation_from: '{texts[0]}', test_from: '{texts[1]}'}}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,6 @@ from pipeline.dataset import (
     version_url,
 )
 from pipeline.errors import StorageError
-from pipeline.features.categorical import Text
 from pipeline.lease import Lease
 from pipeline.preparation.inputs import all_files, semantic
 from pipeline.preparation.petastorm_metadata import FILE_NAME, write_metadata
@@ -163,7 +161,7 @@ def compare_with_previous(config: PipelineConfig, columns: Mapping[str, Any]) ->
     except StorageError:
         return []
     features = previous.manifest.statistics.get("features", ())
-    plain = (one for one in features if one["type"] == "categorical" and one.get("text") == dataclasses.asdict(Text()))
+    plain = (one for one in features if one["type"] == "categorical" and not any(one["text"].values()))
     vocabularies = {one["column"]: one["vocabulary"] for one in plain}
     return compare(old, columns, vocabularies, config.dataset.drift)
 

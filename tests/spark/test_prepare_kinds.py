@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
@@ -56,7 +57,7 @@ FEATURES: dict[str, Any] = {
 
 
 def column(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
-    return st.lists(strategy, min_size=ROWS, max_size=ROWS)
+    return st.lists(strategy, min_size=100, max_size=100)
 
 
 def odd_or(odd: list[Any], others: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -109,7 +110,7 @@ def make(folder: Path) -> Make:
         }
         for key, value in changes.items():
             section, _, name = key.partition("__")
-            values[section] = {**values[section], name: value} if name else value
+            values[section] = {**values.get(section, {}), name: value} if name else value
         return parse_config(values)
 
     return build
@@ -124,7 +125,8 @@ def read_all(dataset: Dataset) -> pd.DataFrame:
     return pd.concat([read_split(dataset, split).assign(split=split) for split in SPLITS], ignore_index=True)
 
 
-@settings(max_examples=2, deadline=None, database=None)
+@pytest.mark.timeout(900)
+@settings(max_examples=1, deadline=None, database=None, phases=[Phase.generate], derandomize=True)
 @given(TABLES)
 def test_what_spark_wrote_is_what_memory_computes_bit_for_bit(
     spark: SparkSession, make: Make, folder: Path, values: dict[str, list[Any]]
@@ -314,8 +316,7 @@ def test_drift_against_the_previous_version_fails_by_threshold(
         prepare_dataset(spark, config)
     text = str(caught.value)
     assert "column n: population stability index" in text
-    assert "column c: 0.4" in text or "column c: 0.5" in text
-    assert "unseen categories" in text
+    assert re.search(r"column c: 0\.[45]\d+ of the values are unseen categories", text)
 
 
 def test_statistics_of_an_earlier_version_keep_category_ids(

@@ -1,0 +1,137 @@
+"""A table with planted faults of every kind: counts by reason, and quarantine, are exactly what was planted."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from pipeline import storage
+from pipeline.config import PipelineConfig, parse_config
+from pipeline.dataset import SPLITS
+from pipeline.preparation.prepare import prepare_dataset
+
+ROWS = 2000
+COLUMNS = ["row", "id", "label", "amount", "text", "rate", "code", "low", "high", "split"]
+GOOD = {"label": "1", "amount": "5", "text": "12.5", "rate": "0.5", "code": "A-1", "low": "1", "high": "2"}
+
+# What is planted: one change of a good row, and the reason that it must be rejected for.
+FAULTS: list[tuple[dict[str, str], str]] = [
+    ({"id": ""}, "id id is null"),
+    ({"label": ""}, "label label is null"),
+    ({"label": "2"}, "label label is not 0 or 1"),
+    ({"text": "twelve"}, "text is not a number"),
+    ({"rate": "Infinity"}, "rate is infinite"),
+    ({"rate": ""}, "rate is missing"),
+    ({"amount": "-1"}, "amount is below 0"),
+    ({"amount": "101"}, "amount is above 100"),
+    ({"code": ""}, "code is null"),
+    ({"code": "B-1"}, "code does not match A-.*"),
+    ({"code": "A-" + "1" * 9}, "code is longer than 8"),
+    ({"low": "3"}, "low fails low < high"),
+    ({"split": "later"}, "split key split is not train, validation or test"),
+]
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, set[int]], set[str]]:
+    """The table, the rows planted by reason, and the raw lines that cannot be parsed."""
+    path = tmp_path_factory.mktemp("faults") / "table.csv"
+    by_reason: dict[str, set[int]] = defaultdict(set)
+    broken: set[str] = set()
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(COLUMNS)
+        for row in range(ROWS):
+            values = {"row": str(row), "id": str(row), **GOOD, "split": SPLITS[row % 7 % 3], "label": str(row % 2)}
+            if row % 9 == 0:
+                fault, reason = FAULTS[row // 9 % len(FAULTS)]
+                values |= fault
+                by_reason[reason].add(row)
+            elif row % 50 == 1:
+                values["amount"], values["code"] = "-1", ""
+                by_reason["amount is below 0"].add(row)
+                by_reason["code is null"].add(row)
+            line = [values[name] for name in COLUMNS]
+            if row % 97 == 5 and row % 9 != 0 and row % 50 != 1:
+                line = line[:4] if row % 2 else [*line, "more"]
+                broken.add(",".join(line))
+            writer.writerow(line)
+            if row % 40 == 7 and ",".join(line) not in broken and row % 9 != 0 and row % 50 != 1:
+                writer.writerow(line)
+    return path, dict(by_reason), broken
+
+
+@pytest.fixture
+def config(planted: tuple[Path, dict[str, set[int]], set[str]], tmp_path: Path) -> PipelineConfig:
+    strings = ("text", "code", "split")
+    schema = ", ".join(f"{name} {'STRING' if name in strings else 'INT'}" for name in COLUMNS)
+    schema = schema.replace("rate INT", "rate DOUBLE")
+    return parse_config(
+        {
+            "source": {"inputs": {"table": {"path": str(planted[0]), "schema": schema}}, "id": "id"},
+            "clean": {
+                "rules": [
+                    {"column": "amount", "min": 0, "max": 100},
+                    {"column": "code", "not_null": True, "pattern": "A-.*", "max_length": 8},
+                    {"column": "low", "condition": "low < high"},
+                ],
+                "max_rejected_fraction": 0.5,
+            },
+            "features": {
+                "amount": {"type": "numeric"},
+                "text": {"type": "numeric"},
+                "rate": {"type": "numeric", "missing": "reject"},
+                "code": {"type": "categorical"},
+            },
+            "label": {"column": "label"},
+            "split": {"by": "column", "key": "split"},
+            "dataset": {"url": str(tmp_path / "out"), "keep": ["row"]},
+            "training": {"run_url": str(tmp_path / "run")},
+        }
+    )
+
+
+def test_rejections_are_exactly_the_planted_ones(
+    spark: SparkSession, config: PipelineConfig, planted: tuple[Path, dict[str, set[int]], set[str]]
+) -> None:
+    _, by_reason, broken = planted
+    dataset = prepare_dataset(spark, config)
+    accounting = dataset.manifest.accounting
+    expected = {reason: len(rows) for reason, rows in by_reason.items()} | {"row cannot be parsed": len(broken)}
+    assert dict(accounting.reasons) == expected
+    assert accounting.balanced
+
+    (attempt,) = Path(dataset.url, "quarantine").iterdir()
+    table = pd.concat(pd.read_parquet(path) for path in (attempt / "rejected").iterdir())
+    found: dict[str, set[int]] = defaultdict(set)
+    for number, reasons in zip(table["row"], table["_reasons"], strict=True):
+        for reason in reasons:
+            found[reason].add(number)
+    assert dict(found) == by_reason
+    lines = pd.concat(pd.read_parquet(path) for path in (attempt / "faults" / "table").iterdir())["line"]
+    assert set(lines) == broken
+    counts = json.loads((attempt / "counts.json").read_text())
+    assert counts["reasons"] == expected
+
+    rejected = set().union(*by_reason.values())
+    parts = [part for parts in dataset.manifest.splits.values() for part in parts]
+    tables = [pq.ParquetFile(storage.join(dataset.url, part.path)).read(["row"]) for part in parts]
+    published = [row for table in tables for row in table["row"].to_pylist()]
+    unparsed = {int(line.split(",")[0]) for line in broken}
+    assert sorted(published) == sorted(set(range(ROWS)) - rejected - unparsed)
+    assert accounting.rows_in == len(published) + accounting.duplicates + accounting.rejected
+
+
+def test_a_sample_of_the_quarantine_still_has_exact_counts(spark: SparkSession, config: PipelineConfig) -> None:
+    config = config.model_copy(update={"clean": config.clean.model_copy(update={"quarantine": "none"})})
+    dataset = prepare_dataset(spark, config)
+    (attempt,) = Path(dataset.url, "quarantine").iterdir()
+    assert {path.name for path in attempt.iterdir()} == {"counts.json"}
+    assert json.loads((attempt / "counts.json").read_text())["rows"] == dataset.manifest.accounting.as_rows()
