@@ -95,6 +95,8 @@ def _configure_logging(options: argparse.Namespace) -> None:
     logger = logging.getLogger("pipeline")
     logger.handlers = [handler]
     logger.propagate = False
+    # It logs a traceback for every call that Ctrl-C breaks off.
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
     logger.setLevel(logging.WARNING if options.quiet else logging.DEBUG if options.debug else logging.INFO)
 
 
@@ -104,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--log-format", choices=["text", "json"], default="text", help="of what goes to stderr")
     common.add_argument("--quiet", action="store_true", help="warnings and errors only")
     common.add_argument("--debug", action="store_true", help="debug messages, and tracebacks of errors")
-    configured: argparse.ArgumentParser = _Parser(add_help=False, parents=[common])
+    configured = _Parser(add_help=False, parents=[common])
     configured.add_argument("config", help="YAML configuration")
     configured.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
     configured.add_argument("--target", help="named overrides of the configuration's `targets`")
@@ -113,9 +115,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
 
-    def add(
-        name: str, command: Command, help: str, parent: argparse.ArgumentParser = common
-    ) -> argparse.ArgumentParser:
+    def add(name: str, command: Command, help: str, parent: _Parser = common) -> argparse.ArgumentParser:
         verb: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=help, parents=[parent])
         verb.set_defaults(command=command)
         return verb

@@ -102,6 +102,7 @@ class SparkOnDemand(contextlib.ExitStack):
 
             workspace = storage.join(self._config.training.run_url, "..")
             self._spark = self.enter_context(spark_session(self._config.cluster, storage.resolve(workspace, "/")))
+            logger.info("spark %s on %s", self._spark.version, self._spark.sparkContext.master)
         return self._spark
 
 
@@ -119,7 +120,8 @@ def spark_session(**cluster: Any) -> SparkSession:
 
 
 def prepare(
-    source: PipelineConfig | DataFrame,
+    table: PipelineConfig | DataFrame,
+    /,
     config: PipelineConfig | Mapping[str, Any] | None = None,
     *,
     spark: SparkSession | None = None,
@@ -128,7 +130,7 @@ def prepare(
     """Clean, split, encode and publish a table as a Petastorm dataset.
 
     Args:
-        source: a configuration that names its inputs, or a DataFrame, which takes the place of them.
+        table: a configuration that names its inputs, or a DataFrame, which takes the place of them.
         config: with a DataFrame, the configuration; or give its sections as keywords:
             ``prepare(df, features={...}, label={...}, dataset={...}, source={"id": [...]})``.
         spark: the session; by default the DataFrame's, the active one, or our own.
@@ -138,14 +140,14 @@ def prepare(
         DataError: the data cannot be used; says why, with counts.
         StorageError: reading or writing failed.
     """
-    if isinstance(source, PipelineConfig):
-        with SparkOnDemand(source, spark) as session:
-            return prepare_stage(source, session)[0]
+    if isinstance(table, PipelineConfig):
+        with SparkOnDemand(table, spark) as session:
+            return prepare_stage(table, session)[0]
     if not isinstance(config, PipelineConfig):
         config = parse_config({**(config or {}), **sections})
     from pipeline.preparation.prepare import prepare_dataset
 
-    return prepare_dataset(spark or source.sparkSession, config, source)
+    return prepare_dataset(spark or table.sparkSession, config, table)
 
 
 def prepare_stage(config: PipelineConfig, session: SparkOnDemand) -> tuple[Dataset, bool]:
@@ -160,6 +162,7 @@ def prepare_stage(config: PipelineConfig, session: SparkOnDemand) -> tuple[Datas
 
 def train(
     source: Dataset | PipelineConfig,
+    /,
     *,
     model: Callable[..., Any] | str | None = None,
     loss: Callable[..., Any] | None = None,
@@ -258,9 +261,12 @@ def train_stage(
 def check_model(config: PipelineConfig, dataset: Dataset, code: UserCode) -> None:
     """One small batch through the model on the driver: a wrong shape is found before anything long begins."""
     if code.loop is None:
+        from pipeline.inference.predictor import check_exportable
         from pipeline.models.dry_run import dry_run
 
         dry_run(config.model, dataset.schema, code)
+        if code.model is not None:
+            check_exportable(config.model, dataset.schema, code)
 
 
 def config_yaml(config: PipelineConfig) -> bytes:
@@ -372,7 +378,8 @@ def register(evaluated: Evaluated) -> Model:
     check_gate(evaluated.metrics, run.config.gate)
     if run.config.tracking.registered_model is None:
         return Model(run.model_url)
-    version = register_model(run.config.tracking, run.url, run.mlflow_run_id, evaluated.metrics)
+    tracking, factories = run.config.tracking, _factories(run.config)
+    version = register_model(tracking, run.url, run.mlflow_run_id, evaluated.metrics, allow_factories=factories)
     return Model(run.model_url, run.config.tracking.registered_model, version)
 
 

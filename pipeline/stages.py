@@ -153,10 +153,20 @@ def _evaluate(run: flow.Run, session: flow.SparkOnDemand, outcome: Outcome) -> N
         raise
     finally:
         with outcome.stage("report"):
-            outcome.values["report"] = write_report(run.url, outcome.values, evaluated)
+            outcome.values["report"] = write_report(run.url, outcome.values)
+            if not evaluated.reused:
+                _track(run, evaluated)
 
 
-def write_report(run_url: str, values: dict[str, Any] | None = None, evaluated: flow.Evaluated | None = None) -> str:
+def _track(run: flow.Run, evaluated: flow.Evaluated) -> None:
+    """Test metrics and files to the MLflow run; a tracking server that is down costs a warning."""
+    from pipeline.tracking import log_results
+
+    files = [storage.join(run.url, name) for name in ("report.html", "evaluation.json", "config.yaml")]
+    log_results(run.config.tracking, run.url, evaluated.metrics, files)
+
+
+def write_report(run_url: str, values: dict[str, Any] | None = None) -> str:
     """Write ``<run>/report.html`` from what the run folder holds; returns its URL."""
     from pipeline.report import render_report
 

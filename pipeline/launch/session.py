@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pyspark import SparkContext
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from pipeline import storage
@@ -58,7 +58,7 @@ def spark_session(cluster: ClusterConfig, workspace: str) -> Iterator[SparkSessi
     if SparkContext._active_spark_context is not None:
         yield SparkSession.builder.getOrCreate()
     elif SparkContext._gateway is not None or "PYSPARK_GATEWAY_PORT" in os.environ:
-        with _session_in_given_jvm(cluster) as session:
+        with temporary_folder(workspace) as folder, _session_in_given_jvm(cluster, folder) as session:
             yield session
     else:
         with temporary_folder(workspace) as folder, _kept_log(folder, workspace) as log:
@@ -102,9 +102,14 @@ def _refuse_connect() -> None:
 
 
 @contextlib.contextmanager
-def _session_in_given_jvm(cluster: ClusterConfig) -> Iterator[SparkSession]:
+def _session_in_given_jvm(cluster: ClusterConfig, folder: Path) -> Iterator[SparkSession]:
     """A session in the JVM of spark-submit, whose settings win; stopped at exit, the JVM is not ours."""
-    builder = SparkSession.builder.config(map={**_DEFAULTS, **cluster.spark})
+    SparkContext._ensure_initialized()
+    given = SparkConf()
+    settings = {**_DEFAULTS, "spark.sql.warehouse.dir": (folder / "warehouse").as_uri(), **cluster.spark}
+    builder = SparkSession.builder.config(
+        map={key: value for key, value in settings.items() if not given.contains(key)}
+    )
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         builder = builder.master(cluster.master)
     session = builder.getOrCreate()

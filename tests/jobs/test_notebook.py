@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,13 +17,13 @@ NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_a_notebook_runs_to_its_end(path: Path) -> None:
+def test_a_notebook_runs_to_its_end(path: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(FLIGHTS / "fetch.py")], check=True)
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
     )
-    client.execute()
+    client.execute(env={**os.environ, "TMPDIR": str(tmp_path)})
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
