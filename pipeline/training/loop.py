@@ -159,7 +159,7 @@ def _finish_epoch(rank: Rank) -> None:
     values |= clock.shares(rank.learner)
     progress.count_epoch()
     _report_and_save(rank, values)
-    logger.info("epoch %d of %d: %s", progress.epoch, rank.learner.config.epochs, values)
+    logger.debug("epoch %d of %d: %s", progress.epoch, rank.learner.config.epochs, values)
 
 
 def _validate_if_due(rank: Rank) -> None:
