@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
@@ -119,50 +120,29 @@ class SoloCollective:
         return
 
 
-class HorovodCollective:
-    """Horovod's Gloo rings between the ranks that a launcher has started.
+class TensorCollective(ABC):
+    """What can be said in terms of tensors, whoever carries them."""
 
-    The launcher sets the ``HOROVOD_*`` environment of rank and rendezvous; ours is added for the time of
-    the initialization and taken back.
+    rank: int
+    world_size: int
+    local_rank: int
+    bytes_sent: int = 0
 
-    Raises:
-        InterruptedRunError: another rank is gone; raised by whichever operation notices.
-    """
-
-    def __init__(self) -> None:
-        import horovod.torch as hvd
-
-        self._hvd = hvd
-        with _environment(HOROVOD_SETTINGS), _lost_peers("start"):
-            hvd.init()
-        self.rank: int = hvd.rank()
-        self.world_size: int = hvd.size()
-        self.local_rank: int = hvd.local_rank()
-        self.bytes_sent = 0
-
+    @abstractmethod
     def sum_async(self, tensor: Tensor, name: str) -> Handle:
-        self._count(tensor, 2.0 / self.world_size)
-        return self._start(self._hvd.allreduce_async_, tensor, name, op=self._hvd.Sum)
+        """See `Collective`."""
 
-    def exchange_async(self, tensor: Tensor, name: str) -> Handle:
-        self._count(tensor, 1.0 / self.world_size)
-        return self._start(self._hvd.alltoall_async, tensor, name)
-
+    @abstractmethod
     def gather_async(self, tensor: Tensor, name: str) -> Handle:
-        self._count(tensor, 1.0)
-        return self._start(self._hvd.allgather_async, tensor.reshape(1, -1), name)
+        """See `Collective`."""
+
+    @abstractmethod
+    def broadcast_(self, tensors: Iterable[Tensor], root: int = 0) -> None:
+        """See `Collective`."""
 
     def sum(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         tensor = torch.from_numpy(np.ascontiguousarray(array).copy())
         return self.sum_async(tensor, f"sum {tensor.dtype} {tuple(tensor.shape)}").wait().numpy()
-
-    def broadcast_(self, tensors: Iterable[Tensor], root: int = 0) -> None:
-        with _lost_peers("broadcast"):
-            handles = [
-                self._hvd.broadcast_async_(tensor, root, name=f"broadcast {i}") for i, tensor in enumerate(tensors)
-            ]
-            for handle in handles:
-                self._hvd.synchronize(handle)
 
     def broadcast_object(self, value: Any, root: int = 0) -> Any:
         data = json.dumps(value).encode() if self.rank == root else b""
@@ -180,14 +160,55 @@ class HorovodCollective:
     def barrier(self) -> None:
         self.sum(np.zeros(1))
 
-    def close(self) -> None:
-        self._hvd.shutdown()
-
     def _count(self, tensor: Tensor, factor: float) -> None:
         self.bytes_sent += int(tensor.numel() * tensor.element_size() * factor * (self.world_size - 1))
 
+
+class HorovodCollective(TensorCollective):
+    """Horovod's Gloo rings between the ranks that a launcher has started.
+
+    The launcher sets the ``HOROVOD_*`` environment of rank and rendezvous; ours is added for the time of
+    the initialization and taken back.
+
+    Raises:
+        InterruptedRunError: another rank is gone; raised by whichever operation notices.
+    """
+
+    def __init__(self) -> None:
+        import horovod.torch as hvd
+
+        self._hvd = hvd
+        with _environment(HOROVOD_SETTINGS), lost_peers("start"):
+            hvd.init()
+        self.rank: int = hvd.rank()
+        self.world_size: int = hvd.size()
+        self.local_rank: int = hvd.local_rank()
+
+    def sum_async(self, tensor: Tensor, name: str) -> Handle:
+        self._count(tensor, 2.0 / self.world_size)
+        return self._start(self._hvd.allreduce_async_, tensor, name, op=self._hvd.Sum)
+
+    def exchange_async(self, tensor: Tensor, name: str) -> Handle:
+        self._count(tensor, 1.0 / self.world_size)
+        return self._start(self._hvd.alltoall_async, tensor, name)
+
+    def gather_async(self, tensor: Tensor, name: str) -> Handle:
+        self._count(tensor, 1.0)
+        return self._start(self._hvd.allgather_async, tensor.reshape(1, -1), name)
+
+    def broadcast_(self, tensors: Iterable[Tensor], root: int = 0) -> None:
+        with lost_peers("broadcast"):
+            handles = [
+                self._hvd.broadcast_async_(tensor, root, name=f"broadcast {i}") for i, tensor in enumerate(tensors)
+            ]
+            for handle in handles:
+                self._hvd.synchronize(handle)
+
+    def close(self) -> None:
+        self._hvd.shutdown()
+
     def _start(self, operation: Any, tensor: Tensor, name: str, **options: Any) -> Handle:
-        with _lost_peers(name):
+        with lost_peers(name):
             return _HorovodHandle(self._hvd, operation(tensor, name=name, **options), name)
 
 
@@ -200,7 +221,7 @@ class _HorovodHandle:
 
     def wait(self) -> Tensor:
         if self._result is None:
-            with _lost_peers(self._name):
+            with lost_peers(self._name):
                 result = self._hvd.synchronize(self._handle)
             self._result = result[0] if isinstance(result, tuple) else result  # alltoall gives its splits too
         return self._result
@@ -214,7 +235,7 @@ def _as_bytes(data: bytes, size: int) -> Tensor:
 
 
 @contextlib.contextmanager
-def _lost_peers(what: str) -> Iterator[None]:
+def lost_peers(what: str) -> Iterator[None]:
     """A Horovod operation fails when another rank has died: not the cause, only the news of it."""
     try:
         yield

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from pipeline.errors import InterruptedRunError
 from pipeline.task import SilentReporter, TrainingTask
 from pipeline.training.checkpoint import open_checkpoint, published_steps, step_url
 from pipeline.training.collective import Collective, HorovodCollective, SoloCollective
+from pipeline.training.torch_collective import TorchCollective
 from pipeline.training.worker import train
 from tests.fifty_steps import weights_after
 
@@ -57,9 +59,9 @@ def task_of(spec: dict[str, Any]) -> TrainingTask:
 
 
 @contextlib.contextmanager
-def started_ranks(count: int, arguments: list[str]) -> Iterator[list[subprocess.Popen[str]]]:
-    """Ranks of one Horovod job, killed at the end if they still live."""
-    server, environments = _rendezvous(count)
+def started_ranks(count: int, arguments: list[str], stack: str = "horovod") -> Iterator[list[subprocess.Popen[str]]]:
+    """Ranks of one job over Horovod or torch, killed at the end if they still live."""
+    server, environments = _rendezvous(count) if stack == "horovod" else (None, _torch_environments(count))
     ranks = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.distributed.ranks", *arguments],
@@ -78,8 +80,9 @@ def started_ranks(count: int, arguments: list[str]) -> Iterator[list[subprocess.
             if rank.poll() is None:
                 rank.kill()
             rank.communicate()
-        server.stop()
-        server._httpd.server_close()
+        if server is not None:
+            server.stop()
+            server._httpd.server_close()
 
 
 def _rendezvous(count: int) -> tuple[Any, list[dict[str, str]]]:
@@ -113,7 +116,24 @@ def _rendezvous(count: int) -> tuple[Any, list[dict[str, str]]]:
     return server, [{**os.environ, **common, **own} for own in each]
 
 
-def run_ranks(count: int, specs: list[dict[str, Any]], folder: Path) -> list[list[dict[str, Any]]]:
+def _torch_environments(count: int) -> list[dict[str, str]]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    common = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "TEST_PORT": port, "TEST_SIZE": str(count)}
+    return [{**common, "TEST_RANK": str(rank)} for rank in range(count)]
+
+
+def _collective() -> Collective:
+    """Of the environment that this rank was started with."""
+    if "TEST_RANK" not in os.environ:
+        return HorovodCollective()
+    rank, size, port = (int(os.environ[f"TEST_{name}"]) for name in ("RANK", "SIZE", "PORT"))
+    return TorchCollective(rank, size, rank, "127.0.0.1", port)
+
+
+def run_ranks(
+    count: int, specs: list[dict[str, Any]], folder: Path, stack: str = "horovod"
+) -> list[list[dict[str, Any]]]:
     """Train one after the other in the same processes, as Spark reuses them.
 
     Returns:
@@ -124,7 +144,7 @@ def run_ranks(count: int, specs: list[dict[str, Any]], folder: Path) -> list[lis
         return [[attempt(spec, collective)] for spec in specs]
     path = folder / f"specs-{time.monotonic_ns()}.json"
     path.write_text(json.dumps(specs))
-    with started_ranks(count, [str(path)]) as ranks:
+    with started_ranks(count, [str(path)], stack) as ranks:
         outputs = [rank.communicate(timeout=DEADLINE_SECONDS) for rank in ranks]
     failed = [error for rank, (_, error) in zip(ranks, outputs, strict=True) if rank.returncode]
     assert not failed, "\n".join(failed)
@@ -173,7 +193,7 @@ def attempt(spec: dict[str, Any], collective: Collective) -> dict[str, Any]:
 
 def main(path: str) -> None:
     """Be one rank."""
-    collective = HorovodCollective()
+    collective = _collective()
     for spec in json.loads(Path(path).read_text()):
         print(json.dumps(attempt(spec, collective)))
     collective.close()

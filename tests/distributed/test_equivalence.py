@@ -55,10 +55,11 @@ def test_the_short_batches_matter(alone: Any) -> None:
 
 
 @pytest.mark.distributed
-def test_two_horovod_ranks_equal_one(alone: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stack", ["horovod", "torch"])
+def test_two_real_ranks_equal_one(alone: Any, tmp_path: Path, stack: str) -> None:
     specs = [{"fifty_steps": {**config, "bucket_bytes": 1024}} for config in (FLOAT64, FLOAT32)]
     for (first, second), bound, precision in zip(
-        run_ranks(2, specs, tmp_path), (1e-12, 1e-6), ("float64", "float32"), strict=True
+        run_ranks(2, specs, tmp_path, stack), (1e-12, 1e-6), ("float64", "float32"), strict=True
     ):
         assert first["weights"] == second["weights"], "all ranks hold the same bits"
         assert np.abs(np.array(first["weights"]) - alone[precision]).max() < bound

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pipeline.dataset import Dataset
 from pipeline.testing import tiny_dataset
-from pipeline.training.checkpoint import published_steps
+from pipeline.training.checkpoint import published_steps, read_weights, step_url
 from tests.distributed.ranks import fingerprints, run_ranks, spec, started_ranks
 
 STEPS_PER_EPOCH = 6  # 550 rows in batches of 96, the last one of 70
@@ -26,14 +27,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return tiny_dataset(str(tmp_path_factory.mktemp("data")), rows={"train": 550, "validation": 130, "test": 10})
 
 
-def _assert_equal_bits(ranks: int, dataset: Dataset, folder: Path, variants: list[dict[str, Any]]) -> None:
+def _assert_equal_bits(
+    ranks: int, dataset: Dataset, folder: Path, variants: list[dict[str, Any]], stack: str = "horovod"
+) -> None:
     """For each variant: undisturbed, then stopped after some steps, then resumed."""
     specs: list[dict[str, Any]] = []
     for number, variant in enumerate(variants):
         stop_after, training = variant["stop_after"], {k: v for k, v in variant.items() if k != "stop_after"}
         broken = spec(dataset, folder / f"broken-{number}", **training)
         specs += [spec(dataset, folder / f"through-{number}", **training), {**broken, "stop_after": stop_after}, broken]
-    outcomes = run_ranks(ranks, specs, folder)
+    outcomes = run_ranks(ranks, specs, folder, stack)
     for number, variant in enumerate(variants):
         undisturbed, stopped, resumed = outcomes[3 * number : 3 * number + 3]
         assert all("interrupted" in rank for rank in stopped), "every rank ends, though only one was told to"
@@ -54,13 +57,14 @@ def test_one_rank_resumes_to_the_same_bits(
 
 
 @pytest.mark.distributed
-def test_two_ranks_resume_to_the_same_bits(dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stack", ["horovod", "torch"])
+def test_two_ranks_resume_to_the_same_bits(dataset: Dataset, tmp_path: Path, stack: str) -> None:
     variants = [
         {"stop_after": MID_EPOCH, "compression": "none"},
         {"stop_after": EPOCH_END + 1, "compression": "fp16", "bucket_bytes": 1024, **ALL_AT_ONCE},
         {"stop_after": MID_EPOCH, "compression": "powersgd", "compression_rank": 1, "micro_batch_size": 17},
     ]
-    _assert_equal_bits(2, dataset, tmp_path, variants)
+    _assert_equal_bits(2, dataset, tmp_path, variants, stack)
 
 
 @pytest.mark.slow
@@ -120,3 +124,18 @@ def test_twenty_kills_at_random_steps_change_no_bit(dataset: Dataset, tmp_path: 
     print(f"TEST_SEED={seed}")
     dice = random.Random(seed)
     _assert_survives(dataset, tmp_path, [(dice.randint(1, LAST_STEP), dice.randint(0, 1)) for _ in range(20)])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.distributed
+@pytest.mark.parametrize(("first", "second"), [("horovod", "torch"), ("torch", "horovod")])
+def test_a_run_can_change_from_one_stack_to_the_other(
+    dataset: Dataset, tmp_path: Path, first: str, second: str
+) -> None:
+    sgd = {"optimizer": {"name": "SGD", "learning_rate": 0.05}}
+    through, broken = (spec(dataset, tmp_path / name, **sgd) for name in ("through", "broken"))
+    run_ranks(2, [through, {**broken, "stop_after": 5}], tmp_path, first)
+    run_ranks(2, [broken], tmp_path, second)
+    one, other = (read_weights(step_url(str(tmp_path / name), LAST_STEP)) for name in ("through", "broken"))
+    assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
