@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
+from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from pipeline.config.training import ClusterConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, InterruptedRunError
 from pipeline.launch.resources import ClusterFacts
 from pipeline.launch.session import is_local
 
@@ -16,17 +17,23 @@ _REPLACE_SECONDS = 30.0
 
 
 def cluster_facts(spark: SparkSession) -> ClusterFacts:
-    """Slots and cores of the session's cluster, as they are now."""
+    """Slots and cores of the session's cluster, as they are now.
+
+    Raises:
+        InterruptedRunError: the session's Java process is gone.
+    """
     context = spark.sparkContext
-    scala = context._jsc.sc()
-    profile = scala.resourceProfileManager().defaultResourceProfile()
     master = str(context.master)
-    return ClusterFacts(
-        master=master,
-        slots=int(scala.maxNumConcurrentTasks(profile)),
-        task_cpus=int(context.getConf().get("spark.task.cpus", "1")),
-        local=is_local(master),
-    )
+    try:
+        scala = context._jsc.sc()
+        slots = int(scala.maxNumConcurrentTasks(scala.resourceProfileManager().defaultResourceProfile()))
+        task_cpus = int(context.getConf().get("spark.task.cpus", "1"))
+    except (Py4JError, ConnectionError) as error:
+        raise InterruptedRunError(
+            f"the Java process of the Spark session on {master} is gone; expected it to live; "
+            "it was killed (out of memory?); run the same command again to resume"
+        ) from error
+    return ClusterFacts(master=master, slots=slots, task_cpus=task_cpus, local=is_local(master))
 
 
 def wait_for_slots(spark: SparkSession, cluster: ClusterConfig) -> ClusterFacts:

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
+from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from pipeline import storage
@@ -16,6 +17,7 @@ from pipeline.launch.channel import ChannelServer
 from pipeline.launch.cluster import driver_addresses
 from pipeline.launch.job import run_job
 from pipeline.launch.probe import Finding, Question, look_around, versions
+from pipeline.launch.watch import python_part
 from pipeline.task import TrainingTask
 
 
@@ -32,7 +34,10 @@ def preflight(spark: SparkSession, task: TrainingTask, num_proc: int, seconds: f
     ):
         driver = (channel.address.host, channel.address.port)
         question = Question(driver, (marker, *_dataset_files(task)))
-        findings = run_job(spark, "preflight", partial(_ask, spark, question, num_proc), seconds)
+        try:
+            findings = run_job(spark, "preflight", partial(_ask, spark, question, num_proc), seconds)
+        except Py4JError as error:
+            raise _no_answer(error) from error
     if offences := judge(findings, versions()):
         raise ServiceError(*offences)
     return findings
@@ -71,6 +76,15 @@ def _ask(spark: SparkSession, question: Question, num_proc: int) -> list[Finding
     tasks = spark.sparkContext.parallelize(range(num_proc), num_proc).barrier()
     findings: list[Finding] = tasks.mapPartitions(partial(_answer, question)).collect()
     return findings
+
+
+def _no_answer(error: Py4JError) -> ServiceError:
+    detail = python_part(str(error))
+    return ServiceError(
+        f"the executors cannot run this package's code: {detail.splitlines()[-1] if detail else 'no reason given'}; "
+        "expected the same environment as on the driver; install it there, and set PYSPARK_PYTHON to its Python",
+        detail=detail,
+    )
 
 
 def _answer(question: Question, _: Iterator[int]) -> Iterator[Finding]:

@@ -175,7 +175,7 @@ class Watch:
             return error
         return RankFailedError(
             "the ranks ended before they could report; expected a result; see Spark's reason below",
-            detail=_python_part(reason),
+            detail=python_part(reason),
         )
 
 
@@ -216,7 +216,7 @@ def _first_line(text: str) -> str:
     return text.strip().splitlines()[0] if text.strip() else "no message"
 
 
-def _python_part(reason: str) -> str:
+def python_part(reason: str) -> str:
     """Of Spark's long error text the part that Python wrote."""
     start = reason.find("Traceback (most recent call last)")
     lines = reason[max(start, 0) :].splitlines()

@@ -306,7 +306,7 @@ def test_a_stopped_mlflow_server_changes_nothing_and_its_metrics_wait(
 ) -> None:
     run = folder / "tracked"
     tracking = TrackingConfig(uri=f"http://127.0.0.1:{free_port}", experiment="chaos")
-    with _mlflow_server(folder / "mlflow", free_port) as server, Tracker(tracking, str(run), 10) as tracker:
+    with _mlflow_server(folder / "mlflow", free_port) as server, Tracker(tracking, str(run), 40) as tracker:
         assert tracker.run_id is not None
         began = time.monotonic()
         witness = WitnessAndTracker(lambda: _kill_group(server), tracker)
