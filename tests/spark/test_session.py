@@ -137,7 +137,10 @@ def test_after_sigkill_the_jvm_goes_by_itself_and_the_next_session_sweeps(tmp_pa
 
 def test_a_session_that_cannot_start_tells_what_spark_said(tmp_path: Path) -> None:
     program = _PROGRAM.replace('master="local[2]"', 'master="local[2]", spark={"spark.driver.memory": "1k"}')
-    code = f"from pipeline.errors import ServiceError\ntry:\n    exec({program!r})\nexcept ServiceError as e:\n    print(e.lines())"
+    code = (
+        "from pipeline.errors import ServiceError\n"
+        f"try:\n    exec({program!r})\nexcept ServiceError as e:\n    print(e.lines())"
+    )
     finished = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True
     )
