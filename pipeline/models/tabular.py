@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.dataset import DatasetSchema
 from pipeline.errors import ConfigError
+from pipeline.models.intervals import IntervalEmbedding
 from pipeline.models.linear import dense_inputs
 from pipeline.models.outputs import output_width, shaped
 
@@ -49,6 +50,8 @@ class Tabular(nn.Module):
         activation: ``relu``, ``gelu``, ``silu`` or ``tanh``.
         embedding_dim: width of every embedding; by default ``min(50, 1.6 * ids ** 0.56)`` for each column
             (the rule of thumb that fastai's tabular models made common).
+        intervals: also embed the interval that each standardized number lies in; so many intervals.
+        interval_dim: width of the embedding of an interval.
     """
 
     def __init__(
@@ -61,9 +64,11 @@ class Tabular(nn.Module):
         norm: Literal["none", "layer", "batch"] = "none",
         activation: str = "relu",
         embedding_dim: int | None = None,
+        intervals: int | None = None,
+        interval_dim: int = 3,
     ) -> None:
         super().__init__()
-        _check(hidden, dropout, embedding_dropout, norm, activation, embedding_dim)
+        _check(hidden, dropout, embedding_dropout, norm, activation, embedding_dim, intervals, interval_dim)
         self.vectors = tuple(schema.vectors)
         self.embeddings = nn.ModuleList(
             nn.Embedding(ids, embedding_dim or _width(ids)) for ids in schema.cardinalities.values()
@@ -74,15 +79,20 @@ class Tabular(nn.Module):
         self.has_dense = bool(schema.numeric or self.vectors)
         inputs = len(schema.numeric) + sum(schema.column(name).width for name in self.vectors)
         inputs += sum(table.embedding_dim for table in self.embeddings)  # type: ignore[misc]
+        self.intervals: IntervalEmbedding | None = None
+        if intervals is not None and schema.numeric:
+            self.intervals = IntervalEmbedding(len(schema.numeric), intervals, interval_dim)
+            inputs += len(schema.numeric) * interval_dim
         self.layers = perceptron(inputs, hidden, output_width(schema), dropout, norm, activation)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Inputs by name to one output per row, see the package."""
         dtype = self.layers[-1].weight.dtype
         parts = [dense_inputs(inputs, self.vectors, dtype)] if self.has_dense else []  # type: ignore[arg-type]
-        if len(self.embeddings):
-            categories = inputs["categorical"]
-            embedded = [table(categories[:, number]) for number, table in enumerate(self.embeddings)]
+        embedded = [table(inputs["categorical"][:, number]) for number, table in enumerate(self.embeddings)]
+        if self.intervals is not None:
+            embedded.append(self.intervals(inputs["numeric"]))
+        if embedded:
             parts.append(self.embedding_dropout(torch.cat(embedded, dim=1)))
         return shaped(self.layers(torch.cat(parts, dim=1)))
 
@@ -107,7 +117,16 @@ def _width(ids: int) -> int:
     return int(min(50, max(1, round(1.6 * ids**0.56))))
 
 
-def _check(hidden: Any, dropout: Any, embedding_dropout: Any, norm: Any, activation: Any, embedding_dim: Any) -> None:
+def _check(
+    hidden: Any,
+    dropout: Any,
+    embedding_dropout: Any,
+    norm: Any,
+    activation: Any,
+    embedding_dim: Any,
+    intervals: Any,
+    interval_dim: Any,
+) -> None:
     checks = {
         "hidden": (hidden, all(isinstance(n, int) and n > 0 for n in hidden), "positive integers"),
         "dropout": (dropout, 0 <= dropout < 1, "at least 0 and less than 1"),
@@ -115,6 +134,8 @@ def _check(hidden: Any, dropout: Any, embedding_dropout: Any, norm: Any, activat
         "norm": (norm, norm in NORMS, f"one of {', '.join(NORMS)}"),
         "activation": (activation, activation in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}"),
         "embedding_dim": (embedding_dim, embedding_dim is None or embedding_dim > 0, "a positive integer"),
+        "intervals": (intervals, intervals is None or intervals > 1, "at least 2"),
+        "interval_dim": (interval_dim, interval_dim > 0, "a positive integer"),
     }
     wrong = {name: (value, bound) for name, (value, good, bound) in checks.items() if not good}
     if wrong:

@@ -96,3 +96,13 @@ def test_one_row_can_be_trained_on(norm: str) -> None:
     schema = tiny_schema(3, 2, {}, "binary", ())
     model = build_model(ModelConfig(name="tabular", options={"norm": norm}), schema).train()
     model(_inputs(schema, rows=1)).sum().backward()
+
+
+def test_a_number_is_embedded_by_the_interval_of_the_normal_distribution_that_it_lies_in() -> None:
+    from pipeline.models.intervals import IntervalEmbedding
+
+    embedding = IntervalEmbedding(columns=2, intervals=4, width=3)
+    numbers = torch.tensor([[-10.0, 0.1], [-0.6, 10.0], [-0.6, 0.1]])
+    table = embedding.table.weight
+    expected = torch.stack([torch.cat([table[a], table[4 + b]]) for a, b in ((0, 2), (1, 3), (1, 2))])
+    assert torch.equal(embedding(numbers), expected)
