@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -132,10 +133,11 @@ def peer(name: str, environments: Path, source: Path, target: Path) -> list[str]
 
 
 def measure(command: list[str]) -> dict[str, float]:
-    """Seconds and the peak memory of the processes of a command."""
+    """Seconds, processor seconds (which other work on the machine hardly changes) and peak memory of a command."""
     import psutil
 
     started, peak, done = time.monotonic(), {"total": 0.0, "driver": 0.0}, threading.Event()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(command)
 
     def watch() -> None:
@@ -151,8 +153,11 @@ def measure(command: list[str]) -> dict[str, float]:
     done.set()
     if code != 0:
         raise SystemExit(f"{command[:4]} failed with {code}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {
         "seconds": round(time.monotonic() - started, 1),
+        "cpu_seconds": round(cpu, 1),
         **{f"{name}_mib": round(mib) for name, mib in peak.items()},
     }
 

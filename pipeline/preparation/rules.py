@@ -43,7 +43,11 @@ def reasons_of(rule: RuleConfig) -> dict[str, str]:
         "unique": f"{column} is not unique",
         "condition": f"{column} fails {rule.condition}",
     }
-    return {name: text for name, text in texts.items() if getattr(rule, name) not in (None, False)}
+    return {name: text for name, text in texts.items() if _is_set(getattr(rule, name))}
+
+
+def _is_set(value: object) -> bool:
+    return value is not None and value is not False
 
 
 def _checks(rule: RuleConfig, value: Column, type_: T.DataType) -> Checks:

@@ -21,6 +21,9 @@ _SETTINGS = {
     # A cast that fails gives null, which cleaning finds and rejects by name.
     "spark.sql.ansi.enabled": "false",
     "spark.sql.caseSensitive": "true",
+    # Dates before 1582 in files that Spark did not write are read as they stand.
+    "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
+    "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
 }
 _OWN_ERROR = re.compile(r"pipeline\.errors\.(\w+): ([^\n]*)")
 _VANISHED = re.compile(r"(?:FileNotFoundException|FAILED_READ_FILE|It is possible the underlying files)")
