@@ -143,6 +143,8 @@ class _Connection(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         hello = self._authenticated()
         if hello is None:
+            return
+        if not hello:
             logger.warning("refused a connection from %s that could not prove to be a rank", self.client_address[0])
             return
         self.connection.settimeout(None)
@@ -161,11 +163,14 @@ class _Connection(socketserver.StreamRequestHandler):
                 self.server.messages.put(Message(rank, "lost"))
 
     def _authenticated(self) -> dict[str, Any] | None:
+        """The hello of a rank; empty when it could not prove to be one, None when it said nothing (a probe)."""
         challenge = secrets.token_hex(16)
         self._say({"challenge": challenge})
-        hello = self._line() or {}
+        hello = self._line()
+        if hello is None:
+            return None
         expected = answer(self.server.token, challenge, int(hello.get("rank", -1)))
-        return hello if hmac.compare_digest(expected, str(hello.pop("answer", ""))) else None
+        return hello if hmac.compare_digest(expected, str(hello.pop("answer", ""))) else {}
 
     def _say(self, message: Mapping[str, Any]) -> None:
         self.wfile.write(json.dumps(message).encode() + b"\n")

@@ -275,9 +275,12 @@ def _mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]
     store = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     with (folder / "log").open("wb") as log:
-        server = subprocess.Popen([*command, *store], stdout=log, stderr=log, cwd=folder, start_new_session=True)
+        environment = {**os.environ, "TMPDIR": str(folder), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        server = subprocess.Popen(
+            [*command, *store], stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True
+        )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
                 break
