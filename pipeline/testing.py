@@ -208,9 +208,16 @@ def _cut_into_parts(table: pa.Table, rows_per_row_group: int, rows_per_file: int
         groups = tuple(
             min(rows_per_row_group, piece.num_rows - first) for first in range(0, piece.num_rows, rows_per_row_group)
         )
-        digest = hashlib.sha256(repr(piece.to_pydict()).encode()).hexdigest()
-        parts.append((piece, PartFile("", 0, 0, "", groups, digest)))
+        parts.append((piece, PartFile("", 0, 0, "", groups, _digest(piece))))
     return parts
+
+
+def _digest(table: pa.Table) -> str:
+    """Of the values, however they will be stored."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
 def _write(folder: str, path: str, table: pa.Table, part: PartFile) -> PartFile:

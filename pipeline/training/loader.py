@@ -19,7 +19,7 @@ from pipeline.training.disk_cache import DiskCache
 from pipeline.training.epoch import EpochReading, RowGroups
 from pipeline.training.part_files import PartFiles
 from pipeline.training.reads import GroupRead, Timings
-from pipeline.training.windows import ResidentRows, WindowRing
+from pipeline.training.windows import WINDOWS, ResidentRows, WindowRing
 
 WINDOW_BYTES = 16 << 20
 """Two windows fit the last-level cache of a server's processor, where rows are gathered at several GB/s."""
@@ -97,7 +97,7 @@ class Loader:
         self._read_groups = _reader(reader)
         self._reader_threads = reader_threads
         self._groups = RowGroups(dataset.manifest.splits[split])
-        row_bytes = sum(field.row_bytes for field in self._columns.fields)
+        row_bytes = self._row_bytes = sum(field.row_bytes for field in self._columns.fields)
         self._plan_options: dict[str, Any] = {
             "row_groups": self._groups.rows,
             "files": self._groups.files,
@@ -117,6 +117,17 @@ class Loader:
     def set_epoch(self, epoch: int, deals: Deals = ()) -> None:
         """What the next iteration reads."""
         self.epoch, self._deals, self._steps_now = epoch, deals, 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of rows that the loader holds while it is iterated, id columns aside: two windows, or the cache.
+
+        A window is at most `window_bytes`, or one row group if that is larger. A batch, the permutations of
+        two windows (8 bytes a row) and a chunk of a file being checked come on top.
+        """
+        if isinstance(self._store, ResidentRows):
+            return self._store.bytes
+        return WINDOWS * self.plan().max_window_rows * self._row_bytes
 
     def plan(self) -> EpochPlan:
         """The plan of what is left of the epoch."""

@@ -13,6 +13,9 @@ import pyarrow as pa
 from pipeline.training.part_files import PartFiles
 from pipeline.training.reads import Array, Field, GroupRead
 
+WINDOWS = 2
+"""One that the consumer empties, one that readers fill."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -61,7 +64,7 @@ class WindowRing:
     fast: fresh pages cost more than the bytes that are copied into them.
     """
 
-    def __init__(self, fields: Sequence[Field], rows: int, count: int = 2) -> None:
+    def __init__(self, fields: Sequence[Field], rows: int, count: int = WINDOWS) -> None:
         self._buffers = [
             {field.name: np.empty((rows, *field.shape), field.dtype) for field in fields} for _ in range(count)
         ]
