@@ -47,7 +47,7 @@ def test_the_master_given_to_spark_submit_wins(arguments: Callable[..., list[str
     ended = submit(f"{verb}.py", *rest)
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert read_result(ended.stdout)["rows"]["published"] > 0
-    assert "local[1]" in ended.stderr, "the log says on which master it runs"
+    assert "on local[1]" in ended.stdout, "spark-submit puts the log there, which says on which master it runs"
 
 
 def test_a_failing_job_gives_the_commands_exit_code() -> None:
