@@ -107,13 +107,20 @@ def _save_if_due(rank: Rank, outcome: Outcome) -> None:
     every = rank.learner.config.checkpoint.every_steps
     due = outcome.checkpoint or (every is not None and rank.progress.step % every == 0)
     if due and rank.progress.steps_in_epoch < rank.steps_per_epoch:
-        rank.save()
-        rank.clock.saved = time.monotonic()
+        _save(rank)
 
 
 def _is_due(rank: Rank, config: CheckpointConfig) -> bool:
     """Rank 0's clock decides, for all."""
     return rank.learner.collective.rank == 0 and time.monotonic() - rank.clock.saved >= config.every_seconds
+
+
+def _save(rank: Rank) -> None:
+    """What training is held up by is the copy, and a write before it that is not done yet."""
+    began = time.monotonic()
+    rank.save()
+    rank.clock.saved = time.monotonic()
+    rank.clock.saving += rank.clock.saved - began
 
 
 def _refuse_divergence(rank: Rank) -> None:
@@ -175,8 +182,7 @@ def _report_and_save(rank: Rank, values: dict[str, float]) -> None:
         rank.reporter.metrics(values, rank.progress.step)
     if rank.callback is not None:
         rank.callback(rank.progress, values)
-    rank.save()
-    rank.clock.saved = time.monotonic()
+    _save(rank)
 
 
 def _validated(rank: Rank) -> dict[str, float]:

@@ -16,7 +16,7 @@ class Clock:
 
     Attributes:
         saved: when the last checkpoint was taken; ``reported`` when progress was told last.
-        waited: for data, in the epoch under way, which began at ``epoch``.
+        waited: for data, in the epoch under way, which began at ``epoch``; ``saving`` for checkpoints in it.
         rows: of the epoch under way, over all ranks; ``steps`` on this one.
     """
 
@@ -24,6 +24,7 @@ class Clock:
     reported: float = 0.0
     epoch: float = 0.0
     waited: float = 0.0
+    saving: float = 0.0
     rows: int = 0
     steps: int = 0
     bytes_before: int = 0
@@ -31,7 +32,7 @@ class Clock:
 
     def start_epoch(self, learner: Learner) -> None:
         """Reset what is counted per epoch."""
-        self.epoch, self.waited, self.rows, self.steps = time.monotonic(), 0.0, 0, 0
+        self.epoch, self.waited, self.saving, self.rows, self.steps = time.monotonic(), 0.0, 0.0, 0, 0
         self.bytes_before, learner.seconds_reducing = learner.collective.bytes_sent, 0.0
         self.training_seconds = 0.0
 
@@ -47,13 +48,15 @@ class Clock:
         are done early wait for the others in the sums, which is ``communication_share`` of the median rank.
         """
         seconds = max(1e-9, self.training_seconds)
-        mine = [self.waited / seconds, learner.seconds_reducing / seconds, seconds - learner.seconds_reducing]
+        waited, saving, reducing = self.waited, self.saving, learner.seconds_reducing
+        mine = [waited / seconds, reducing / seconds, saving / seconds, seconds - reducing]
         ranks = np.array(learner.collective.gather_objects(mine))
-        waited, reducing, own = np.median(ranks, axis=0)
+        wait_share, communication_share, _, own = np.median(ranks, axis=0)
         return {
             "rows_per_second": self.rows / seconds,
-            "data_wait_share": float(waited),
-            "communication_share": float(reducing),
-            "straggler_ratio": float(ranks[:, 2].max() / max(own, 1e-9)),
+            "data_wait_share": float(wait_share),
+            "communication_share": float(communication_share),
+            "checkpoint_share": float(ranks[:, 2].max()),
+            "straggler_ratio": float(ranks[:, 3].max() / max(own, 1e-9)),
             "bytes_per_step": (learner.collective.bytes_sent - self.bytes_before) / max(1, self.steps),
         }

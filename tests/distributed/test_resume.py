@@ -90,9 +90,9 @@ def test_ranks_resume_to_the_same_bits_wherever_they_stop_and_however_they_compr
     _assert_equal_bits(ranks, dataset, tmp_path, variants)
 
 
-def _killed(dataset: Dataset, folder: Path, kill_after: int, kill_rank: int) -> Path:
+def _killed(dataset: Dataset, folder: Path, number: int, kill_after: int, kill_rank: int) -> Path:
     """A run folder of which a rank was killed in a step."""
-    run = folder / f"killed-{kill_after}-{kill_rank}"
+    run = folder / f"killed-{number}"
     killed = {**spec(dataset, run, checkpoint={"every_steps": 2}), "kill_after": kill_after, "kill_rank": kill_rank}
     path = folder / "killed.json"
     path.write_text(json.dumps([killed]))
@@ -102,7 +102,7 @@ def _killed(dataset: Dataset, folder: Path, kill_after: int, kill_rank: int) -> 
 
 
 def _assert_survives(dataset: Dataset, folder: Path, kills: list[tuple[int, int]]) -> None:
-    runs = [_killed(dataset, folder, *kill) for kill in kills]
+    runs = [_killed(dataset, folder, number, *kill) for number, kill in enumerate(kills)]
     specs = [spec(dataset, run, checkpoint={"every_steps": 2}) for run in [folder / "through", *runs]]
     before = [published_steps(str(run)) for run in runs]
     run_ranks(2, specs, folder)
