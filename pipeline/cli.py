@@ -8,7 +8,6 @@ import logging
 import signal
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
@@ -98,8 +97,6 @@ def _configure_logging(options: argparse.Namespace) -> None:
     logger.propagate = False
     # It logs a traceback for every call that Ctrl-C breaks off.
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
-    # Advice to whoever writes MLflow models by hand.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.")
     logger.setLevel(logging.WARNING if options.quiet else logging.DEBUG if options.debug else logging.INFO)
 
 

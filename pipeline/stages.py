@@ -152,10 +152,18 @@ def _evaluate(run: flow.Run, session: flow.SparkOnDemand, outcome: Outcome) -> N
         outcome.values |= {"status": "failed", "code": error.code, "error": str(error)}
         raise
     finally:
-        with outcome.stage("report"):
-            outcome.values["report"] = write_report(run.url, outcome.values)
-            if not evaluated.reused:
-                _track(run, evaluated)
+        _report(run, evaluated, outcome)
+
+
+def _report(run: flow.Run, evaluated: flow.Evaluated, outcome: Outcome) -> None:
+    """Write the report of a run that did something; one that found all done keeps the report with its times."""
+    url = storage.join(run.url, "report.html")
+    outcome.values["report"] = url
+    if evaluated.reused and storage.exists(url):
+        return
+    with outcome.stage("report"):
+        write_report(run.url, outcome.values)
+        _track(run, evaluated)
 
 
 def _track(run: flow.Run, evaluated: flow.Evaluated) -> None:

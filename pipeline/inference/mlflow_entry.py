@@ -3,6 +3,7 @@
 The predictor comes from the installed package and verifies the model folder before it uses it.
 """
 
+import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel  # type: ignore[attr-defined]
 
@@ -10,13 +11,13 @@ from pipeline.inference.predictor import Predictor
 
 
 class Entry(PythonModel):
-    """Raw rows in, ``prediction`` and ``probability`` out."""
+    """Raw rows in, ``prediction`` (and of classes ``probability``) out."""
 
     def load_context(self, context):  # type: ignore[no-untyped-def]
         """Load and verify the model folder."""
         self._predictor = Predictor.load(context.artifacts["model"])
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
         """Predict a pandas frame of raw rows."""
         return self._predictor.predict(model_input)
 
