@@ -20,11 +20,10 @@ from pipeline.config.training import ClusterConfig
 from pipeline.launch.session import spark_session
 from pipeline.preparation.prepare import prepare_dataset
 
-folder, master, victim_step, partitions = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+folder, master, victim_step, table = sys.argv[1:]
 url = f"{folder}/out-{os.getpid()}"
 config = parse_config({
-    "source": {"inputs": {"t": {"path": f"{folder}/t.parquet", "format": "parquet"}}, "id": "id",
-               "query": f"SELECT /*+ REPARTITION({partitions}) */ * FROM t"},
+    "source": {"inputs": {"t": {"path": f"{folder}/{table}", "format": "parquet"}}, "id": "id"},
     "features": {"x": {"type": "numeric"}, "y": {"type": "numeric", "log1p": True, "scale": "robust"},
                  "c": {"type": "categorical", "min_count": 2}, "k": {"type": "target", "column": "c"}},
     "label": {"column": "label"}, "dataset": {"url": url}, "training": {"run_url": url + "-run"}})
@@ -46,9 +45,9 @@ print(json.dumps({"id": dataset.content_id, "published": dataset.manifest.accoun
 """
 
 
-def prepare_on(folder: Path, master: str, victim_step: str = "nothing", partitions: int = 2) -> dict[str, object]:
+def prepare_on(folder: Path, master: str, victim_step: str = "nothing", table: str = "one") -> dict[str, object]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    command = [sys.executable, "-c", SCRIPT, str(folder), master, victim_step, str(partitions)]
+    command = [sys.executable, "-c", SCRIPT, str(folder), master, victim_step, table]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=800, env=environment, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return dict(json.loads(ended.stdout.strip().splitlines()[-1]))
@@ -66,7 +65,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "c": random.choice([f"c{number}" for number in range(300)], rows),
         "label": random.integers(0, 2, rows),
     }
-    pd.DataFrame(table).to_parquet(folder / "t.parquet")
+    frame = pd.DataFrame(table)
+    (folder / "one").mkdir()
+    frame.to_parquet(folder / "one" / "part.parquet")
+    (folder / "many").mkdir()
+    for number, part in enumerate(np.array_split(random.permutation(rows), 7)):
+        frame.iloc[part].to_parquet(folder / "many" / f"part-{number}.parquet")
     return folder
 
 
@@ -74,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(3600)
 def test_the_content_id_is_the_same_on_every_cluster_and_after_the_loss_of_an_executor(folder: Path) -> None:
     one = prepare_on(folder, "local[1]")
-    assert prepare_on(folder, "local[2]", partitions=7) == one
+    assert prepare_on(folder, "local[2]", table="many") == one
     cluster = "local-cluster[2,1,1024]"
     assert prepare_on(folder, cluster) == one
     for step in ("cleaning", "fitting", "encoding"):
