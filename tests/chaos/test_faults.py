@@ -296,6 +296,13 @@ def _kill_group(server: subprocess.Popen[bytes]) -> None:
     server.wait()
 
 
+def _wait_until(done: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
 class WitnessAndTracker(Witness):
     """Passes what it hears on to MLflow, as the flow does."""
 
@@ -310,7 +317,7 @@ def test_a_stopped_mlflow_server_changes_nothing_and_its_metrics_wait(
     run = folder / "tracked"
     tracking = TrackingConfig(uri=f"http://127.0.0.1:{free_port}", experiment="chaos")
     with _mlflow_server(folder / "mlflow", free_port) as server, Tracker(tracking, str(run), 40) as tracker:
-        assert tracker.run_id is not None
+        _wait_until(lambda: tracker.run_id is not None, 200)
         began = time.monotonic()
         witness = WitnessAndTracker(lambda: _kill_group(server), tracker)
         _same(_train(session, cluster, dataset, run, witness), undisturbed)
