@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ CONTRACTS = ("errors", "storage", "config", "dataset", "plan", "features", "metr
 CONTRACT_LIBRARIES = {"numpy", "pandas", "fsspec", "pydantic", "pydantic_core", "yaml", "psutil"}
 
 
+@functools.cache
 def _modules() -> dict[str, Path]:
     """Dotted name below `pipeline` -> file."""
     return {
@@ -23,41 +25,39 @@ def _modules() -> dict[str, Path]:
     }
 
 
-def _imports(path: Path, at_top_only: bool = False) -> set[str]:
-    tree = ast.parse(path.read_text())
-    nodes = _top_level(tree) if at_top_only else [n for n in ast.walk(tree) if not _only_for_types(tree, n)]
+@functools.cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse(_modules()[module].read_text())
+
+
+@functools.cache
+def _imports(module: str) -> frozenset[str]:
+    """Every name that a module imports, at its top or inside a function, but for those that only types need."""
+    tree = _tree(module)
+    blocks = [node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
+    only_for_types = {id(inner) for block in blocks for inner in ast.walk(block)}
     found: set[str] = set()
-    for node in nodes:
+    for node in ast.walk(tree):
+        if id(node) in only_for_types:
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
-
-
-def _top_level(tree: ast.Module) -> list[ast.AST]:
-    return [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-
-
-def _only_for_types(tree: ast.Module, wanted: ast.AST) -> bool:
-    blocks = (node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
-    return any(inner is wanted for block in blocks for inner in ast.walk(block))
+    return frozenset(found)
 
 
 def _room(module: str) -> str:
     return module.split(".")[0]
 
 
-def _libraries(module: str, **options: bool) -> set[str]:
-    return (
-        {name.split(".")[0] for name in _imports(_modules()[module], **options)}
-        - set(sys.stdlib_module_names)
-        - {"pipeline", "__future__"}
-    )
+def _libraries(module: str) -> set[str]:
+    ours = set(sys.stdlib_module_names) | {"pipeline", "__future__"}
+    return {name.split(".")[0] for name in _imports(module)} - ours
 
 
 def _rooms_used(module: str) -> set[str]:
-    return {name.split(".")[1] for name in _imports(_modules()[module]) if name.startswith("pipeline.")}
+    return {name.split(".")[1] for name in _imports(module) if name.startswith("pipeline.")}
 
 
 MODULES = sorted(name for name in _modules() if name not in ("", "__init__"))
@@ -128,23 +128,20 @@ WRITERS_OF_PICKLES = {"preparation.petastorm_metadata"}
 
 @pytest.mark.parametrize("module", MODULES)
 def test_nothing_is_unpickled_and_no_text_is_run(module: str) -> None:
-    tree = ast.parse(_modules()[module].read_text())
-    calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    calls = {ast.unparse(node.func) for node in ast.walk(_tree(module)) if isinstance(node, ast.Call)}
     assert not calls & RUNNING_TEXT
     assert not {call for call in calls if call.endswith((".loads", ".load")) and "pickle" in call}
     if module not in WRITERS_OF_PICKLES:
-        assert not {name.split(".")[0] for name in _imports(_modules()[module])} & UNPICKLERS
+        assert not {name.split(".")[0] for name in _imports(module)} & UNPICKLERS
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if _room(name) == "preparation"])
 def test_preparation_uses_no_randomness_of_spark(module: str) -> None:
-    names = {
-        node.attr for node in ast.walk(ast.parse(_modules()[module].read_text())) if isinstance(node, ast.Attribute)
-    }
+    names = {node.attr for node in ast.walk(_tree(module)) if isinstance(node, ast.Attribute)}
     assert not names & {"rand", "randn", "randomSplit", "monotonically_increasing_id", "sampleBy"}
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_every_module_says_where_it_runs(module: str) -> None:
-    docstring = ast.get_docstring(ast.parse(_modules()[module].read_text())) or ""
+    docstring = ast.get_docstring(_tree(module)) or ""
     assert any(place in docstring for place in ("DRIVER", "RANK", "EXECUTOR", "ANYWHERE")), module

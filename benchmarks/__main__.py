@@ -1,0 +1,32 @@
+"""All measurements one after another, or those named: `python -m benchmarks [NAME ...]`. Each module tells its options."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+BENCHMARKS = {
+    "launch": [],
+    "training": [],
+    "loader": [],
+    "prepare": ["--scaling", "1,2,4"],
+}
+
+
+def main(names: list[str]) -> int:
+    """Run the named benchmarks, or all; 1 if one of them failed."""
+    unknown = set(names) - set(BENCHMARKS)
+    if unknown:
+        sys.exit(f"benchmarks {sorted(unknown)} do not exist; expected some of {', '.join(BENCHMARKS)}")
+    failed = []
+    for name in names or BENCHMARKS:
+        print(f"=== {name}", flush=True)
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *BENCHMARKS[name]]).returncode:
+            failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
