@@ -1,4 +1,4 @@
-"""All measurements one after another, or those named: `python -m benchmarks [NAME ...]`. Each module tells its options."""
+"""All measurements one after another, or those named: `python -m benchmarks [NAME ...]`."""
 
 from __future__ import annotations
 
