@@ -87,7 +87,7 @@ def _train_epoch(rank: Rank) -> None:
             if outcome.stop:
                 _interrupt(rank)
             _save_if_due(rank, outcome)
-    rank.clock.training_seconds = time.monotonic() - rank.clock.epoch
+    rank.clock.end_training(rank.learner)
 
 
 def _timed(loader: Loader, clock: Clock) -> Generator[Batch, None, None]:

@@ -27,14 +27,19 @@ class Clock:
     saving: float = 0.0
     rows: int = 0
     steps: int = 0
-    bytes_before: int = 0
+    bytes_sent: int = 0
     training_seconds: float = 0.0
 
     def start_epoch(self, learner: Learner) -> None:
         """Reset what is counted per epoch."""
         self.epoch, self.waited, self.saving, self.rows, self.steps = time.monotonic(), 0.0, 0.0, 0, 0
-        self.bytes_before, learner.seconds_reducing = learner.collective.bytes_sent, 0.0
+        self.bytes_sent, learner.seconds_reducing = learner.collective.bytes_sent, 0.0
         self.training_seconds = 0.0
+
+    def end_training(self, learner: Learner) -> None:
+        """Before validation, which is not counted."""
+        self.bytes_sent = learner.collective.bytes_sent - self.bytes_sent
+        self.training_seconds = time.monotonic() - self.epoch
 
     @property
     def rows_per_second(self) -> float:
@@ -58,5 +63,5 @@ class Clock:
             "communication_share": float(communication_share),
             "checkpoint_share": float(ranks[:, 2].max()),
             "straggler_ratio": float(ranks[:, 3].max() / max(own, 1e-9)),
-            "bytes_per_step": (learner.collective.bytes_sent - self.bytes_before) / max(1, self.steps),
+            "bytes_per_step": self.bytes_sent / max(1, self.steps),
         }
