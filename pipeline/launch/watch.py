@@ -95,9 +95,8 @@ class Watch:
                 f"training has taken {now - self.begun:.0f} s; expected at most cluster.deadlines.stage="
                 f"{self.deadlines.stage:g} s; run the same command again to resume, or raise the deadline"
             )
-        if len(self.started) < self.world_size:
-            return self._not_started(now)
-        return self._lost(now) or self._silent(now) or self._stuck(now)
+        late = self._not_started if len(self.started) < self.world_size else self._stuck
+        return self._lost(now) or self._silent(now) or late(now)
 
     def _not_started(self, now: float) -> PipelineError | None:
         if now - self.begun <= self.deadlines.launch:

@@ -209,7 +209,7 @@ def test_the_horovod_launcher_gives_the_same_results_and_errors_and_leaves_signa
 
 
 def test_a_stopped_process_is_found_by_its_silence_and_named(spark, tmp_path: Path) -> None:
-    deadlines = DeadlineConfig(silence=4)
+    deadlines = DeadlineConfig(silence=8)
     with pytest.raises(InterruptedRunError, match=r"^rank 1 on \S+ \(pid \d+\) gave no sign of life"):
         _train(spark, tmp_path, _rank_one_stands_still, deadlines=deadlines, max_failures=0)
 

@@ -187,6 +187,14 @@ def test_silence_is_blamed_on_the_silent_rank() -> None:
     assert str(watch.overdue(6.0)).startswith("rank 1 on h1 (pid 11) gave no sign of life for 6 s")
 
 
+def test_silence_counts_from_the_first_word_on_not_only_after_the_start() -> None:
+    watch = Watch(2, DeadlineConfig(silence=5, launch=300), begun=0.0)
+    for rank in (0, 1):
+        watch.note(Message(rank, "hello", {"host": f"h{rank}", "pid": 10 + rank}), 0.0)
+    watch.note(Message(0, "started"), 5.0)
+    assert str(watch.overdue(6.0)).startswith("rank 1 on h1 (pid 11) gave no sign of life for 6 s")
+
+
 def test_a_standstill_is_blamed_on_the_rank_that_is_not_in_a_collective() -> None:
     watch = _watch(step=5, silence=100)
     watch.note(Message(0, "heartbeat", {"where": "horovod.torch.mpi_ops:1 synchronize"}), 6.0)
