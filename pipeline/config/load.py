@@ -25,6 +25,7 @@ from pipeline.config.release import Bound, EvaluationConfig, MetricName, Serving
 from pipeline.config.section import Section
 from pipeline.config.training import ClusterConfig, ModelConfig, TrainingConfig
 from pipeline.errors import ConfigError, InputMissingError, StorageError
+from pipeline.metrics import METRICS
 
 
 class PipelineConfig(Section):
@@ -66,6 +67,15 @@ class PipelineConfig(Section):
                 "name the raw column with `column:`"
             )
         return features
+
+    @model_validator(mode="after")
+    def _gate_fits_the_label(self) -> PipelineConfig:
+        known = METRICS[self.label.type]
+        if odd := [name for name in self.gate if name not in known]:
+            raise ValueError(
+                f"gate names {', '.join(odd)}, but label.type is {self.label.type}; expected {', '.join(known)}"
+            )
+        return self
 
 
 def load_config(path: str, overrides: Iterable[str] = (), target: str | None = None) -> PipelineConfig:

@@ -33,8 +33,11 @@ class TrackingConfig(Section):
     """Where a new experiment keeps its files; by default beside the sqlite file, else the server decides."""
 
 
-MetricName = Literal["accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "log_loss"]
-"""What a binary classifier is measured by; `log_loss` in nats, the rest between 0 and 1."""
+MetricName = Literal["accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "log_loss", "mae", "rmse", "r2"]
+"""What models are measured by; `log_loss` in nats, `mae` and `rmse` in the label's unit, the rest at most 1.
+
+A binary label has all up to `log_loss`; a multiclass label all of these but `roc_auc` and `pr_auc`, precision, recall
+and f1 as means over the classes; a regression label `mae`, `rmse` and `r2`."""
 
 
 class Bound(Section):

@@ -1,4 +1,6 @@
-"""DRIVER and EXECUTOR. What a network has to beat: the majority class, a logistic regression, boosted trees.
+"""DRIVER and EXECUTOR. What a network has to beat: a constant, a linear model, boosted trees.
+
+The constant is the frequency of the classes, or the mean; the linear model a logistic or a ridge regression.
 
 Fitted on train rows of the same dataset in the same run, and asked about the very same test rows. The only module
 that imports scikit-learn.
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.dataset import Dataset, DatasetSchema
+from pipeline.inference.answers import Answers
 from pipeline.inference.encoded import read_row_group, row_groups
 from pipeline.inference.inputs import Arrays
 
@@ -27,8 +31,13 @@ TREE_ITERATIONS = 300
 _MOST_CATEGORIES = 255
 """scikit-learn's trees split on at most so many categories; ids of larger vocabularies, which are ordered by
 frequency, are treated as numbers."""
+_MOST_TREES = 3000
+"""scikit-learn grows one tree per class in each iteration; with very many classes there are fewer iterations."""
 
-Probability = Callable[[Arrays], npt.NDArray[Any]]
+_WIDEST = 4096
+"""Vectors that are wider in sum, such as photographs, take no part: columns of single pixels say nothing."""
+
+Answer = Callable[[Arrays], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -37,12 +46,12 @@ class Baseline:
 
     Attributes:
         note: on what it was fitted, for the report.
-        probability: encoded inputs -> probability of class 1 per row.
+        answer: encoded inputs -> what it says of each row, see `pipeline.metrics.Measure`.
     """
 
     name: str
     note: str
-    probability: Probability
+    answer: Answer
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ class TrainRows:
     label: npt.NDArray[Any]
     weight: npt.NDArray[Any] | None
     of: int
+    answers: Answers
 
     @property
     def note(self) -> str:
@@ -61,7 +71,7 @@ class TrainRows:
         return f"all {count:,} train rows" if count == self.of else f"the first {count:,} of {self.of:,} train rows"
 
 
-def read_train_rows(dataset: Dataset, most: int) -> TrainRows:
+def read_train_rows(dataset: Dataset, most: int, answers: Answers) -> TrainRows:
     """The first rows of the train split; rows lie in the order of a hash of their id, so these are a fair sample."""
     inputs: list[Arrays] = []
     others: list[Arrays] = []
@@ -71,85 +81,129 @@ def read_train_rows(dataset: Dataset, most: int) -> TrainRows:
             break
         group_inputs, group_others = read_row_group(dataset.url, dataset.schema, group)
         keep = slice(0, most - count)
-        inputs.append({name: values[keep].copy() for name, values in group_inputs.items() if values.ndim == 2})
+        inputs.append({name: values[keep].copy() for name, values in learnable(group_inputs).items()})
         others.append({name: values[keep].copy() for name, values in group_others.items()})
         count += len(others[-1][dataset.schema.label.name])
     columns = {name: np.concatenate([part[name] for part in others]) for name in others[0]}
     weights = [columns[column.name] for column in dataset.schema.with_role("weight")]
+    label = answers.in_unit(columns[dataset.schema.label.name])
     return TrainRows(
         inputs={name: np.concatenate([part[name] for part in inputs]) for name in inputs[0]},
-        label=columns[dataset.schema.label.name].astype(np.int64),
+        label=label if answers.type == "regression" else label.astype(np.int64),
         weight=weights[0] if weights else None,
         of=dataset.manifest.rows("train"),
+        answers=answers,
     )
 
 
-def fit_baselines(dataset: Dataset, most_rows: int) -> list[Baseline]:
-    """Fit all baselines.
+def span_of(rows: TrainRows) -> tuple[float, float] | None:
+    """Between which values nearly all labels lie, for plots; none where there are no numbers, or only one."""
+    if rows.answers.type != "regression":
+        return None
+    low, high = (float(value) for value in np.quantile(rows.label, (0.005, 0.995)))
+    return (low, high) if low < high else None
 
-    Args:
-        dataset: its train split is read from the start, at most ``most_rows`` rows.
-        most_rows: bounds memory and time.
+
+def fit_baselines(rows: TrainRows, schema: DatasetSchema) -> list[Baseline]:
+    """Fit all baselines on train rows.
 
     Returns:
-        The majority class; then, if both classes and any plain columns are there, the other two.
+        The constant; then, if the label varies and there is something to learn from, the other two.
     """
-    rows = read_train_rows(dataset, most_rows)
-    rate = float(np.average(rows.label, weights=rows.weight))
-    baselines = [Baseline("majority class", f"positive rate of {rows.note}", Constant(rate))]
-    if not 0 < rate < 1 or not set(rows.inputs) & {"numeric", "categorical"}:
+    baselines = [_constant(rows)]
+    if len(np.unique(rows.label)) < 2 or not rows.inputs:
         return baselines
-    for name, fit in (("logistic regression", _fit_linear), ("gradient-boosted trees", _fit_trees)):
+    linear = "ridge regression" if rows.answers.type == "regression" else "logistic regression"
+    for name, fit in ((linear, _fit_linear), ("gradient-boosted trees", _fit_trees)):
         started = time.monotonic()
-        probability, note = fit(rows, dataset.schema)
+        answer, note = fit(rows, schema)
         logger.info("evaluate: %s fitted on %s in %.1f s", name, rows.note, time.monotonic() - started)
-        baselines.append(Baseline(name, f"{note}, on {rows.note}", probability))
+        baselines.append(Baseline(name, f"{note}, on {rows.note}", answer))
     return baselines
+
+
+def _constant(rows: TrainRows) -> Baseline:
+    if rows.answers.type == "multiclass":
+        classes = len(rows.answers.classes)
+        counts = np.bincount(rows.label, rows.weight, minlength=classes)
+        return Baseline("majority class", f"frequencies of {rows.note}", Constant(counts / counts.sum()))
+    mean = np.average(rows.label, weights=rows.weight)
+    if rows.answers.type == "binary":
+        return Baseline("majority class", f"positive rate of {rows.note}", Constant(mean))
+    return Baseline("mean", f"mean of {rows.note}", Constant(mean))
 
 
 @dataclass(frozen=True)
 class Constant:
-    """The same probability for every row."""
+    """The same answer to every row."""
 
-    value: float
+    value: Any
 
     def __call__(self, inputs: Arrays) -> npt.NDArray[Any]:
-        """One probability per row."""
-        return np.full(len(next(iter(inputs.values()))), self.value)
+        """One answer per row."""
+        rows = len(next(iter(inputs.values())))
+        return np.tile(self.value, (rows, *[1] * np.ndim(self.value)))
 
 
 @dataclass(frozen=True)
 class Estimated:
-    """A fitted scikit-learn classifier over a matrix that ``matrix`` makes of the inputs."""
+    """A fitted scikit-learn estimator over a matrix that ``matrix`` makes of the inputs."""
 
-    classifier: Any
+    estimator: Any
     matrix: Callable[[Arrays], Any]
+    answers: Answers
 
     def __call__(self, inputs: Arrays) -> npt.NDArray[Any]:
-        """One probability per row."""
-        return np.asarray(self.classifier.predict_proba(self.matrix(inputs))[:, 1])
+        """One answer per row; a class that it has never seen has probability 0."""
+        matrix = self.matrix(inputs)
+        if self.answers.type == "regression":
+            return np.asarray(self.estimator.predict(matrix), np.float64)
+        seen = self.estimator.predict_proba(matrix)
+        if self.answers.type == "binary":
+            return np.asarray(seen[:, 1])
+        every = np.zeros((len(seen), len(self.answers.classes)))
+        every[:, self.estimator.classes_] = seen
+        return every
+
+
+def learnable(inputs: Arrays) -> Arrays:
+    """The inputs that take part: all but vectors that are too wide."""
+    plain = {name: values for name, values in inputs.items() if name in ("numeric", "categorical")}
+    width = sum(math.prod(values.shape[1:]) for name, values in inputs.items() if name not in plain)
+    return dict(inputs) if width <= _WIDEST else plain
+
+
+def numbers_of(inputs: Arrays) -> npt.NDArray[np.float32]:
+    """Numbers and the values of vectors side by side, as one float32 matrix."""
+    parts = [values.reshape(len(values), -1) for name, values in learnable(inputs).items() if name != "categorical"]
+    rows = len(next(iter(inputs.values())))
+    return np.concatenate([np.empty((rows, 0), np.float32), *parts], axis=1, dtype=np.float32)
 
 
 def columns_side_by_side(inputs: Arrays) -> npt.NDArray[np.float32]:
     """Numbers, then category ids, as one float32 matrix."""
-    parts = [inputs[name].astype(np.float32, copy=False) for name in ("numeric", "categorical") if name in inputs]
-    return np.concatenate(parts, axis=1)
+    ids = [inputs["categorical"]] if "categorical" in inputs else []
+    return np.concatenate([numbers_of(inputs), *ids], axis=1, dtype=np.float32)
 
 
-def _fit_trees(rows: TrainRows, schema: DatasetSchema) -> tuple[Probability, str]:
+def _fit_trees(rows: TrainRows, schema: DatasetSchema) -> tuple[Answer, str]:
     with _openmp_that_does_not_spin():
-        from sklearn.ensemble import HistGradientBoostingClassifier
+        from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
+    regression = rows.answers.type == "regression"
+    matrix = columns_side_by_side(rows.inputs)
     ids = [count <= _MOST_CATEGORIES for count in schema.cardinalities.values()]
-    trees = HistGradientBoostingClassifier(
-        max_iter=TREE_ITERATIONS,
+    iterations = min(TREE_ITERATIONS, max(10, _MOST_TREES // max(1, len(rows.answers.classes))))
+    kind = HistGradientBoostingRegressor if regression else HistGradientBoostingClassifier
+    trees = kind(
+        max_iter=iterations,
         early_stopping=False,
         random_state=0,
-        categorical_features=np.array([False] * len(schema.numeric) + ids),
+        categorical_features=np.array([False] * (matrix.shape[1] - len(ids)) + ids),
     )
-    trees.fit(columns_side_by_side(rows.inputs), rows.label, sample_weight=rows.weight)
-    note = f"scikit-learn's HistGradientBoostingClassifier, {TREE_ITERATIONS} iterations"
-    return Estimated(trees, columns_side_by_side), note
+    trees.fit(matrix, rows.label, sample_weight=rows.weight)
+    note = f"scikit-learn's {kind.__name__}, {iterations} iterations"
+    return Estimated(trees, columns_side_by_side, rows.answers), note
 
 
 @contextlib.contextmanager
@@ -181,7 +235,7 @@ class OneHot:
     @classmethod
     def fit(cls, inputs: Arrays, schema: DatasetSchema) -> OneHot:
         """Mean and standard deviation of the numbers, and where each category's indicators begin."""
-        numeric = inputs.get("numeric", np.empty((1, 0), np.float32)).astype(np.float64)
+        numeric = numbers_of(inputs).astype(np.float64)
         deviation = numeric.std(axis=0)
         counts = np.array([0, *schema.cardinalities.values()], np.int64)
         first = numeric.shape[1] + np.cumsum(counts)
@@ -191,8 +245,8 @@ class OneHot:
         """Rows x ``width`` in compressed rows."""
         from scipy.sparse import csr_matrix
 
-        rows = len(next(iter(inputs.values())))
-        numeric = (inputs.get("numeric", np.empty((rows, 0))) - self.mean) / self.scale
+        numeric = (numbers_of(inputs) - self.mean) / self.scale
+        rows = len(numeric)
         ids = inputs.get("categorical", np.empty((rows, 0), np.int64)) + self.first
         positions = np.concatenate([np.tile(np.arange(numeric.shape[1]), (rows, 1)), ids], axis=1)
         values = np.concatenate([numeric, np.ones(ids.shape)], axis=1)
@@ -200,11 +254,14 @@ class OneHot:
         return csr_matrix((values.ravel(), positions.ravel(), starts), shape=(rows, self.width))
 
 
-def _fit_linear(rows: TrainRows, schema: DatasetSchema) -> tuple[Probability, str]:
+def _fit_linear(rows: TrainRows, schema: DatasetSchema) -> tuple[Answer, str]:
     with _openmp_that_does_not_spin():
-        from sklearn.linear_model import LogisticRegression
+        from sklearn.linear_model import LogisticRegression, Ridge
 
     matrix = OneHot.fit(rows.inputs, schema)
-    linear = LogisticRegression(max_iter=200, tol=1e-3)
+    regression = rows.answers.type == "regression"
+    # An iterative solver: the default one factorizes a square matrix with a row for each category.
+    linear = Ridge(solver="sparse_cg", random_state=0) if regression else LogisticRegression(max_iter=200, tol=1e-3)
     linear.fit(matrix(rows.inputs), rows.label, sample_weight=rows.weight)
-    return Estimated(linear, matrix), "scikit-learn's LogisticRegression, scaled numbers and one-hot categories"
+    note = f"scikit-learn's {type(linear).__name__}, scaled numbers and one-hot categories"
+    return Estimated(linear, matrix, rows.answers), note

@@ -13,19 +13,35 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pipeline.config.release import EvaluationConfig
 from pipeline.dataset import Dataset, DatasetSchema
 from pipeline.errors import ConfigError, DataError, PipelineError
-from pipeline.inference.baselines import Baseline, fit_baselines
+from pipeline.inference.baselines import fit_baselines, read_train_rows, span_of
 from pipeline.inference.encoded import verify_crc
 from pipeline.inference.measure import Key, Measurement, frequent_values, measure
 from pipeline.inference.predictor import Predictor
-from pipeline.metrics import Sums, binary_curves, binary_metrics, confusion, roc_auc_bound, row_count
+from pipeline.metrics import DECISIVE, LOWER_IS_BETTER, LabelType, Measure, Sums, measure_of, roc_auc_bound
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 logger = logging.getLogger(__name__)
 
+SHOWN_AS = {
+    "roc_auc": "ROC AUC",
+    "pr_auc": "PR AUC",
+    "log_loss": "log loss",
+    "f1": "F1",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R²",
+}
+"""Names of metrics in words; others are words already."""
+
 _SLICE_VALUES = 12
 SPLIT = "test"
+
+
+def number(value: float) -> str:
+    """A metric as it is shown: four places, or five digits where errors come in large or tiny units."""
+    return f"{value:.4f}" if value == 0 or 1e-2 <= abs(value) < 100 else f"{value:,.5g}"
 
 
 @dataclass(frozen=True)
@@ -35,31 +51,31 @@ class Measured:
     Attributes:
         name: ``model``, or the baseline's.
         note: how the baseline was fitted.
-        metrics: by the names of `pipeline.metrics.BINARY_METRICS`.
-        confusion: rows by label and prediction at one half.
-        curves: see `pipeline.metrics.binary_curves`.
+        metrics: by the names of `pipeline.metrics.METRICS`.
+        confusion: rows by label (outer) and prediction (inner), see `pipeline.metrics.Measure`.
+        curves: points for plots, by name.
     """
 
     name: str
     note: str
     metrics: Mapping[str, float]
-    confusion: Mapping[str, int]
+    confusion: Sequence[Sequence[int]]
     curves: Mapping[str, Sequence[Sequence[float]]]
 
     @classmethod
-    def of(cls, name: str, note: str, sums: Sums) -> Measured:
+    def of(cls, name: str, note: str, measure: Measure, sums: Sums) -> Measured:
         """What sums amount to."""
-        return cls(name, note, binary_metrics(sums), confusion(sums), binary_curves(sums))
+        return cls(name, note, measure.metrics(sums), measure.confusion(sums), measure.curves(sums))
 
 
 @dataclass(frozen=True)
 class SliceValue:
-    """The model on the rows that have one value of a kept column."""
+    """The model on the rows that have one value of a kept column; of a binary label also how many are 1."""
 
     column: str
     value: str
     rows: int
-    positives: int
+    positives: int | None
     metrics: Mapping[str, float]
 
 
@@ -71,6 +87,8 @@ class Evaluation:
         model: digest of the model.
         dataset: content id.
         rows: of the test split; each confusion matrix adds up to it.
+        label_type: decides which metrics there are.
+        classes: names of the classes, by number.
         roc_auc_bound: how far the model's ROC AUC may be from that of unbinned scores.
         request: what was asked for, to know whether it has to be asked again.
     """
@@ -83,6 +101,8 @@ class Evaluation:
     measured: Measured
     baselines: Sequence[Measured] = ()
     slices: Sequence[SliceValue] = ()
+    label_type: LabelType = "binary"
+    classes: Sequence[str] = ("0", "1")
     roc_auc_bound: float = 0.0
     seconds: Mapping[str, float] = field(default_factory=dict)
     request: str = ""
@@ -94,17 +114,19 @@ class Evaluation:
 
     @property
     def verdict(self) -> str:
-        """In words, which of them ranks the test rows best."""
-        own = self.metrics["roc_auc"]
-        rivals = {rival.name: rival.metrics["roc_auc"] for rival in self.baselines}
+        """In words, which of them is best by the metric that decides for the label type."""
+        decisive = DECISIVE[self.label_type]
+        own, shown = self.metrics[decisive], SHOWN_AS.get(decisive, decisive)
+        rivals = {rival.name: rival.metrics[decisive] for rival in self.baselines}
         rivals = {name: value for name, value in rivals.items() if not math.isnan(value)}
         if math.isnan(own) or not rivals:
             return "There is nothing to compare the model with."
-        best, value = max(rivals.items(), key=lambda item: item[1])
-        if value > own:
+        lower = decisive in LOWER_IS_BETTER
+        best, value = (min if lower else max)(rivals.items(), key=lambda item: item[1])
+        if value < own if lower else value > own:
             win = "win" if best.endswith("s") and not best.endswith("ss") else "wins"
-            return f"The {best} {win}: ROC AUC {value:.4f}, the model {own:.4f}."
-        return f"The model wins: ROC AUC {own:.4f}, the {best} {value:.4f}."
+            return f"The {best} {win}: {shown} {number(value)}, the model {number(own)}."
+        return f"The model wins: {shown} {number(own)}, the {best} {number(value)}."
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON; metrics that are not defined become null."""
@@ -155,13 +177,15 @@ def evaluate(
     _check(dataset, predictor, evaluation)
     started = time.monotonic()
     verify_crc(dataset, SPLIT)
-    baselines = fit_baselines(dataset, evaluation.baseline_rows)
+    rows = read_train_rows(dataset, evaluation.baseline_rows, predictor.answers)
+    how = measure_of(predictor.answers.type, len(predictor.answers.classes), span_of(rows))
+    baselines = fit_baselines(rows, dataset.schema)
     fitted = time.monotonic()
     columns = _slice_columns(dataset.schema, evaluation.slices)
     slices = frequent_values(dataset, SPLIT, list(columns), _SLICE_VALUES, spark)
-    measurement = Measurement(dataset.url, dataset.schema, predictor.source, baselines, slices)
+    measurement = Measurement(dataset.url, dataset.schema, predictor.source, how, baselines, slices)
     sums = measure(dataset, SPLIT, measurement, spark)
-    result = _evaluation(dataset, predictor, baselines, columns, sums)
+    result = _evaluation(dataset, predictor, measurement, columns, sums)
     seconds = {"baselines": fitted - started, "measure": time.monotonic() - fitted}
     logger.info("evaluate: %s", result.verdict)
     return dataclasses.replace(result, seconds={name: round(value, 1) for name, value in seconds.items()})
@@ -191,26 +215,28 @@ def _slice_columns(schema: DatasetSchema, names: Sequence[str]) -> dict[str, str
 def _evaluation(
     dataset: Dataset,
     predictor: Predictor,
-    baselines: Sequence[Baseline],
+    measurement: Measurement,
     columns: Mapping[str, str],
     sums: Mapping[Key, Sums],
 ) -> Evaluation:
-    rows = dataset.manifest.rows(SPLIT)
+    rows, how, label_type = dataset.manifest.rows(SPLIT), measurement.measure, predictor.answers.type
     own = sums[("model",)]
-    if row_count(own) != rows:
-        raise PipelineError(f"{row_count(own)} rows were evaluated; expected {rows}; report this")
+    if how.rows(own) != rows:
+        raise PipelineError(f"{how.rows(own)} rows were evaluated; expected {rows}; report this")
     return Evaluation(
         model=predictor.digest,
         dataset=dataset.content_id,
         rows=rows,
-        measured=Measured.of("model", "", own),
-        baselines=tuple(Measured.of(b.name, b.note, sums[(b.name,)]) for b in baselines),
-        slices=tuple(_slice(columns[key[0]], key[1], sums[key]) for key in sorted(sums) if len(key) == 2),
-        roc_auc_bound=roc_auc_bound(own),
+        measured=Measured.of("model", "", how, own),
+        baselines=tuple(Measured.of(b.name, b.note, how, sums[(b.name,)]) for b in measurement.baselines),
+        slices=tuple(_slice(columns[key[0]], key[1], how, sums[key]) for key in sorted(sums) if len(key) == 2),
+        label_type=label_type,
+        classes=("0", "1") if label_type == "binary" else predictor.answers.classes,
+        roc_auc_bound=roc_auc_bound(own) if label_type == "binary" else 0.0,
     )
 
 
-def _slice(column: str, value: str, sums: Sums) -> SliceValue:
-    table = confusion(sums)
-    positives = table["true_positive"] + table["false_negative"]
-    return SliceValue(column, value, row_count(sums), positives, binary_metrics(sums))
+def _slice(column: str, value: str, how: Measure, sums: Sums) -> SliceValue:
+    table = how.confusion(sums)
+    positives = sum(table[1]) if len(table) == 2 else None
+    return SliceValue(column, value, how.rows(sums), positives, how.metrics(sums))

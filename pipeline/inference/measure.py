@@ -20,7 +20,7 @@ from pipeline.dataset import Dataset, DatasetSchema
 from pipeline.inference.baselines import Baseline
 from pipeline.inference.encoded import RowGroup, read_row_group, row_groups
 from pipeline.inference.predictor import PredictorSource
-from pipeline.metrics import Sums, binary_sums
+from pipeline.metrics import Measure, Sums
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -40,32 +40,35 @@ class Measurement:
     """What a task needs to know.
 
     Attributes:
+        measure: how answers are measured.
         slices: kept column -> the values that get sums of their own; all others share `OTHER`.
     """
 
     dataset_url: str
     schema: DatasetSchema
     predictor: PredictorSource
+    measure: Measure
     baselines: Sequence[Baseline]
     slices: Mapping[str, Sequence[str]]
 
     def of_group(self, group: RowGroup) -> dict[Key, Sums]:
         """The sums of one row group."""
         inputs, others = read_row_group(self.dataset_url, self.schema, group, list(self.slices))
-        label = others[self.schema.label.name]
+        predictor = self.predictor.load()
+        label = predictor.answers.in_unit(others[self.schema.label.name])
         weights = [others[column.name] for column in self.schema.with_role("weight")]
         weight = weights[0] if weights else None
-        probability = self.predictor.load().predict_encoded(inputs)
-        sums: dict[Key, Sums] = {("model",): binary_sums(label, probability, weight)}
+        answer = predictor.predict_encoded(inputs)
+        sums: dict[Key, Sums] = {("model",): self.measure.sums(label, answer, weight)}
         for baseline in self.baselines:
-            sums[(baseline.name,)] = binary_sums(label, baseline.probability(inputs), weight)
+            sums[(baseline.name,)] = self.measure.sums(label, baseline.answer(inputs), weight)
         for column, values in self.slices.items():
             texts = as_texts(others[column])
             named = np.where(np.isin(texts, list(values)), texts, OTHER)
             for value in np.unique(named):
                 chosen = named == value
                 part = None if weight is None else weight[chosen]
-                sums[(column, str(value))] = binary_sums(label[chosen], probability[chosen], part)
+                sums[(column, str(value))] = self.measure.sums(label[chosen], answer[chosen], part)
         return sums
 
     def of_groups(self, groups: Iterable[RowGroup]) -> Iterator[dict[Key, Sums]]:

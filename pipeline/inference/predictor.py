@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from pipeline.config.training import ModelConfig
 from pipeline.dataset import Dataset, DatasetSchema
-from pipeline.errors import DataError, SecurityError, StorageError
+from pipeline.errors import ConfigError, DataError, SecurityError, StorageError
 from pipeline.features import FittedFeatures, canonical
+from pipeline.inference.answers import Answers
 from pipeline.inference.inputs import model_inputs
 from pipeline.inference.model_folder import ModelDescription, read_model_folder, write_model_folder
 from pipeline.inference.program import ProgramModel, export_program
@@ -123,6 +124,7 @@ class Predictor:
         digest: names the model by its content.
         schema: of the dataset it was trained on.
         dataset: that dataset's content id.
+        answers: how its output is read.
     """
 
     def __init__(self, description: ModelDescription, module: nn.Module, source: PredictorSource) -> None:
@@ -130,6 +132,7 @@ class Predictor:
         self.digest = source.digest
         self.schema = description.schema
         self.dataset = description.dataset
+        self.answers = Answers.of(description.schema, description.features)
         self._description = description
         self._module = module.eval()
 
@@ -180,14 +183,28 @@ class Predictor:
             rows: at least the raw columns of ``features.inputs``; others are ignored.
 
         Returns:
-            ``prediction`` (int32, 0 or 1) and ``probability`` (float32, of class 1), with the index of ``rows``.
+            What the label type asks for (see `pipeline.inference.answers`), with the index of ``rows``:
+            ``prediction`` (int32 0 or 1, a class's name, or a float64 value), and of classes ``probability``
+            (float32, of class 1 or of the predicted class).
 
         Raises:
             DataError: columns are missing or hold values of the wrong kind; names all of them.
         """
-        probability = self.predict_canonical(self.canonical(rows))
-        prediction = (probability >= 0.5).astype(np.int32)
-        return pd.DataFrame({"prediction": prediction, "probability": probability}, index=rows.index)
+        return pd.DataFrame(self.answers.table(self.predict_canonical(self.canonical(rows))), index=rows.index)
+
+    def probabilities(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The probability of every class for raw rows: float32, one column per class, with the index of ``rows``.
+
+        Raises:
+            ConfigError: a regression label has no classes.
+            DataError: as `predict`.
+        """
+        if self.answers.type == "regression":
+            raise ConfigError("the model predicts numbers; expected a label with classes; use predict")
+        answer = self.predict_canonical(self.canonical(rows))
+        if self.answers.type == "binary":
+            return pd.DataFrame({"0": 1 - answer, "1": answer}, index=rows.index)
+        return pd.DataFrame(answer, index=rows.index, columns=list(self.answers.classes))
 
     def canonical(self, rows: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
         """The raw columns that features need, in the form that they take."""
@@ -207,19 +224,18 @@ class Predictor:
             raise DataError(*offences)
         return raw
 
-    def predict_canonical(self, raw: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-        """The probability of class 1 for each row of canonical raw columns; encoded by the features of training."""
+    def predict_canonical(self, raw: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """The answer to each row of canonical raw columns, encoded by the features of training."""
         return self.predict_encoded(model_inputs(self.features.transform(raw), self.schema))
 
-    def predict_encoded(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-        """The probability of class 1 for each row of encoded inputs, see `model_inputs`; float32."""
+    def predict_encoded(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """The answer to each row of encoded inputs, see `model_inputs` and `Answers.from_output`."""
         rows = len(next(iter(inputs.values())))
-        results = [np.empty(0, np.float32)]
+        results = [self.answers.empty()]
         with torch.inference_mode():
             for start in range(0, rows, CHUNK_ROWS):
                 chunk = {name: _padded(values[start : start + CHUNK_ROWS]) for name, values in inputs.items()}
-                logits = self._module(chunk).reshape(CHUNK_ROWS)
-                results.append(torch.sigmoid(logits.float()).numpy()[: rows - start])
+                results.append(self.answers.from_output(self._module(chunk))[: rows - start])
         return np.concatenate(results)
 
 

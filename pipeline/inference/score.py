@@ -9,26 +9,41 @@ import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import FloatType, IntegerType, StringType, StructType
+from pyspark.sql.types import DataType, DoubleType, FloatType, IntegerType, StringType, StructType
 
 from pipeline import storage
 from pipeline.config import PipelineConfig
 from pipeline.errors import DataError, InputMissingError, OutputError, PipelineError
+from pipeline.inference.answers import AnswerType
 from pipeline.inference.predictor import Predictor, PredictorSource
 from pipeline.inference.resolve import model_folder
 from pipeline.preparation.columns import raw_arrays
 from pipeline.preparation.session import spark_errors
 
-COLUMNS = {"prediction": IntegerType(), "probability": FloatType(), "model_version": StringType()}
+_VERSION = "model_version"
+_TYPES: dict[AnswerType, DataType] = {
+    "integer": IntegerType(),
+    "float": FloatType(),
+    "double": DoubleType(),
+    "string": StringType(),
+}
+_ARROW = {"integer": pa.int32(), "float": pa.float32(), "double": pa.float64(), "string": pa.string()}
+
+
+def added_columns(predictor: Predictor) -> dict[str, DataType]:
+    """Names and types of the columns that scoring appends."""
+    answers = {name: _TYPES[type_] for name, type_ in predictor.answers.columns.items()}
+    return {**answers, _VERSION: StringType()}
 
 
 def score(frame: DataFrame, folder: str, allow_factories: Iterable[str] = ()) -> DataFrame:
-    """Append ``prediction`` (0 or 1), ``probability`` (of class 1) and ``model_version`` to every row.
+    """Append ``prediction``, of classes its ``probability``, and ``model_version`` to every row.
 
-    Nothing else about the rows changes. Each Python worker loads and verifies the model once.
+    For a binary label that is 0 or 1 and the probability of class 1; for a multiclass label the name of the likeliest
+    class and its probability; for regression a number in the label's own unit, and no probability. Nothing else about
+    the rows changes. Each Python worker loads and verifies the model once.
 
     Args:
         frame: at least the raw columns that the model's features need.
@@ -42,7 +57,7 @@ def score(frame: DataFrame, folder: str, allow_factories: Iterable[str] = ()) ->
     predictor = Predictor.load(folder, tuple(allow_factories))
     _check_columns(frame, predictor)
     schema = StructType([*frame.schema.fields])
-    for name, type_ in COLUMNS.items():
+    for name, type_ in added_columns(predictor).items():
         schema = schema.add(name, type_)
     return frame.mapInArrow(functools.partial(_score_batches, predictor.source), schema)
 
@@ -56,7 +71,9 @@ def _check_columns(frame: DataFrame, predictor: Predictor) -> None:
         if name not in there
     ]
     offences += [
-        f"column {name} is there already; expected another name; rename it" for name in COLUMNS if name in there
+        f"column {name} is there already; expected another name; rename it"
+        for name in added_columns(predictor)
+        if name in there
     ]
     if offences:
         raise DataError(*offences)
@@ -66,13 +83,12 @@ def _score_batches(source: PredictorSource, batches: Iterable[pa.RecordBatch]) -
     predictor = source.load()
     for batch in batches:
         raw = raw_arrays(pa.Table.from_batches([batch]), predictor.features.inputs)
-        probability = predictor.predict_canonical(raw)
-        added = [
-            pa.array((probability >= 0.5).astype(np.int32)),
-            pa.array(probability),
-            pa.array([source.digest[:12]] * len(probability), pa.string()),
-        ]
-        yield pa.RecordBatch.from_arrays([*batch.columns, *added], names=[*batch.schema.names, *COLUMNS])
+        answers = predictor.answers.table(predictor.predict_canonical(raw))
+        versions = pa.array([source.digest[:12]] * batch.num_rows, pa.string())
+        added = [pa.array(answers[name], _ARROW[type_]) for name, type_ in predictor.answers.columns.items()]
+        added.append(versions)
+        names = [*batch.schema.names, *added_columns(predictor)]
+        yield pa.RecordBatch.from_arrays([*batch.columns, *added], names=names)
 
 
 def score_table(

@@ -1,7 +1,9 @@
 """ANYWHERE. Predictions over HTTP, with nothing but the standard library, torch and the model folder.
 
     GET  /health    200 when a warm-up row has been predicted, 503 while draining; says which model it is
-    POST /predict   {"rows": [{column: value, ...}]} -> {"predictions": [{"prediction", "probability"}], "model"}
+    POST /predict   {"rows": [{column: value, ...}]} -> {"predictions": [{"prediction", ...}], "model"}
+
+A prediction is 0 or 1 with ``probability`` (of class 1), a class's name with ``probability`` (its own), or a number.
 
 Limits everywhere: body, rows, requests at a time, time to send a request. There is no authentication, so that the
 server listens on the loopback interface unless the configuration says that it may be public.
@@ -25,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -148,9 +151,9 @@ def _refuse_public(config: ServingConfig) -> None:
 def _warm_up(predictor: Predictor) -> None:
     """Predict one row of nulls, so that the first client does not wait, and a broken model never starts."""
     row = pd.DataFrame({name: pd.Series([None], dtype=object) for name in predictor.features.inputs})
-    probability = float(predictor.predict(row)["probability"].iloc[0])
-    if not 0 <= probability <= 1:
-        raise PipelineError(f"the model predicts {probability} for a row of nulls; expected a probability; train again")
+    answer = predictor.predict_canonical(predictor.canonical(row))
+    if not np.isfinite(answer).all():
+        raise PipelineError(f"the model predicts {answer[0]} for a row of nulls; expected a number; train again")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -210,14 +213,11 @@ class Handler(BaseHTTPRequestHandler):
     def _predict(self, rows: pd.DataFrame) -> list[dict[str, Any]]:
         with self._slot():
             try:
-                answers = self.server.predictor.predict(rows)
+                answers = self.server.predictor.predict(rows).to_dict("list")
             except DataError as error:
                 problems = [{"problem": offence} for offence in error.offences]
                 raise Refusal(422, "rows have wrong values", problems) from error
-        return [
-            {"prediction": int(prediction), "probability": float(probability)}
-            for prediction, probability in zip(answers["prediction"], answers["probability"], strict=True)
-        ]
+        return [dict(zip(answers, row, strict=True)) for row in zip(*answers.values(), strict=True)]
 
     @contextlib.contextmanager
     def _slot(self) -> Iterator[None]:

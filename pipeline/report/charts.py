@@ -1,4 +1,4 @@
-"""ANYWHERE. Small line charts as SVG; colours come from the page's style, so that they follow light and dark."""
+"""ANYWHERE. Small charts as SVG; colours come from the page's style, so that they follow light and dark."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+
+from pipeline.metrics.regression import GRID
 
 Point = Sequence[float]
 
@@ -28,6 +30,15 @@ class Line:
     style: str
     dots: bool = False
     marked: Point | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The rows around one point."""
+
+    x: float
+    y: float
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,33 @@ def line_chart(lines: Sequence[Line], x: Axis, y: Axis, title: str, reference: S
     return (
         f'<figure><figcaption>{escape(title)}</figcaption>{legend}<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         f'aria-label="{escape(title)}">{_grid(x, y)}{dashed}{drawn}</svg></figure>'
+    )
+
+
+def cell_chart(cells: Sequence[Cell], x: Axis, y: Axis, title: str, style: str, per_side: int = GRID) -> str:
+    """An SVG of how many rows lie where, with the diagonal dashed.
+
+    Args:
+        cells: middles of the cells that have rows.
+        x: horizontal axis.
+        y: vertical axis.
+        title: of the chart.
+        style: a class of the page's style sheet.
+        per_side: cells of the whole axis.
+    """
+    width, height = (_WIDTH - _LEFT - _RIGHT) / per_side, (_HEIGHT - _TOP - _BOTTOM) / per_side
+    most = max(cell.rows for cell in cells)
+    drawn = "".join(
+        f'<rect x="{_x(x, cell.x) - width / 2:.1f}" y="{_y(y, cell.y) - height / 2:.1f}" width="{width:.1f}" '
+        f'height="{height:.1f}" opacity="{0.12 + 0.88 * math.sqrt(cell.rows / most):.2f}">'
+        f"<title>actual {_number(cell.x)}, predicted {_number(cell.y)}: {cell.rows:,} rows</title></rect>"
+        for cell in cells
+    )
+    diagonal = _path(((x.low, y.low), (x.high, y.high)), x, y)
+    return (
+        f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="{escape(title)}">{_grid(x, y)}<g class="cells {style}">{drawn}</g>'
+        f'<polyline class="reference" points="{diagonal}"/></svg></figure>'
     )
 
 

@@ -10,20 +10,24 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.inference.evaluate import Evaluation, Measured
-from pipeline.metrics import BINARY_METRICS
+from pipeline.inference.evaluate import SHOWN_AS, Evaluation, Measured, number
+from pipeline.metrics import DECISIVE, LOWER_IS_BETTER, METRICS, LabelType
 from pipeline.report.charts import Axis, Line, line_chart
 from pipeline.report.content import Content
+from pipeline.report.quality import CONSTANTS, errors, ranking
 from pipeline.report.style import STYLE
 
-_STYLES = {
-    "model": "model",
-    "gradient-boosted trees": "trees",
-    "logistic regression": "linear",
-    "majority class": "majority",
+_TILES: dict[LabelType, tuple[str, ...]] = {
+    "binary": ("roc_auc", "pr_auc", "accuracy", "log_loss"),
+    "multiclass": ("accuracy", "f1", "log_loss"),
+    "regression": ("rmse", "mae", "r2"),
 }
-_NAMES = {"roc_auc": "ROC AUC", "pr_auc": "PR AUC", "log_loss": "log loss", "f1": "F1"}
-_LOWER_IS_BETTER = {"log_loss"}
+
+_SLICES: dict[LabelType, tuple[str, ...]] = {
+    "binary": ("accuracy", "roc_auc"),
+    "multiclass": ("accuracy", "log_loss"),
+    "regression": ("mae", "rmse"),
+}
 
 
 def render_report(run_url: str, result: Mapping[str, Any] | None = None) -> str:
@@ -37,8 +41,8 @@ def render_report(run_url: str, result: Mapping[str, Any] | None = None) -> str:
     sections = [
         _headline(content),
         _learning_curves(content),
-        _curves(content),
-        _errors(content),
+        ranking(content.evaluation),
+        errors(content.evaluation),
         _slices(content),
         _accounting(content),
         _seconds(content),
@@ -58,7 +62,7 @@ def text(value: object) -> str:
 
 
 def _metric(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.4f}"
+    return "–" if value is None or math.isnan(value) else number(value)
 
 
 def _table(head: Sequence[str], rows: Iterable[str]) -> str:
@@ -86,9 +90,9 @@ def _headline(content: Content) -> str:
         return f"{header}<p class='verdict failed'>There is no evaluation.</p></header>"
     lost = "" if evaluation.verdict.startswith("The model wins") else " lost"
     tiles = "".join(
-        f"<div class='tile'><span>{_NAMES.get(name, name)}</span><b>{_metric(evaluation.metrics.get(name))}</b>"
+        f"<div class='tile'><span>{SHOWN_AS.get(name, name)}</span><b>{_metric(evaluation.metrics.get(name))}</b>"
         f"<span>{_against_best(name, evaluation)}</span></div>"
-        for name in ("roc_auc", "pr_auc", "accuracy", "log_loss")
+        for name in _TILES[evaluation.label_type]
     )
     return (
         f"{header}<p class='verdict{lost}'>{text(evaluation.verdict)}</p></header>"
@@ -100,21 +104,23 @@ def _against_best(name: str, evaluation: Evaluation) -> str:
     best, own = _best(name, evaluation.baselines), evaluation.metrics.get(name)
     if best is None or own is None or math.isnan(own):
         return ""
-    better = (own < best) if name in _LOWER_IS_BETTER else (own > best)
-    return f"<em class='{'good' if better else 'bad'}'>{own - best:+.4f}</em> against the best baseline"
+    better = (own < best) if name in LOWER_IS_BETTER else (own > best)
+    difference = f"{'+' if own > best else ''}{number(own - best)}"
+    return f"<em class='{'good' if better else 'bad'}'>{difference}</em> against the best baseline"
 
 
 def render_table(evaluation: Evaluation) -> str:
     """The model beside its baselines, as an HTML table."""
     everyone = [evaluation.measured, *reversed(evaluation.baselines)]
-    best = {name: _best(name, everyone) for name in BINARY_METRICS}
+    names = METRICS[evaluation.label_type]
+    best = {name: _best(name, everyone) for name in names}
     rows = [
         _row(
             [
                 text(measured.name),
                 *(
                     f'<td class="best">{_metric(value)}</td>' if value == best[name] else _metric(value)
-                    for name in BINARY_METRICS
+                    for name in names
                     for value in [measured.metrics.get(name)]
                 ),
             ],
@@ -123,25 +129,34 @@ def render_table(evaluation: Evaluation) -> str:
         for measured in everyone
     ]
     notes = "".join(f"<li><b>{text(m.name)}</b>: {text(m.note)}</li>" for m in everyone if m.note)
-    head = ["on the test split", *(_NAMES.get(name, name) for name in BINARY_METRICS)]
+    head = ["on the test split", *(SHOWN_AS.get(name, name) for name in names)]
     return (
-        f"{_table(head, rows)}<p class='note'>All on the same {evaluation.rows:,} test rows; predicted positive from "
-        f"probability 0.5 on. Scores are binned: ROC AUC is exact to {evaluation.roc_auc_bound:.1g}.</p>"
+        f"{_table(head, rows)}<p class='note'>All on the same {evaluation.rows:,} test rows{_how(evaluation)}.</p>"
         f"<ul class='note'>{notes}</ul>"
     )
 
 
+def _how(evaluation: Evaluation) -> str:
+    if evaluation.label_type == "binary":
+        bound = f"{evaluation.roc_auc_bound:.1g}"
+        return f"; predicted positive from probability 0.5 on. Scores are binned: ROC AUC is exact to {bound}"
+    if evaluation.label_type == "multiclass":
+        return "; precision, recall and F1 are plain means over the classes"
+    return "; MAE and RMSE in the unit of the label"
+
+
 def _best(name: str, everyone: Sequence[Measured]) -> float | None:
-    """The best value; the majority class, which catches everything or nothing, is no contestant."""
-    contestants = [m for m in everyone if m.name != "majority class"]
+    """The best value; a baseline that says the same of every row is no contestant."""
+    contestants = [m for m in everyone if m.name not in CONSTANTS]
     values = [value for m in contestants if (value := m.metrics.get(name)) is not None and not math.isnan(value)]
-    return (min if name in _LOWER_IS_BETTER else max)(values, default=None)
+    return (min if name in LOWER_IS_BETTER else max)(values, default=None)
 
 
 def _learning_curves(content: Content) -> str:
+    name = DECISIVE[content.evaluation.label_type if content.evaluation else "binary"]
     charts = [
         _over_epochs(content, "loss", {"train": "train_loss", "validation": "validation_loss"}),
-        _over_epochs(content, "ROC AUC", {"validation": "validation_roc_auc"}),
+        _over_epochs(content, SHOWN_AS.get(name, name), {"validation": f"validation_{name}"}, name),
     ]
     if not any(charts):
         return ""
@@ -152,14 +167,14 @@ def _learning_curves(content: Content) -> str:
     return f"<h2>Learning curves</h2><p class='note'>{note}</p><div class='grid2'>{''.join(charts)}</div>"
 
 
-def _over_epochs(content: Content, label: str, keys: Mapping[str, str]) -> str:
+def _over_epochs(content: Content, label: str, keys: Mapping[str, str], metric: str = "loss") -> str:
     styles = iter(("trees", "model") if len(keys) > 1 else ("model",))
     lines = []
     for name, key in keys.items():
         points = [(number, line[key]) for number, line in enumerate(content.epochs, 1) if line.get(key) is not None]
         style = next(styles)
         if points:
-            best = (max if label == "ROC AUC" else min)(points, key=lambda point: point[1])
+            best = (min if metric in {*LOWER_IS_BETTER, "loss"} else max)(points, key=lambda point: point[1])
             lines.append(Line(name, points, style, dots=True, marked=best if name == "validation" else None))
     if not lines:
         return ""
@@ -169,72 +184,10 @@ def _over_epochs(content: Content, label: str, keys: Mapping[str, str]) -> str:
     return line_chart(lines, x, y, f"{label[:1].upper()}{label[1:]}, {names}")
 
 
-def _curves(content: Content) -> str:
-    evaluation = content.evaluation
-    if evaluation is None or not evaluation.measured.curves.get("roc"):
-        return ""
-    shown = [m for m in (evaluation.measured, *reversed(evaluation.baselines)) if m.name != "majority class"]
-
-    def lines(curve: str) -> list[Line]:
-        return [Line(m.name, m.curves[curve], _STYLES.get(m.name, "majority")) for m in shown if m.curves.get(curve)]
-
-    unit, positives = (0.0, 1.0), _positive_share(evaluation)
-    roc = line_chart(
-        lines("roc"),
-        Axis("false positive rate", *unit),
-        Axis("true positive rate", *unit),
-        "ROC",
-        ((0, 0), (1, 1)),
-    )
-    pr = line_chart(
-        lines("pr"),
-        Axis("recall", *unit),
-        Axis("precision", *unit),
-        "Precision and recall",
-        ((0, positives), (1, positives)),
-    )
-    return f"<h2>Ranking</h2><p class='note'>Dashed: what chance gives.</p><div class='grid2'>{roc}{pr}</div>"
-
-
-def _positive_share(evaluation: Evaluation) -> float:
-    table = evaluation.measured.confusion
-    return (table["true_positive"] + table["false_negative"]) / max(1, sum(table.values()))
-
-
-def _errors(content: Content) -> str:
-    evaluation = content.evaluation
-    if evaluation is None:
-        return ""
-    groups = evaluation.measured.curves.get("calibration", [])
-    top = max([0.1, *(max(group[0], group[1]) for group in groups)])
-    axes = Axis("mean predicted probability", 0, top), Axis("share of positives", 0, top)
-    line = Line("model", [group[:2] for group in groups], "model", dots=True)
-    calibration = line_chart([line], *axes, "Calibration", ((0, 0), (top, top)))
-    note = "Each point is a tenth of the rows, by rising score; on the dashed line predictions can be taken literally."
-    return (
-        f"<h2>Errors</h2><p class='note'>{note}</p><div class='grid2'>"
-        f"{_confusion(evaluation.measured.confusion)}{calibration if groups else ''}</div>"
-    )
-
-
-def _confusion(table: Mapping[str, int]) -> str:
-    def cell(name: str, of: int) -> str:
-        share = table[name] / of if of else 0.0
-        return f"<div class='cell' style='--share:{share:.3f}'><b>{table[name]:,}</b>{share:.1%} of the row</div>"
-
-    negative = table["true_negative"] + table["false_positive"]
-    positive = table["false_negative"] + table["true_positive"]
-    return (
-        "<figure><figcaption>Confusion matrix</figcaption><div class='confusion'>"
-        "<div></div><div>predicted 0</div><div>predicted 1</div>"
-        f"<div>label 0<br>{negative:,}</div>{cell('true_negative', negative)}{cell('false_positive', negative)}"
-        f"<div>label 1<br>{positive:,}</div>{cell('false_negative', positive)}{cell('true_positive', positive)}"
-        "</div></figure>"
-    )
-
-
 def _slices(content: Content) -> str:
-    slices = content.evaluation.slices if content.evaluation else ()
+    if content.evaluation is None:
+        return ""
+    slices, shown = content.evaluation.slices, _SLICES[content.evaluation.label_type]
     tables = []
     for column in dict.fromkeys(entry.column for entry in slices):
         entries = sorted((e for e in slices if e.column == column), key=lambda e: (-e.rows, e.value))
@@ -243,14 +196,14 @@ def _slices(content: Content) -> str:
                 [
                     text(entry.value),
                     f"{entry.rows:,}",
-                    f"{entry.positives / max(1, entry.rows):.1%}",
-                    _metric(entry.metrics["accuracy"]),
-                    _metric(entry.metrics["roc_auc"]) + _meter(2 * entry.metrics["roc_auc"] - 1),
+                    *([f"{entry.positives / max(1, entry.rows):.1%}"] if entry.positives is not None else []),
+                    *(_metric(entry.metrics.get(name)) for name in shown),
                 ]
             )
             for entry in entries
         ]
-        tables.append(_table([column, "rows", "positives", "accuracy", "ROC AUC (bar from 0.5)"], rows))
+        share = ["positives"] if entries[0].positives is not None else []
+        tables.append(_table([column, "rows", *share, *(SHOWN_AS.get(name, name) for name in shown)], rows))
     return f"<h2>Slices</h2>{''.join(tables)}" if tables else ""
 
 

@@ -69,13 +69,16 @@ svg .line circle.marked { fill: currentColor; }
 .key::before { content: ""; display: inline-block; width: 14px; height: 3px; border-radius: 2px;
   background: currentColor;
   vertical-align: middle; margin-right: 6px; }
-.confusion { display: grid; flex: 1; grid-template-columns: auto 1fr 1fr; gap: 4px; margin-top: 14px;
-  font-size: 13px; }
+.confusion { display: grid; flex: 1; grid-template-columns: auto repeat(var(--classes), 1fr); gap: 4px;
+  margin-top: 14px; font-size: 13px; }
 .confusion > div { padding: 6px 10px; color: var(--soft); align-self: center; }
 .confusion .cell { align-self: stretch; display: flex; flex-direction: column; justify-content: center;
   padding: 26px 14px; border-radius: 6px; text-align: center; color: var(--ink);
   background: color-mix(in srgb, var(--model) calc(var(--share) * 62%), var(--fill)); }
 .confusion .cell b { display: block; font-size: 20px; font-weight: 600; }
+.confusion.small { gap: 2px; font-size: 11.5px; overflow-x: auto; }
+.confusion.small > div { padding: 4px 5px; } .confusion.small .cell b { font-size: 12.5px; }
+svg .cells rect { fill: currentColor; }
 .bar { display: flex; height: 16px; border-radius: 4px; overflow: hidden; background: var(--fill);
   margin: 12px 0 8px; }
 .bar i { display: block; min-width: 2px; }

@@ -23,8 +23,6 @@ from pipeline.tracking.store import Store, mlflow_errors
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
-    from pipeline.features import Kind
-
 logger = logging.getLogger(__name__)
 
 _DIGEST_TAG = "model_sha256"
@@ -104,7 +102,7 @@ def _save(predictor: Predictor, folder: Path) -> None:
             str(folder),
             python_model=str(mlflow_entry_path()),
             artifacts={"model": copy_model(predictor.source.folder, f"{local}/model")},
-            signature=_signature(predictor.features.inputs),
+            signature=_signature(predictor),
             pip_requirements=[f"spark-torch-pipeline[serve]=={__version__}"],
         )
 
@@ -116,15 +114,17 @@ def copy_model(source: str, folder: str) -> str:
     return folder
 
 
-def _signature(inputs: Mapping[str, Kind]) -> ModelSignature:
+def _signature(predictor: Predictor) -> ModelSignature:
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import Array, ColSpec, DataType, Schema
 
-    columns: list[Any] = [ColSpec(_TYPES[kind], name, required=False) for name, kind in inputs.items()]
-    return ModelSignature(
-        inputs=Schema(columns),
-        outputs=Schema([ColSpec("integer", "prediction"), ColSpec("float", "probability")]),
-    )
+    lists = {"vector": Array(DataType.double), "strings": Array(DataType.string)}
+    inputs: list[Any] = [
+        ColSpec(lists.get(kind) or _TYPES[kind], name, required=False)
+        for name, kind in predictor.features.inputs.items()
+    ]
+    outputs: list[Any] = [ColSpec(type_, name) for name, type_ in predictor.answers.columns.items()]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
 
 
 def load_registered(uri: str, name: str, alias_or_version: str, folder: str) -> str:

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from pipeline.dataset import DatasetSchema
 from pipeline.errors import ConfigError
-from pipeline.metrics import binary_metrics, binary_sums
+from pipeline.metrics import LOWER_IS_BETTER, Measure, binary_metrics, binary_sums, measure_of
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 Sums = npt.NDArray[np.float64]
 
-SMALLER_IS_BETTER = frozenset({"loss", "log_loss", "mae", "rmse"})
+SMALLER_IS_BETTER = LOWER_IS_BETTER | {"loss"}
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,10 @@ def _objective_of(schema: DatasetSchema) -> Objective:
     if schema.label_type == "binary":
         return Objective(binary_loss, _binary_sums, binary_metrics, "roc_auc")
     if schema.label_type == "multiclass":
-        classes = len(schema.classes)
-        return Objective(class_loss, lambda p, y, w: _class_sums(p, y, w, classes), _class_metrics, "loss")
-    return Objective(squared_loss, _regression_sums, _regression_metrics, "loss")
+        classes = measure_of("multiclass", len(schema.classes))
+        return Objective(class_loss, lambda p, y, w: _class_sums(p, y, w, classes), classes.metrics, "loss")
+    values = measure_of("regression")
+    return Objective(squared_loss, lambda p, y, w: _regression_sums(p, y, w, values), values.metrics, "loss")
 
 
 def _with_own_metrics(objective: Objective, own: Callable[..., dict[str, Any]]) -> Objective:
@@ -131,50 +132,17 @@ def _binary_sums(predictions: Tensor, label: Tensor, weight: Tensor) -> Sums:
     return binary_sums(label.cpu().numpy(), torch.sigmoid(predictions).cpu().numpy(), weight.cpu().numpy())
 
 
-def _class_sums(predictions: Tensor, label: Tensor, weight: Tensor, classes: int) -> Sums:
-    """The weighted confusion matrix (label x prediction), flat, and the log loss."""
-    cells = label.cpu().numpy() * classes + predictions.argmax(1).cpu().numpy()
-    confusion = np.bincount(cells, weight.cpu().numpy(), minlength=classes * classes)
-    losses = F.cross_entropy(predictions.double(), label, reduction="none") @ weight.double()
-    return np.append(confusion, float(losses))
+def _class_sums(predictions: Tensor, label: Tensor, weight: Tensor, measure: Measure) -> Sums:
+    probability = torch.softmax(predictions.float(), 1)
+    return measure.sums(label.cpu().numpy(), probability.cpu().numpy(), weight.cpu().numpy())
 
 
-def _class_metrics(sums: Sums) -> dict[str, float]:
-    """Accuracy; precision, recall and f1 as means over the classes that occur; log loss."""
-    classes = math.isqrt(len(sums) - 1)
-    confusion = sums[:-1].reshape(classes, classes)
-    right, labelled, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
-    total = max(float(confusion.sum()), np.finfo(float).tiny)
-    occurs = labelled > 0
-    precision = right / np.maximum(predicted, np.finfo(float).tiny)
-    recall = right / np.maximum(labelled, np.finfo(float).tiny)
-    f1 = 2 * right / np.maximum(labelled + predicted, np.finfo(float).tiny)
-    means = {"precision": precision, "recall": recall, "f1": f1}
-    return {
-        "accuracy": float(right.sum() / total),
-        **{name: float(values[occurs].mean()) if occurs.any() else 0.0 for name, values in means.items()},
-        "log_loss": float(sums[-1] / total),
-    }
-
-
-def _regression_sums(predictions: Tensor, label: Tensor, weight: Tensor) -> Sums:
-    """Sums of weight, label, squared label, absolute error and squared error."""
-    y, w = label.double(), weight.double()
-    error = predictions.double() - y
-    columns = [torch.ones_like(y), y, y**2, error.abs(), error**2]
-    return np.array([float(_rows(column) @ w) for column in columns])
-
-
-def _regression_metrics(sums: Sums) -> dict[str, float]:
-    weight, label, squared_label, absolute, squared = (float(value) for value in sums)
-    if not weight:
-        return {"mae": math.nan, "rmse": math.nan, "r2": math.nan}
-    variation = squared_label - label**2 / weight
-    return {
-        "mae": absolute / weight,
-        "rmse": math.sqrt(squared / weight),
-        "r2": 1 - squared / variation if variation > 0 else math.nan,
-    }
+def _regression_sums(predictions: Tensor, label: Tensor, weight: Tensor, measure: Measure) -> Sums:
+    """Of several labels each counts as a row with its part of the weight."""
+    labels = label[0].numel() if len(label) else 1
+    parts = weight.double().repeat_interleave(labels) / labels
+    answer = predictions.double().flatten().cpu().numpy()
+    return measure.sums(label.double().flatten().cpu().numpy(), answer, parts.cpu().numpy())
 
 
 def class_weight_table(

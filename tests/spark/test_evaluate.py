@@ -45,7 +45,7 @@ def evaluation(dataset, predictor):
 def test_every_confusion_matrix_adds_up_to_the_rows_of_the_split(dataset, evaluation):
     assert evaluation.rows == dataset.manifest.rows("test") == 500
     for measured in (evaluation.measured, *evaluation.baselines):
-        assert sum(measured.confusion.values()) == 500
+        assert sum(map(sum, measured.confusion)) == 500
 
 
 def test_metrics_are_those_of_scikit_learn_on_the_stored_rows(dataset, predictor, evaluation):
@@ -89,9 +89,7 @@ def test_slices_split_the_rows_by_the_values_of_a_kept_column(evaluation):
     rows = {entry.value: entry.rows for entry in evaluation.slices}
     assert set(rows) == {"red", "blue", "green", "mauve", "(null)"}
     assert sum(rows.values()) == 500
-    assert sum(entry.positives for entry in evaluation.slices) == (
-        evaluation.measured.confusion["true_positive"] + evaluation.measured.confusion["false_negative"]
-    )
+    assert sum(entry.positives for entry in evaluation.slices) == (sum(evaluation.measured.confusion[1]))
 
 
 def test_rare_values_share_one_slice(dataset, predictor, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.inference.evaluate import Evaluation, Measured, SliceValue
-from pipeline.metrics import binary_sums
+from pipeline.metrics import Binary, Measure, Multiclass, Regression
 from pipeline.report import render_report, render_table
 from pipeline.report.charts import Axis, Line, line_chart
 from tests.small_model import small_dataset
@@ -23,7 +23,8 @@ EVIL = "<script>alert(1)</script>\"'&"
 def measured(name: str, seed: int, note: str = "") -> Measured:
     random = np.random.default_rng(seed)
     label = random.integers(0, 2, 400)
-    return Measured.of(name, note, binary_sums(label, np.clip(0.3 * label + random.random(400) * 0.7, 0, 1)))
+    probability = np.clip(0.3 * label + random.random(400) * 0.7, 0, 1)
+    return Measured.of(name, note, Binary(), Binary().sums(label, probability))
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +120,48 @@ def test_the_best_value_of_each_metric_is_marked_and_never_that_of_the_majority_
     rows = {row.split("</td>")[0].rsplit(">", 1)[1]: row for row in table.split("<tr")[2:]}
     assert 'class="best"' not in rows["majority class"]
     assert sum(row.count('class="best"') for row in rows.values()) >= 7
+
+
+def of_type(label_type, measure: Measure, answers, classes=()) -> Evaluation:
+    """An evaluation of three models with these answers to the same labels."""
+    label = np.arange(60) % 3
+    everyone = [Measured.of(name, "", measure, measure.sums(label, answer)) for name, answer in answers.items()]
+    slices = (SliceValue("carrier", "AA", 30, None, everyone[0].metrics),)
+    return Evaluation("a" * 64, "b" * 64, 60, everyone[0], everyone[1:], slices, label_type, classes)
+
+
+def page_of(evaluation: Evaluation, folder) -> str:
+    storage.write_json(f"{folder}/run/evaluation.json", *Evaluation.FORMAT, evaluation.to_json())
+    page = render_report(f"{folder}/run", {})
+    parser = Balanced()
+    parser.feed(page)
+    assert parser.open == []
+    assert "ROC" not in page
+    return page
+
+
+def test_a_model_of_several_classes_is_shown_with_a_confusion_matrix_of_their_names(tmp_path):
+    sure, unsure = np.eye(3)[np.arange(60) % 3] * 0.7 + 0.1, np.full((60, 3), 1 / 3)
+    answers = {"model": sure, "majority class": unsure}
+    evaluation = of_type("multiclass", Multiclass(3), answers, ("cat", EVIL, "dog"))
+    assert evaluation.verdict == "The model wins: log loss 0.2231, the majority class 1.0986."
+    page = page_of(evaluation, tmp_path)
+    assert "predicted cat" in page
+    assert page.count("<b>20</b>") == 3
+    assert "<script" not in page
+    many = of_type("multiclass", Multiclass(30), {"model": np.full((60, 30), 1 / 30)}, tuple(map(str, range(30))))
+    assert "<h2>Errors</h2>" not in page_of(many, tmp_path)
+
+
+def test_a_model_of_numbers_is_shown_with_predicted_against_actual_values(tmp_path):
+    actual = np.arange(60) % 3
+    answers = {"model": actual + 250.0, "mean": np.full(60, 1.0), "ridge regression": actual + 0.5}
+    evaluation = of_type("regression", Regression((0.0, 2.0)), answers)
+    assert evaluation.verdict == "The ridge regression wins: RMSE 0.5000, the model 250."
+    page = page_of(evaluation, tmp_path)
+    assert "Predicted against actual, model" in page
+    assert "Predicted against actual, ridge regression" in page
+    assert "20 rows</title>" in page
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0.69, 0.7512), (1, 5), (-3, 120_000), (0.1, 0.1001)])

@@ -1,4 +1,4 @@
-"""ANYWHERE. Metrics of a binary classifier from sums that add up over batches, ranks and Spark tasks.
+"""ANYWHERE. Metrics of a binary classifier.
 
     binary_sums(label, probability) + binary_sums(...) + ...   -> one small vector, whatever the number of rows
     binary_metrics(sums)                                       -> accuracy, precision, ..., log_loss
@@ -14,6 +14,7 @@ which hangs on the few highest scores, by less than 1e-4. All the rest is exact.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 BINS = 1 << 16
 _TRUE_NEGATIVE, _FALSE_POSITIVE, _FALSE_NEGATIVE, _TRUE_POSITIVE, _LOG_LOSS, _NOT_FINITE, _HISTOGRAM = range(7)
 SUMS_LENGTH = _HISTOGRAM + 2 * BINS
-_LOSS_STEP = 2.0**-24
+LOSS_STEP = 2.0**-24
+"""Log losses are rounded to multiples of it, so that their sums are exact."""
 
 BINARY_METRICS = ("accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "log_loss")
 """Names of what `binary_metrics` gives."""
@@ -62,7 +64,7 @@ def _log_loss(label: NDArray[Any], probability: Sums, weight: Sums, smallest: fl
     """Per row, rounded to a multiple of 2**-24 so that sums up to 2**29 are exact; clipped as in scikit-learn."""
     clipped = np.clip(probability, smallest, 1 - smallest)
     loss = -np.log(np.where(label == 1, clipped, 1 - clipped)) * weight
-    return np.asarray(np.rint(loss / _LOSS_STEP) * _LOSS_STEP)
+    return np.asarray(np.rint(loss / LOSS_STEP) * LOSS_STEP)
 
 
 def _bins(probability: Sums) -> NDArray[np.int64]:
@@ -105,21 +107,22 @@ def binary_metrics(sums: Sums) -> dict[str, float]:
     negative, positive = negatives.sum(), positives.sum()
     false_positive, true_positive = negatives[BINS // 2 :].sum(), positives[BINS // 2 :].sum()
     total = negative + positive
-    precision = _ratio(true_positive, true_positive + false_positive)
-    recall = _ratio(true_positive, positive)
+    precision = ratio(true_positive, true_positive + false_positive)
+    recall = ratio(true_positive, positive)
     broken = bool(sums[_NOT_FINITE])
     return {
-        "accuracy": _ratio(negative - false_positive + true_positive, total),
+        "accuracy": ratio(negative - false_positive + true_positive, total),
         "precision": precision,
         "recall": recall,
-        "f1": _ratio(2 * precision * recall, precision + recall),
+        "f1": ratio(2 * precision * recall, precision + recall),
         "roc_auc": float("nan") if broken else _roc_auc(negatives, positives),
         "pr_auc": float("nan") if broken else _average_precision(negatives, positives),
         "log_loss": float("nan") if broken or not total else float(sums[_LOG_LOSS] / total),
     }
 
 
-def _ratio(numerator: float, denominator: float) -> float:
+def ratio(numerator: float, denominator: float) -> float:
+    """A quotient; 0/0 is 0."""
     return float(numerator / denominator) if denominator else 0.0
 
 
@@ -182,3 +185,32 @@ def _calibration(negatives: Sums, positives: Sums, groups: int = 10) -> list[lis
     actual = np.bincount(group, positives, minlength=groups)
     kept = total > 0
     return np.column_stack([expected[kept] / total[kept], actual[kept] / total[kept], total[kept]]).tolist()  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Binary:
+    """The measure of a binary label; see `pipeline.metrics.Measure`."""
+
+    def sums(self, label: ArrayLike, answer: ArrayLike, weight: ArrayLike | None = None) -> Sums:
+        """See `binary_sums`."""
+        return binary_sums(label, answer, weight)
+
+    def metrics(self, sums: Sums) -> dict[str, float]:
+        """See `binary_metrics`."""
+        return binary_metrics(sums)
+
+    def rows(self, sums: Sums) -> int:
+        """Rows that went into the sums."""
+        return row_count(sums)
+
+    def confusion(self, sums: Sums) -> list[list[int]]:
+        """Rows by label and prediction at one half."""
+        table = confusion(sums)
+        return [
+            [table["true_negative"], table["false_positive"]],
+            [table["false_negative"], table["true_positive"]],
+        ]
+
+    def curves(self, sums: Sums) -> dict[str, list[list[float]]]:
+        """See `binary_curves`."""
+        return binary_curves(sums)
