@@ -116,7 +116,8 @@ def copy_model(source: str, folder: str) -> str:
 
 def _signature(predictor: Predictor) -> ModelSignature:
     from mlflow.models import ModelSignature
-    from mlflow.types import Array, ColSpec, DataType, Schema
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
 
     lists = {"vector": Array(DataType.double), "strings": Array(DataType.string)}
     inputs: list[Any] = [
