@@ -186,14 +186,8 @@ def write_report(run_url: str, values: dict[str, Any] | None = None) -> str:
 def dry_run(config: PipelineConfig, stage: str, show: Callable[[str], None]) -> dict[str, Any]:
     """Say what a stage would do and with which resources; writes nothing."""
     values: dict[str, Any] = {"status": "dry run", "stage": stage}
-    if stage in ("prepare", "run"):
-        from pipeline.preparation.prepare import published
-
-        dataset = published(config)
-        done = f"already published as {dataset.content_id}" if dataset else "to be published"
-        show(f"prepare: {config.dataset.url}: {done}")
-    else:
-        dataset = Dataset.open(config.dataset.url)
+    prepares = stage in ("prepare", "run")
+    dataset = _preview(config, values, show) if prepares else Dataset.open(config.dataset.url)
     if dataset is not None:
         values["dataset"] = {"url": dataset.url, "content_id": dataset.content_id}
         values["rows"] = dataset.manifest.accounting.as_rows()
@@ -204,6 +198,21 @@ def dry_run(config: PipelineConfig, stage: str, show: Callable[[str], None]) -> 
         else:
             values["resources"] = _resources(config, dataset, show)
     return values
+
+
+def _preview(config: PipelineConfig, values: dict[str, Any], show: Callable[[str], None]) -> Dataset | None:
+    """The dataset if it is published already; else what a sample of the rows says."""
+    from pipeline.preparation.prepare import published
+    from pipeline.preparation.preview import preview
+
+    if (dataset := published(config)) is not None:
+        show(f"prepare: already published in {config.dataset.url} as {dataset.content_id}")
+        return dataset
+    with flow.SparkOnDemand(config) as session:
+        values["preview"] = preview(session(), config)
+    for name, value in values["preview"].items():
+        show(f"prepare: {name}: {json.dumps(value, default=str)}")
+    return None
 
 
 def _resources(config: PipelineConfig, dataset: Dataset, show: Callable[[str], None]) -> list[str]:
