@@ -232,7 +232,8 @@ def train_stage(
 ) -> Run:
     """Train, or give the finished run of the very same training."""
     code = code or UserCode()
-    identity = _identity(config, dataset, code)
+    task = _task(config, dataset, code)
+    identity = task.identity()
     if (finished := _finished(config, dataset, identity)) is not None:
         logger.info("train: already trained in %s", config.training.run_url)
         return finished
@@ -250,7 +251,6 @@ def train_stage(
         storage.write_json(storage.join(run_url, "training.json"), *_TRAINING_FORMAT, {"identity": identity})
         storage.write_bytes(storage.join(run_url, "config.yaml"), config_yaml(config))
         tracker.parameters(config, dataset)
-        task = TrainingTask(dataset.url, dataset.content_id, config.model, config.training, code)
         result = launch_training(session(), task, config.cluster, tracker=tracker, quiet=quiet)
         export_model(dataset, config.model, read_weights(result.best_checkpoint), storage.join(run_url, "model"), code)
         record = {"identity": identity, "result": dataclasses.asdict(result), "mlflow_run_id": tracker.run_id}
@@ -275,16 +275,8 @@ def config_yaml(config: PipelineConfig) -> bytes:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()
 
 
-def _identity(config: PipelineConfig, dataset: Dataset, code: UserCode) -> dict[str, Any]:
-    """What makes two trainings the same: not where they run, nor where they write."""
-    training = config.training.model_dump(mode="json", exclude={"run_url"})
-    own = {name: getattr(value, "__qualname__", repr(value)) for name, value in vars(code).items() if value is not None}
-    return {
-        "dataset": dataset.content_id,
-        "model": config.model.model_dump(mode="json"),
-        "training": training,
-        "code": own,
-    }
+def _task(config: PipelineConfig, dataset: Dataset, code: UserCode) -> TrainingTask:
+    return TrainingTask(dataset.url, dataset.content_id, config.model, config.training, code)
 
 
 def _recorded(run_url: str) -> dict[str, Any] | None:
@@ -306,7 +298,7 @@ def finished_run(config: PipelineConfig, dataset: Dataset) -> Run:
     Raises:
         StorageError: it is not finished, or is of another configuration.
     """
-    identity = _identity(config, dataset, UserCode())
+    identity = _task(config, dataset, UserCode()).identity()
     if (run := _finished(config, dataset, identity)) is None:
         raise StorageError(
             f"{config.training.run_url} holds no finished training of this configuration; expected one; "

@@ -8,6 +8,12 @@ from typing import Any, Protocol
 
 from pipeline.config.training import ModelConfig, TrainingConfig
 
+_WITHOUT_EFFECT = {"run_url", "checkpoint", "device", "profile_steps"}
+
+
+def _name(code: Any) -> str:
+    return f"{getattr(code, '__module__', '')}.{getattr(code, '__qualname__', type(code).__qualname__)}"
+
 
 @dataclass(frozen=True)
 class UserCode:
@@ -41,6 +47,15 @@ class TrainingTask:
     training: TrainingConfig
     user_code: UserCode = field(default_factory=UserCode)
     threads: int = 1
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a run folder to be continued: not where it lies, nor how often it is saved."""
+        return {
+            "model": self.model.model_dump(mode="json"),
+            "training": self.training.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+            "dataset": self.content_id,
+            "code": {name: _name(code) for name, code in vars(self.user_code).items() if code is not None},
+        }
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import uuid
 from typing import Any
 
@@ -26,25 +25,6 @@ from pipeline.training.progress import Progress
 from pipeline.training.randomness import load_random_states, random_states
 from pipeline.training.step import Learner
 
-_WITHOUT_EFFECT = {"run_url", "checkpoint", "device", "profile_steps"}
-
-
-def identity(task: TrainingTask) -> dict[str, Any]:
-    """What must be equal for a run folder to be continued: not where it lies, nor how often it is saved."""
-    return {
-        "model": task.model.model_dump(mode="json"),
-        "training": task.training.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
-        "dataset": task.content_id,
-        "code": {
-            field.name: None if (code := getattr(task.user_code, field.name)) is None else _name(code)
-            for field in dataclasses.fields(task.user_code)
-        },
-    }
-
-
-def _name(code: Any) -> str:
-    return f"{getattr(code, '__module__', '')}.{getattr(code, '__qualname__', type(code).__qualname__)}"
-
 
 def checkpoint_writer(task: TrainingTask, collective: Collective) -> CheckpointWriter:
     """A writer whose temporary folders have the same new name on all ranks."""
@@ -67,7 +47,7 @@ def snapshot(task: TrainingTask, learner: Learner, progress: Progress) -> Snapsh
     return Snapshot(
         step=progress.step,
         files={name: _copied(values) for name, values in files.items()} if first else {},
-        state={"identity": identity(task), "progress": progress.to_json(), "optimizer": rest},
+        state={"identity": task.identity(), "progress": progress.to_json(), "optimizer": rest},
         own=_copied(own),
         own_state={"random": own_state},
         best_step=progress.best.step if progress.best else None,
@@ -95,7 +75,7 @@ def resume(task: TrainingTask, learner: Learner, reporter: Reporter) -> Progress
         return Progress()
     checkpoint = open_checkpoint(step_url(run_url, found))
     state = checkpoint.state()
-    _refuse_another_training(run_url, state["identity"], identity(task))
+    _refuse_another_training(run_url, state["identity"], task.identity())
     _restore(learner, checkpoint, state, reporter)
     if collective.rank == 0:
         reporter.resumed(found)
