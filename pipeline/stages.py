@@ -150,9 +150,10 @@ def _evaluate(run: flow.Run, session: flow.SparkOnDemand, outcome: Outcome) -> N
             outcome.model(flow.register(evaluated))
     except GateError as error:
         outcome.values |= {"status": "failed", "code": error.code, "error": str(error)}
-        raise
-    finally:
         _report(run, evaluated, outcome)
+        outcome.values["stage"] = "register"
+        raise
+    _report(run, evaluated, outcome)
 
 
 def _report(run: flow.Run, evaluated: flow.Evaluated, outcome: Outcome) -> None:
