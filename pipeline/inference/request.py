@@ -106,6 +106,8 @@ _EXPECTED: dict[Kind, str] = {
     "string": "a string",
     "boolean": "true or false",
     "timestamp": "a timestamp like 2024-05-31T12:00:00Z",
+    "vector": "a list of finite numbers",
+    "strings": "a list of strings",
 }
 
 
@@ -117,6 +119,9 @@ def _shown(value: Any) -> str:
 def _fits(value: Any, kind: Kind) -> bool:
     if value is None:
         return True
+    if kind in ("vector", "strings"):
+        inner: Kind = "number" if kind == "vector" else "string"
+        return isinstance(value, list) and all(item is not None and _fits(item, inner) for item in value)
     if kind == "number":
         return isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
     if kind == "string":

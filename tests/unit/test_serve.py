@@ -315,3 +315,15 @@ def test_any_body_is_either_rows_that_can_be_predicted_or_refused(predictor, bod
         assert status in (400, 413, 422)
     else:
         assert len(predictor.predict(rows)) == len(rows)
+
+
+def test_vectors_and_lists_of_categories_come_as_json_lists() -> None:
+    from pipeline.inference.request import Refusal, parse_rows
+
+    inputs = {"pixels": "vector", "tags": "strings"}
+    frame = parse_rows(b'{"rows": [{"pixels": [1, 2.5], "tags": ["a"]}, {"pixels": null, "tags": []}]}', inputs, 10)
+    assert frame["pixels"].tolist() == [[1, 2.5], None]
+    assert frame["tags"].tolist() == [["a"], []]
+    with pytest.raises(Refusal) as refused:
+        parse_rows(b'{"rows": [{"pixels": [1, "x"], "tags": "a"}]}', inputs, 10)
+    assert [problem["column"] for problem in refused.value.body["problems"]] == ["pixels", "tags"]
