@@ -318,8 +318,6 @@ def test_any_body_is_either_rows_that_can_be_predicted_or_refused(predictor, bod
 
 
 def test_vectors_and_lists_of_categories_come_as_json_lists() -> None:
-    from pipeline.inference.request import Refusal, parse_rows
-
     inputs = {"pixels": "vector", "tags": "strings"}
     frame = parse_rows(b'{"rows": [{"pixels": [1, 2.5], "tags": ["a"]}, {"pixels": null, "tags": []}]}', inputs, 10)
     assert frame["pixels"].tolist() == [[1, 2.5], None]
