@@ -19,7 +19,7 @@ lint: setup  ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-test: lint  ## lint, then all tests that are not slow
+test: setup  ## lint, then all tests that are not slow
 	@$(BIN)/python tools/run_tests.py -m "not slow"
 
 bench: setup  ## measurements that the README quotes

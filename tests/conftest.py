@@ -42,9 +42,8 @@ _FOREIGN_ENVIRONMENT = (
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     """One local session with two cores for all tests that need Spark, as the product makes it."""
-    from pipeline.launch.session import spark_session
-
     from pipeline.config.training import ClusterConfig
+    from pipeline.launch.session import spark_session
 
     workspace = tmp_path_factory.mktemp("spark")
     cluster = ClusterConfig(master="local[2]", spark={"spark.sql.shuffle.partitions": "2"})
