@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from pipeline import storage
 from pipeline.config import PipelineConfig, parse_config
 from pipeline.config.training import ClusterConfig
 from pipeline.dataset import Dataset
-from pipeline.errors import ConfigError, StorageError
+from pipeline.errors import StorageError
+from pipeline.run_folder import RunFolder
 from pipeline.task import TrainingResult, TrainingTask, UserCode
 
 if TYPE_CHECKING:
@@ -29,9 +27,6 @@ if TYPE_CHECKING:
     from pipeline.inference.evaluate import Evaluation
 
 logger = logging.getLogger(__name__)
-
-_TRAINING_FORMAT = ("training", 1)
-_MODEL_FORMAT = ("registered-model", 1)
 
 
 @dataclass(frozen=True)
@@ -233,11 +228,11 @@ def train_stage(
     """Train, or give the finished run of the very same training."""
     code = code or UserCode()
     task = _task(config, dataset, code)
-    identity = task.identity()
-    if (finished := _finished(config, dataset, identity)) is not None:
-        logger.info("train: already trained in %s", config.training.run_url)
-        return finished
-    _refuse_other_training(config, identity)
+    folder = RunFolder(config.training.run_url)
+    if (finished := folder.finished(task)) is not None:
+        logger.info("train: already trained in %s", folder.url)
+        return Run(config, dataset, *finished, reused=True)
+    folder.refuse_other_training(task)
     check_model(config, dataset, code)
 
     from pipeline.inference.predictor import export_model
@@ -246,15 +241,13 @@ def train_stage(
     from pipeline.tracking import Tracker
     from pipeline.training.checkpoint import read_weights
 
-    run_url = config.training.run_url
-    with Lease(run_url), Tracker(config.tracking, run_url) as tracker:
-        storage.write_json(storage.join(run_url, "training.json"), *_TRAINING_FORMAT, {"identity": identity})
-        storage.write_bytes(storage.join(run_url, "config.yaml"), config_yaml(config))
+    with Lease(folder.url), Tracker(config.tracking, folder.url) as tracker:
+        folder.begin(task, config)
         tracker.parameters(config, dataset)
         result = launch_training(session(), task, config.cluster, tracker=tracker, quiet=quiet)
-        export_model(dataset, config.model, read_weights(result.best_checkpoint), storage.join(run_url, "model"), code)
-        record = {"identity": identity, "result": dataclasses.asdict(result), "mlflow_run_id": tracker.run_id}
-        storage.write_json(storage.join(run_url, "training.json"), *_TRAINING_FORMAT, record)
+        weights = read_weights(result.best_checkpoint)
+        export_model(dataset, config.model, weights, storage.join(folder.url, "model"), code)
+        folder.finish(task, result, tracker.run_id)
     return Run(config, dataset, result, tracker.run_id)
 
 
@@ -269,27 +262,8 @@ def check_model(config: PipelineConfig, dataset: Dataset, code: UserCode) -> Non
             check_exportable(config.model, dataset.schema, code)
 
 
-def config_yaml(config: PipelineConfig) -> bytes:
-    """The resolved configuration as YAML."""
-    values = config.model_dump(mode="json", by_alias=True)
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()
-
-
 def _task(config: PipelineConfig, dataset: Dataset, code: UserCode) -> TrainingTask:
     return TrainingTask(dataset.url, dataset.content_id, config.model, config.training, code)
-
-
-def _recorded(run_url: str) -> dict[str, Any] | None:
-    url = storage.join(run_url, "training.json")
-    return storage.read_json(url, *_TRAINING_FORMAT) if storage.exists(url) else None
-
-
-def _finished(config: PipelineConfig, dataset: Dataset, identity: Mapping[str, Any]) -> Run | None:
-    record = _recorded(config.training.run_url)
-    if record is None or "result" not in record or record["identity"] != identity:
-        return None
-    result = TrainingResult(**record["result"])
-    return Run(config, dataset, result, record.get("mlflow_run_id"), reused=True)
 
 
 def finished_run(config: PipelineConfig, dataset: Dataset) -> Run:
@@ -298,31 +272,12 @@ def finished_run(config: PipelineConfig, dataset: Dataset) -> Run:
     Raises:
         StorageError: it is not finished, or is of another configuration.
     """
-    identity = _task(config, dataset, UserCode()).identity()
-    if (run := _finished(config, dataset, identity)) is None:
+    folder = RunFolder(config.training.run_url)
+    if (finished := folder.finished(_task(config, dataset, UserCode()))) is None:
         raise StorageError(
-            f"{config.training.run_url} holds no finished training of this configuration; expected one; "
-            "run `pipeline train` first"
+            f"{folder.url} holds no finished training of this configuration; expected one; run `pipeline train` first"
         )
-    return run
-
-
-def _refuse_other_training(config: PipelineConfig, identity: Mapping[str, Any]) -> None:
-    record = _recorded(config.training.run_url)
-    if record is None or record["identity"] == identity:
-        return
-    differing = _differences(record["identity"], identity)
-    raise ConfigError(
-        f"training.run_url {config.training.run_url} holds another training: {'; '.join(differing)}; "
-        "expected the same; choose another training.run_url, or remove that folder"
-    )
-
-
-def _differences(old: Any, new: Any, name: str = "") -> list[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = list(dict.fromkeys([*old, *new]))
-        return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))]
-    return [] if old == new else [f"{name} was {old!r} and is {new!r}"]
+    return Run(config, dataset, *finished, reused=True)
 
 
 def evaluate(run: Run, *, spark: SparkSession | None = None) -> Evaluated:

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import CodeType, FunctionType, NoneType
 from typing import Any, Protocol
 
 from pipeline.config.training import ModelConfig, TrainingConfig
+from pipeline.storage import sha256_of
 
 _WITHOUT_EFFECT = {"run_url", "checkpoint", "device", "profile_steps"}
 
 
-def _name(code: Any) -> str:
-    return f"{getattr(code, '__module__', '')}.{getattr(code, '__qualname__', type(code).__qualname__)}"
+def _fingerprint(code: Any) -> str:
+    """The name of a function or class, and a digest of what it does: a changed notebook cell is another training."""
+    name = f"{getattr(code, '__module__', '')}.{getattr(code, '__qualname__', type(code).__qualname__)}"
+    return f"{name} {sha256_of(_instructions(code))[:12]}"
+
+
+def _instructions(value: Any) -> Any:
+    """The bytecode of a function, or of all methods of a class, as plain values."""
+    if isinstance(value, type):
+        members = ((name, getattr(member, "__func__", member)) for name, member in sorted(vars(value).items()))
+        return [[name, _instructions(member)] for name, member in members if isinstance(member, FunctionType)]
+    if isinstance(value, functools.partial):
+        return [_instructions(value.func), repr(value.args), repr(sorted(value.keywords.items()))]
+    if isinstance(code := getattr(value, "__code__", value), CodeType):
+        return [code.co_code.hex(), list(code.co_names), [_instructions(constant) for constant in code.co_consts]]
+    if isinstance(value, frozenset):
+        return sorted(map(repr, value))
+    plain = isinstance(value, str | bytes | int | float | complex | tuple | NoneType)
+    return repr(value) if plain else type(value).__name__
 
 
 @dataclass(frozen=True)
@@ -54,7 +74,7 @@ class TrainingTask:
             "model": self.model.model_dump(mode="json"),
             "training": self.training.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
             "dataset": self.content_id,
-            "code": {name: _name(code) for name, code in vars(self.user_code).items() if code is not None},
+            "code": {name: _fingerprint(code) for name, code in vars(self.user_code).items() if code is not None},
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -52,7 +53,11 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the whole run a temporary folder of its own, so that what is left in it is ours."""
+    """Give the whole run a temporary folder of its own, so that what is left in it is ours.
+
+    A shell that starts something in the background lets it ignore SIGINT; tests of Ctrl-C need it.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_TEMPORARY] = tempfile.mkdtemp(prefix="tests-")
     os.environ["TMPDIR"] = tempfile.tempdir = config.stash[_TEMPORARY]
 

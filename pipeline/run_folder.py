@@ -1,0 +1,76 @@
+"""DRIVER. What a run folder says of the training in it: whose it is, and how it ended."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from pipeline import storage
+from pipeline.config import PipelineConfig
+from pipeline.errors import ConfigError
+from pipeline.task import TrainingResult, TrainingTask
+
+_FORMAT = ("training", 1)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder ``training.run_url``; ``training.json`` in it belongs to one training for ever."""
+
+    url: str
+
+    def begin(self, task: TrainingTask, config: PipelineConfig) -> None:
+        """Claim the folder for a training, and keep the configuration beside it."""
+        storage.write_json(self._training_url, *_FORMAT, {"identity": task.identity()})
+        storage.write_bytes(storage.join(self.url, "config.yaml"), config_yaml(config))
+
+    def finish(self, task: TrainingTask, result: TrainingResult, mlflow_run_id: str | None) -> None:
+        """Record how the training ended."""
+        ended = {"result": dataclasses.asdict(result), "mlflow_run_id": mlflow_run_id}
+        storage.write_json(self._training_url, *_FORMAT, {"identity": task.identity(), **ended})
+
+    def finished(self, task: TrainingTask) -> tuple[TrainingResult, str | None] | None:
+        """Result and MLflow run of this very training, if it has finished here."""
+        record = self._record()
+        if record is None or "result" not in record or record["identity"] != task.identity():
+            return None
+        return TrainingResult(**record["result"]), record.get("mlflow_run_id")
+
+    def refuse_other_training(self, task: TrainingTask) -> None:
+        """Make sure that going on here continues the same training.
+
+        Raises:
+            ConfigError: names everything that differs.
+        """
+        record = self._record()
+        if record is None or record["identity"] == task.identity():
+            return
+        raise ConfigError(
+            f"training.run_url {self.url} holds another training: "
+            f"{'; '.join(_differences(record['identity'], task.identity()))}; "
+            "expected the same; choose another training.run_url, or remove that folder"
+        )
+
+    @property
+    def _training_url(self) -> str:
+        return storage.join(self.url, "training.json")
+
+    def _record(self) -> dict[str, Any] | None:
+        return storage.read_json(self._training_url, *_FORMAT) if storage.exists(self._training_url) else None
+
+
+def config_yaml(config: PipelineConfig) -> bytes:
+    """The resolved configuration as YAML."""
+    values = config.model_dump(mode="json", by_alias=True)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = list(dict.fromkeys([*old, *new]))
+        return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))]
+    return [] if old == new else [f"{name} was {old!r} and is {new!r}"]
