@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 
@@ -58,6 +59,8 @@ def pytest_configure(config: pytest.Config) -> None:
     A shell that starts something in the background lets it ignore SIGINT; tests of Ctrl-C need it.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+    hypothesis.settings.load_profile("repeatable")
     config.stash[_TEMPORARY] = tempfile.mkdtemp(prefix="tests-")
     os.environ["TMPDIR"] = tempfile.tempdir = config.stash[_TEMPORARY]
 

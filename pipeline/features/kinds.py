@@ -78,11 +78,11 @@ def _as_array(values: Any) -> Array:
 
 def _numbers(array: Array) -> Array:
     if array.dtype.kind in "iufb":
-        return array.astype(np.float64) + 0.0
+        return _plain_zeros_and_missing(array.astype(np.float64))
     if array.dtype.kind == "M":
         raise TypeError("a timestamp")
     numbers = [math.nan if _is_null(value) else float(value) for value in array]
-    return np.array(numbers, dtype=np.float64) + 0.0
+    return _plain_zeros_and_missing(np.array(numbers, dtype=np.float64))
 
 
 def _booleans(array: Array) -> Array:
@@ -99,6 +99,13 @@ def _boolean(value: Any) -> float:
             raise ValueError(repr(value))
         return number
     return float(value)
+
+
+def _plain_zeros_and_missing(numbers: Array) -> Array:
+    """A copy in which -0.0 is 0.0, and NaN has one bit pattern whatever its sign and payload were."""
+    plain: Array = numbers + numbers.dtype.type(0)
+    plain[np.isnan(plain)] = np.nan
+    return plain
 
 
 def _zero_or_one(array: Array) -> Array:
@@ -166,7 +173,9 @@ def _vector(value: Any) -> Array:
     if isinstance(value, str):
         raise TypeError(repr(value))
     numbers = np.asarray(value, dtype=None if isinstance(value, np.ndarray) else object).reshape(-1)
-    return numbers if numbers.dtype.kind in "iuf" else _numbers(numbers)
+    if numbers.dtype.kind == "f":
+        return _plain_zeros_and_missing(numbers)
+    return numbers if numbers.dtype.kind in "iu" else _numbers(numbers)
 
 
 def _string_lists(array: Array) -> Array:

@@ -47,3 +47,12 @@ def test_arrow_and_python_values_are_one(kind: Kind, data: st.DataObject) -> Non
 def test_integers_are_the_same_categories(values: list[int | None]) -> None:
     from_arrow = canonical_column(pa.chunked_array([pa.array(values, pa.int64())]), "string")
     assert from_arrow.tolist() == canonical(values, "string").tolist()
+
+
+def test_the_sign_of_zero_and_of_a_missing_number_is_no_information() -> None:
+    odd = np.array([-0.0, -np.nan, np.nan, 1.5])
+    same = np.array([0.0, np.nan, np.nan, 1.5])
+    for values in (odd, odd.tolist(), pd.Series(odd, dtype=object)):
+        assert canonical(values, "number").tobytes() == same.tobytes()
+    for vector in (odd, odd.tolist()):
+        assert canonical([vector], "vector")[0].tobytes() == same.tobytes()
