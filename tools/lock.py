@@ -1,8 +1,9 @@
-"""Writes requirements/*.lock: the versions in this environment of all that requirements/*.in name and need.
+"""Writes the lock files of a stack: the versions in this environment of all that its .in files name and need.
 
-ANYWHERE, run by hand when a pin changes. No resolver can make these files: Petastorm and torch exclude each
-other by a requirement on setuptools that neither has at run time. So bring the environment to the wanted state
-with pip (`--no-deps` for petastorm), run the tests, then `.venv/bin/python tools/lock.py`.
+ANYWHERE, run by hand when a pin changes, with the Python of the stack's own environment. No resolver can make the
+files of the default stack: Petastorm and torch exclude each other by a requirement on setuptools that neither has at
+run time. So bring the environment to the wanted state with pip (`--no-deps` for petastorm), run the tests, then
+`.venv/bin/python tools/lock.py`, or `STACK=modern .venv-modern/bin/python tools/lock.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-
-REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
+from stacks import REQUIREMENTS, Stack, chosen
 
 HEADER = """\
 # Made by tools/lock.py from {source} (Linux x86-64, Python 3.11): versions with which the tests passed.
@@ -22,45 +22,56 @@ HEADER = """\
 """
 
 
-def named_in(source: Path) -> list[str]:
-    """The distributions that an .in file names."""
-    lines = (line.partition("#")[0].strip() for line in source.read_text().splitlines())
-    return [canonicalize_name(Requirement(line).name) for line in lines if line]
-
-
-def needed_by(name: str) -> list[str]:
-    """The distributions that an installed one needs on this machine, without its extras."""
-    wanted = [Requirement(line) for line in requires(name) or []]
-    here = [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
-    return [canonicalize_name(each.name) for each in here]
-
-
-def closure(names: list[str]) -> set[str]:
-    """These distributions and all that they need."""
-    found: set[str] = set()
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += needed_by(name)
+def named_in(source: Path) -> list[Requirement]:
+    """The distributions that an .in file names, and those of the files that it includes (`-r other.in`)."""
+    found = []
+    for line in (line.partition("#")[0].strip() for line in source.read_text().splitlines()):
+        if line.startswith("-r "):
+            found += named_in(source.parent / line.removeprefix("-r ").strip())
+        elif line:
+            found.append(Requirement(line))
     return found
 
 
-def write(source: Path, names: set[str]) -> None:
+def needed_by(wanted: Requirement) -> list[Requirement]:
+    """What an installed distribution needs on this machine, with the extras that are asked for."""
+    asked = [Requirement(line) for line in requires(wanted.name) or []]
+    extras = ["", *wanted.extras]
+    return [
+        each
+        for each in asked
+        if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in extras)
+    ]
+
+
+def closure(wanted: list[Requirement]) -> set[str]:
+    """These distributions and all that they need."""
+    found: set[tuple[str, frozenset[str]]] = set()
+    waiting = list(wanted)
+    while waiting:
+        each = waiting.pop()
+        key = (canonicalize_name(each.name), frozenset(each.extras))
+        if key not in found:
+            found.add(key)
+            waiting += needed_by(each)
+    return {name for name, _ in found}
+
+
+def write(source: str, names: set[str]) -> None:
     """One `name==version` line each, without the local part (+cpu): that is the machine's affair."""
     lines = [f"{name}=={Version(version(name)).public}" for name in sorted(names)]
-    source.with_suffix(".lock").write_text(HEADER.format(source=source.name) + "\n".join(lines) + "\n")
-    print(f"requirements/{source.stem}.lock: {len(lines)} packages")
+    path = REQUIREMENTS / f"{source}.lock"
+    path.write_text(HEADER.format(source=f"{source}.in") + "\n".join(lines) + "\n")
+    print(f"requirements/{path.name}: {len(lines)} packages")
 
 
-def main() -> None:
+def main(stack: Stack) -> None:
     """Write both lock files; what the runtime has already is not repeated for development."""
-    runtime = closure(named_in(REQUIREMENTS / "runtime.in"))
-    development = closure(named_in(REQUIREMENTS / "dev.in"))
-    write(REQUIREMENTS / "runtime.in", runtime)
-    write(REQUIREMENTS / "dev.in", development - runtime)
+    runtime = closure(named_in(REQUIREMENTS / f"{stack.runtime}.in"))
+    development = closure(named_in(REQUIREMENTS / f"{stack.development}.in"))
+    write(stack.runtime, runtime)
+    write(stack.development, development - runtime)
 
 
 if __name__ == "__main__":
-    main()
+    main(chosen())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import requires, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,16 @@ from packaging.version import Version
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements"
 
+# The lock files of the environment that runs the tests.
+IS_DEFAULT = find_spec("horovod") is not None
+SOURCES = ["runtime", "dev"] if IS_DEFAULT else ["modern", "modern-dev"]
+
 # (who, needs what) that the lock does not satisfy, and why that is right.
 EXCEPTIONS = {
     ("petastorm", "setuptools"): "asks for < 70, but imports nothing of setuptools at run time; torch needs >= 77",
 }
+if not IS_DEFAULT:
+    EXCEPTIONS = {}
 # Installed with its own dependencies, which differ between its builds for CPU and GPU.
 BRINGS_ITS_OWN = {"torch"}
 
@@ -25,7 +32,7 @@ def _pins(*names: str) -> dict[str, str]:
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 
-PINS = _pins("runtime.lock", "dev.lock")
+PINS = _pins(*(f"{source}.lock" for source in SOURCES))
 
 
 def _requirements(name: str) -> list[Requirement]:
@@ -68,7 +75,9 @@ def test_the_package_itself_needs_only_what_is_locked() -> None:
         assert requirement.specifier.contains(PINS[canonicalize_name(requirement.name)])
 
 
-@pytest.mark.parametrize("extra", ["prepare", "train", "track", "serve", "report", "all", "dev"])
+@pytest.mark.parametrize(
+    "extra", ["prepare", "train", "track", "serve", "report", "dev", "all" if IS_DEFAULT else "modern"]
+)
 def test_the_lock_satisfies_every_extra(extra: str) -> None:
     asked = [Requirement(line) for line in requires("spark-torch-pipeline") or []]
     for requirement in asked:
@@ -76,14 +85,20 @@ def test_the_lock_satisfies_every_extra(extra: str) -> None:
             assert requirement.specifier.contains(PINS[canonicalize_name(requirement.name)]), str(requirement)
 
 
-@pytest.mark.parametrize("name", ["runtime", "dev"])
+def _named_in(name: str) -> list[Requirement]:
+    lines = [line.partition("#")[0].strip() for line in (REQUIREMENTS / f"{name}.in").read_text().splitlines()]
+    included = [each for line in lines if line.startswith("-r ") for each in _named_in(line[3:].removesuffix(".in"))]
+    return included + [Requirement(line) for line in lines if line and not line.startswith("-r ")]
+
+
+@pytest.mark.parametrize("name", SOURCES)
 def test_lock_files_are_sorted_and_name_everything_of_their_source(name: str) -> None:
     pins = list(_pins(f"{name}.lock"))
     assert pins == sorted(set(pins))
-    lines = (line.partition("#")[0].strip() for line in (REQUIREMENTS / f"{name}.in").read_text().splitlines())
-    for wanted in (Requirement(line) for line in lines if line):
+    for wanted in _named_in(name):
         assert wanted.specifier.contains(PINS[canonicalize_name(wanted.name)])
 
 
 def test_the_two_lock_files_do_not_overlap() -> None:
-    assert not _pins("runtime.lock").keys() & _pins("dev.lock").keys()
+    runtime, development = (_pins(f"{name}.lock") for name in SOURCES)
+    assert not runtime.keys() & development.keys()
