@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,11 +46,11 @@ class RunFolder:
             ConfigError: names everything that differs.
         """
         record = self._record()
-        if record is None or record["identity"] == task.identity():
+        if record is None or not (differences := task.differences(record["identity"])):
             return
+        named = "; ".join(f"{each.key} was {each.saved!r} and is {each.wanted!r}" for each in differences)
         raise ConfigError(
-            f"training.run_url {self.url} holds another training: "
-            f"{'; '.join(_differences(record['identity'], task.identity()))}; "
+            f"training.run_url {self.url} holds another training: {named}; "
             "expected the same; choose another training.run_url, or remove that folder"
         )
 
@@ -67,10 +66,3 @@ def config_yaml(config: PipelineConfig) -> bytes:
     """The resolved configuration as YAML."""
     values = config.model_dump(mode="json", by_alias=True)
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()
-
-
-def _differences(old: Any, new: Any, name: str = "") -> list[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = list(dict.fromkeys([*old, *new]))
-        return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))]
-    return [] if old == new else [f"{name} was {old!r} and is {new!r}"]

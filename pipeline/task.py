@@ -77,6 +77,26 @@ class TrainingTask:
             "code": {name: _fingerprint(code) for name, code in vars(self.user_code).items() if code is not None},
         }
 
+    def differences(self, saved: Mapping[str, Any]) -> list[Difference]:
+        """Where the identity that a folder or checkpoint holds is another than this task's; none if it is the same."""
+        return _differences(saved, self.identity())
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A key, ``section.key``, whose saved value is not the one that is wanted now."""
+
+    key: str
+    saved: Any
+    wanted: Any
+
+
+def _differences(saved: Any, wanted: Any, key: str = "") -> list[Difference]:
+    if isinstance(saved, Mapping) and isinstance(wanted, Mapping):
+        names = dict.fromkeys([*saved, *wanted])
+        return [d for n in names for d in _differences(saved.get(n), wanted.get(n), f"{key}.{n}".lstrip("."))]
+    return [] if saved == wanted else [Difference(key, saved, wanted)]
+
 
 @dataclass(frozen=True)
 class TrainingResult:

@@ -30,7 +30,7 @@ from pipeline.errors import ConfigError, InterruptedRunError
 from pipeline.task import Reporter, TrainingTask
 from pipeline.training.batches import Batch
 from pipeline.training.build import build_learner, steps_per_epoch
-from pipeline.training.checkpoint import CheckpointWriter
+from pipeline.training.checkpoint_writer import CheckpointWriter
 from pipeline.training.collective import Collective
 from pipeline.training.loader import Loader
 from pipeline.training.objectives import is_better

@@ -11,14 +11,12 @@ from pipeline.errors import ConfigError
 from pipeline.task import Reporter, TrainingTask
 from pipeline.training.checkpoint import (
     Checkpoint,
-    CheckpointWriter,
-    Snapshot,
-    differing_keys,
     latest_good,
     open_checkpoint,
     step_url,
     sweep,
 )
+from pipeline.training.checkpoint_writer import CheckpointWriter, Snapshot
 from pipeline.training.collective import Collective
 from pipeline.training.optimizers import load_optimizer_state, optimizer_state
 from pipeline.training.progress import Progress
@@ -75,7 +73,7 @@ def resume(task: TrainingTask, learner: Learner, reporter: Reporter) -> Progress
         return Progress()
     checkpoint = open_checkpoint(step_url(run_url, found))
     state = checkpoint.state()
-    _refuse_another_training(run_url, state["identity"], task.identity())
+    _refuse_another_training(task, state["identity"])
     _restore(learner, checkpoint, state, reporter)
     if collective.rank == 0:
         reporter.resumed(found)
@@ -87,11 +85,15 @@ def resume(task: TrainingTask, learner: Learner, reporter: Reporter) -> Progress
     return progress
 
 
-def _refuse_another_training(run_url: str, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    offences = differing_keys(saved, wanted)
-    if offences:
-        advice = f"choose another training.run_url than {run_url}, or remove that folder"
-        raise ConfigError(*(f"{offence}; {advice}" for offence in offences))
+def _refuse_another_training(task: TrainingTask, saved: dict[str, Any]) -> None:
+    if differences := task.differences(saved):
+        advice = f"choose another training.run_url than {task.training.run_url}, or remove that folder"
+        raise ConfigError(
+            *(
+                f"{each.key} is {each.wanted}; expected {each.saved} as in the run folder; {advice}"
+                for each in differences
+            )
+        )
 
 
 def _restore(learner: Learner, checkpoint: Checkpoint, state: dict[str, Any], reporter: Reporter) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 from pipeline.dataset import Dataset
 from pipeline.task import Reporter, TrainingResult, TrainingTask
 from pipeline.training.build import build_learner, steps_per_epoch
-from pipeline.training.checkpoint import CheckpointWriter, step_url
+from pipeline.training.checkpoint import step_url
+from pipeline.training.checkpoint_writer import CheckpointWriter
 from pipeline.training.collective import Collective
 from pipeline.training.loader import Loader
 from pipeline.training.loop import Rank, run_epochs

@@ -10,11 +10,8 @@ import pytest
 import torch
 
 from pipeline.errors import StorageError
-from pipeline.training import checkpoint as module
+from pipeline.training import checkpoint_writer as module
 from pipeline.training.checkpoint import (
-    CheckpointWriter,
-    Snapshot,
-    differing_keys,
     latest_good,
     open_checkpoint,
     published_steps,
@@ -22,6 +19,7 @@ from pipeline.training.checkpoint import (
     step_url,
     sweep,
 )
+from pipeline.training.checkpoint_writer import CheckpointWriter, Snapshot
 
 
 def _snapshot(step: int, best_step: int | None = None, **files: torch.Tensor) -> Snapshot:
@@ -155,10 +153,3 @@ def test_what_killed_attempts_left_is_swept(tmp_path: Path) -> None:
     (folder / "step-2").rename(folder / ".replaced-step-2")  # killed between two renames
     sweep(str(tmp_path))
     assert sorted(os.listdir(folder)) == ["step-1", "step-2"]
-
-
-def test_every_differing_key_is_named() -> None:
-    saved = {"training": {"seed": 1, "epochs": 2, "schedule": {"name": "cosine"}}, "dataset": "a"}
-    wanted = {"training": {"seed": 1, "epochs": 3, "schedule": {"name": "constant"}}, "dataset": "b"}
-    offences = differing_keys(saved, wanted)
-    assert [offence.split()[0] for offence in offences] == ["dataset", "training.epochs", "training.schedule.name"]

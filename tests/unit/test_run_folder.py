@@ -51,6 +51,15 @@ def test_another_training_is_refused_and_everything_that_differs_is_named(tmp_pa
         assert difference in str(refused.value)
 
 
+def test_every_key_that_differs_is_named_wherever_it_is_nested(tmp_path: Path) -> None:
+    saved = {**task_in(tmp_path, optimizer={"name": "SGD"}).identity(), "dataset": "old"}
+    differences = task_in(tmp_path, optimizer={"name": "Adam"}).differences(saved)
+    assert [(each.key, each.saved, each.wanted) for each in differences] == [
+        ("training.optimizer.name", "SGD", "Adam"),
+        ("dataset", "old", "abc"),
+    ]
+
+
 def test_where_a_run_lies_and_how_often_it_is_saved_makes_no_other_training(tmp_path: Path) -> None:
     folder = begun(tmp_path, task_in(tmp_path))
     folder.refuse_other_training(task_in(tmp_path / "moved", checkpoint={"every_steps": 3}))
