@@ -81,6 +81,10 @@ class InterruptedRunError(PipelineError):
     code = 75
 
 
+class LostPeersError(InterruptedRunError):
+    """A collective operation failed because another rank is gone: the news of that rank's end, not its cause."""
+
+
 class GateError(PipelineError):
     """The model does not meet the quality gate."""
 

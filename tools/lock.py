@@ -38,9 +38,7 @@ def needed_by(wanted: Requirement) -> list[Requirement]:
     asked = [Requirement(line) for line in requires(wanted.name) or []]
     extras = ["", *wanted.extras]
     return [
-        each
-        for each in asked
-        if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in extras)
+        each for each in asked if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in extras)
     ]
 
 

@@ -47,6 +47,10 @@ __all__ = [
 ]
 
 
+ReaderName = Literal["petastorm", "pyarrow"]
+ReaderChoice = Literal["auto", "petastorm", "pyarrow"]
+
+
 class InputConfig(Section):
     """One named input, which the query sees as a table of that name."""
 
@@ -235,6 +239,8 @@ class DatasetConfig(Section):
     """Raw columns kept beside the encoded ones, for slices in the report."""
     rows_per_row_group: int | None = Field(default=None, ge=1)
     """By default chosen from the row count and width."""
+    reader: ReaderChoice = "auto"
+    """How part files are read for training; `auto` takes Petastorm where it is installed. The batches are the same."""
     wide: bool = True
     """Also write typed columns for people and stock tools; false saves the space."""
     statistics_from: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from pipeline.config.section import Section, Url
 
+CollectiveName = Literal["horovod", "torch", "none"]
+"""What carries sums between ranks; `none` where there is one rank in the driver's process."""
+
 
 class ModelConfig(Section):
     """The architecture: a built-in name, or a factory `package.module:function(schema, **options)`."""
@@ -132,6 +135,8 @@ class ClusterConfig(Section):
     """A restart makes do with so many ranks when executors are gone; by default 1 with `auto`, else `num_proc`."""
     launcher: Literal["barrier", "horovod", "in_process"] = "barrier"
     """`barrier`: a Spark barrier stage; `horovod`: `horovod.spark.run`; `in_process`: one rank, for debugging."""
+    collective: Literal["auto", "horovod", "torch"] = "auto"
+    """What carries sums between ranks; `auto` takes Horovod where it is installed, else torch.distributed."""
     spark: dict[str, str] = {}
     """Spark settings for the session that we create."""
     max_failures: int = Field(default=3, ge=0)
@@ -146,6 +151,8 @@ class ClusterConfig(Section):
             raise ValueError(f"num_proc is {self.num_proc}; expected auto or at least 1")
         if self.num_proc != "auto" and self.min_proc is not None and self.min_proc > self.num_proc:
             raise ValueError(f"min_proc is {self.min_proc}; expected at most num_proc={self.num_proc}")
+        if self.launcher == "horovod" and self.collective == "torch":
+            raise ValueError("collective is torch with launcher horovod; expected horovod or auto; or use barrier")
         return self
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from pyspark import InheritableThread
@@ -15,7 +15,7 @@ from pipeline.config.training import DeadlineConfig
 from pipeline.errors import PipelineError, RankFailedError
 from pipeline.launch.channel import ChannelServer, Message
 from pipeline.launch.cluster import driver_addresses
-from pipeline.launch.rank import Body, RankCall
+from pipeline.launch.rank import RankCall
 from pipeline.launch.record import RunRecord
 from pipeline.launch.watch import Watch
 
@@ -49,14 +49,14 @@ class Attempt:
         self._results: list[Any] | None = None
         self._error: BaseException | None = None
 
-    def run(self, body: Body | str, task: Any, variables: Mapping[str, str]) -> list[Any]:
+    def run(self, call: RankCall) -> list[Any]:
         """The results of all ranks, by rank.
 
         Raises:
             PipelineError: the first cause of the end: a rank's own error, a lost rank, a missed deadline.
         """
         with ChannelServer(*driver_addresses(self._spark)) as channel:
-            call = RankCall(body, task, channel.address, variables=variables)
+            call = replace(call, channel=channel.address)
             thread = InheritableThread(target=self._launch, args=(call,), name="launch", daemon=True)
             thread.start()
             try:

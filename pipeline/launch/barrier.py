@@ -1,13 +1,11 @@
-"""DRIVER. The default launcher: Horovod ranks in a Spark barrier stage.
+"""DRIVER. The default launcher: ranks in a Spark barrier stage, whatever collective they use.
 
-Spark starts all tasks together or none, and ends the siblings of a failed one. Horovod's ranks find each other
-at its own rendezvous server, which runs here.
+Spark starts all tasks together or none, and ends the siblings of a failed one. The ranks find each other at a
+rendezvous, which runs here.
 """
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,11 +14,9 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from pipeline.errors import ServiceError
 from pipeline.launch.cluster import driver_addresses
 from pipeline.launch.rank import RankCall, barrier_task
-
-_LONGEST_VALUE = 1 << 16
+from pipeline.launch.rendezvous import rendezvous
 
 
 class BarrierLauncher:
@@ -34,7 +30,7 @@ class BarrierLauncher:
         """Run all ranks to their end; their results by rank. Called in a thread of its own."""
         context = self._spark.sparkContext
         bind, advertised = driver_addresses(self._spark)
-        with rendezvous_server(bind) as port:
+        with rendezvous(call.collective, bind) as port:
             task = partial(_run_task, replace(call, rendezvous=(advertised, port)))
             context.setJobGroup(self._group, f"train on {num_proc} ranks", interruptOnCancel=True)
             results = context.parallelize(range(num_proc), num_proc).barrier().mapPartitions(task).collect()
@@ -47,39 +43,3 @@ class BarrierLauncher:
 
 def _run_task(call: RankCall, _: Iterator[int]) -> Iterator[tuple[int, Any]]:
     return barrier_task(call)
-
-
-@contextlib.contextmanager
-def rendezvous_server(bind: str) -> Iterator[int]:
-    """Horovod's rendezvous server on one address; its port.
-
-    `horovod.runner.http.http_server.RendezvousServer` itself listens on all interfaces (CVE-2024-10190 was about
-    its elastic sibling), so its parts are put together here: the same HTTP server and handler on the address
-    that the ranks use. It stores small byte strings and interprets none.
-    """
-    from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
-
-    class SmallValues(RendezvousHandler):  # type: ignore[misc]
-        def do_PUT(self) -> None:
-            if int(self.headers.get("Content-Length", _LONGEST_VALUE + 1)) > _LONGEST_VALUE:
-                self.send_status_code(413)
-            else:
-                super().do_PUT()
-
-    try:
-        server = RendezvousHTTPServer((bind, 0), SmallValues, False)
-    except OSError as error:
-        raise ServiceError(
-            f"the driver's address {bind} cannot be listened on: {error.strerror}; expected an address of this "
-            "machine; set spark.driver.bindAddress and spark.driver.host"
-        ) from error
-    server.daemon_threads = True
-    server.init([])
-    thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="rendezvous", daemon=True)
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any
 
 from pyspark.sql import SparkSession
 
-from pipeline.config.training import ClusterConfig, DeadlineConfig
+from pipeline.config.training import ClusterConfig, CollectiveName, DeadlineConfig
 from pipeline.errors import InterruptedRunError, PipelineError
 from pipeline.launch.attempt import Attempt, Launcher, same_on_all_ranks
 from pipeline.launch.barrier import BarrierLauncher
@@ -17,11 +18,14 @@ from pipeline.launch.horovod_run import HorovodRunLauncher
 from pipeline.launch.in_process import run_in_process
 from pipeline.launch.preflight import preflight
 from pipeline.launch.progress import ProgressDisplay
-from pipeline.launch.rank import TRAIN, Body
+from pipeline.launch.rank import TRAIN, Body, RankCall
 from pipeline.launch.record import RunRecord
 from pipeline.launch.resources import plan_resources, plan_restart
 from pipeline.launch.watch import LostRanksError
+from pipeline.stack import chosen_by, collective_of
 from pipeline.task import Reporter, TrainingResult, TrainingTask
+
+logger = logging.getLogger(__name__)
 
 
 def launch_training(
@@ -65,22 +69,22 @@ def _launch(
     spark: SparkSession | None, task: TrainingTask, cluster: ClusterConfig, record: RunRecord, body: Body | str
 ) -> Any:
     if cluster.launcher == "in_process" or spark is None:
-        record.state("running", world_size=1)
+        record.state("running", world_size=1, collective="none")
         return run_in_process(body, task, record)
+    collective = collective_of(cluster)
     refuse_forbidden_settings(spark)
     facts = wait_for_slots(spark, cluster)
     resources = plan_resources(facts, cluster)
     if not facts.local and cluster.launcher == "barrier":
         preflight(spark, task, resources.num_proc, cluster.deadlines.launch)
+    logger.info("train: %d ranks over %s", resources.num_proc, chosen_by(cluster.collective, collective))
     budget = RestartBudget(cluster.max_failures, cluster.max_preemptions)
     while True:
-        record.state("running", world_size=resources.num_proc, restarts=budget.restarts)
+        record.state("running", world_size=resources.num_proc, restarts=budget.restarts, collective=collective)
         attempt = Attempt(spark, _launcher(spark, cluster), resources.num_proc, cluster.deadlines, record)
         try:
-            results = attempt.run(
-                body, dataclasses.replace(task, threads=resources.threads), _horovod_deadlines(cluster.deadlines)
-            )
-            return same_on_all_ranks(results)
+            threaded = dataclasses.replace(task, threads=resources.threads)
+            return same_on_all_ranks(attempt.run(_call(body, threaded, collective, cluster.deadlines)))
         except LostRanksError as error:
             record.event(f"{error} ({budget.spend(error)})")
             resources = plan_restart(wait_for_slots_again(spark, cluster), cluster)
@@ -93,9 +97,15 @@ def _launcher(spark: SparkSession, cluster: ClusterConfig) -> Launcher:
     return BarrierLauncher(spark)
 
 
-def _horovod_deadlines(deadlines: DeadlineConfig) -> dict[str, str]:
-    """Horovod's own time-outs, later than ours, which know the rank to blame; by default it waits for ever."""
+def _call(body: Body | str, task: TrainingTask, collective: CollectiveName, deadlines: DeadlineConfig) -> RankCall:
+    """The collective's own time-outs are later than ours, which know the rank to blame."""
     longest = int(max(deadlines.launch, deadlines.step, deadlines.silence)) + 60
+    variables = _horovod_deadlines(deadlines, longest) if collective == "horovod" else {}
+    return RankCall(body, task, collective, longest, variables=variables)
+
+
+def _horovod_deadlines(deadlines: DeadlineConfig, longest: int) -> dict[str, str]:
+    """By default Horovod waits for ever."""
     return {
         "HOROVOD_GLOO_TIMEOUT_SECONDS": str(longest),
         "HOROVOD_STALL_CHECK_TIME_SECONDS": str(int(deadlines.step)),

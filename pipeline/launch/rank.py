@@ -1,6 +1,6 @@
 """RANK. What runs inside a Spark task: find the other ranks, train, report, and leave the process as it was.
 
-Spark reuses its Python workers, so environment, signal handlers and Horovod's state end with the block.
+Spark reuses its Python workers, so environment, signal handlers and the collective's state end with the block.
 """
 
 from __future__ import annotations
@@ -13,21 +13,27 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from pyspark import BarrierTaskContext
 
+from pipeline.config.training import CollectiveName
 from pipeline.launch.channel import ChannelAddress
 from pipeline.launch.environment import environment, stop_on_signals
 from pipeline.launch.output import output_sent
 from pipeline.launch.reporter import ChannelReporter
 from pipeline.launch.resources import Place, places
 
+if TYPE_CHECKING:
+    from pipeline.training.collective import Collective
+
 Body = Callable[..., Any]
 TRAIN = "pipeline.training.worker:train"
 
 _ORPHAN_SECONDS = 15.0
+_NOWHERE = ChannelAddress("", 0, "")
 
 
 @dataclass(frozen=True)
@@ -36,14 +42,18 @@ class RankCall:
 
     Attributes:
         body: the function, or ``module:name`` of one that only ranks import.
-        channel: where to report.
-        rendezvous: host and port where ranks find each other.
+        collective: what the ranks use together.
+        collective_seconds: after which it gives up a rank that does not answer.
+        channel: where to report; filled in by the attempt.
+        rendezvous: host and port where ranks find each other; filled in by the launcher.
         variables: further environment variables.
     """
 
     body: Body | str
     task: Any
-    channel: ChannelAddress
+    collective: CollectiveName
+    collective_seconds: float
+    channel: ChannelAddress = _NOWHERE
     rendezvous: tuple[str, int] = ("", 0)
     variables: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,30 +72,47 @@ def barrier_task(call: RankCall) -> Iterator[tuple[int, Any]]:
 
 def run_rank(call: RankCall, place: Place, host: str) -> Any:
     """Join the other ranks as this place says, and run the body."""
-    with environment({**horovod_environment(place, host, call.rendezvous), **call.variables}):
-        return run_started_rank(call)
+    if call.collective == "horovod":
+        with environment({**horovod_environment(place, host, call.rendezvous), **call.variables}):
+            return _run(call, place.rank, _join_horovod)
+    with environment({**_torch_environment(host), **call.variables}):
+        return _run(call, place.rank, partial(_join_torch, call, place))
 
 
 def run_started_rank(call: RankCall) -> Any:
-    """Join the other ranks as the environment says, and run the body.
+    """Join the other ranks as Horovod's own launcher says in the environment, and run the body."""
+    return _run(call, int(os.environ["HOROVOD_RANK"]), _join_horovod)
 
-    Horovod starts first and data is touched after, since all ranks wait for the slowest one there.
-    """
+
+def _run(call: RankCall, rank: int, join: Callable[[], Collective]) -> Any:
+    """The collective starts first and data is touched after, since all ranks wait for the slowest one there."""
     with (
         stop_on_signals(signal.SIGTERM, signal.SIGHUP) as signalled,
         _ended_with_parent(),
-        ChannelReporter(call.channel, int(os.environ["HOROVOD_RANK"])) as reporter,
+        ChannelReporter(call.channel, rank) as reporter,
         output_sent(reporter.log),
     ):
         try:
-            from pipeline.training.collective import HorovodCollective
-
-            with contextlib.closing(HorovodCollective()) as collective:
+            with contextlib.closing(join()) as collective:
                 reporter.started()
                 return resolve(call.body)(call.task, collective, reporter, lambda: signalled() or reporter.stopped)
         except BaseException as error:
             reporter.failure(error)
             raise
+
+
+def _join_horovod() -> Collective:
+    from pipeline.training.collective import HorovodCollective
+
+    return HorovodCollective()
+
+
+def _join_torch(call: RankCall, place: Place) -> Collective:
+    from pipeline.training.torch_collective import TorchCollective
+
+    return TorchCollective(
+        place.rank, place.world_size, place.local_rank, call.rendezvous, timeout_seconds=call.collective_seconds
+    )
 
 
 def resolve(body: Body | str) -> Body:
@@ -116,6 +143,12 @@ def horovod_environment(place: Place, host: str, rendezvous: tuple[str, int]) ->
     if interface is not None:
         variables["HOROVOD_GLOO_IFACE"] = interface
     return {name: str(value) for name, value in variables.items()}
+
+
+def _torch_environment(host: str) -> dict[str, str]:
+    """Which interface Gloo and NCCL use between ranks."""
+    interface = interface_of(host)
+    return {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface} if interface is not None else {}
 
 
 def interface_of(host: str) -> str | None:

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.errors import PipelineError, ServiceError
+from pipeline.errors import LostPeersError, PipelineError, ServiceError
 from pipeline.launch.channel import LINE_BYTES, ChannelAddress, answer
 
 HEARTBEAT_SECONDS = 1.0
@@ -185,12 +185,12 @@ def describe(error: BaseException) -> dict[str, Any]:
         "code": error.code if isinstance(error, PipelineError) else None,
         "offences": list(error.offences) if isinstance(error, PipelineError) else [],
         "detail": error.detail if isinstance(error, PipelineError) else None,
-        "secondary": _is_collective(carrier),
+        "secondary": isinstance(error, LostPeersError) or _is_of_horovod(carrier),
     }
 
 
-def _is_collective(error: BaseException | None) -> bool:
-    """Whether Horovod says that an operation failed, which it does when another rank is gone."""
+def _is_of_horovod(error: BaseException | None) -> bool:
+    """Whether Horovod says that an operation failed, which a user's own call of it meets when another rank is gone."""
     return error is not None and "Horovod" in f"{type(error).__name__}: {error}"
 
 

@@ -8,17 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline import errors
 from pipeline.config.training import DeadlineConfig
 from pipeline.errors import InterruptedRunError, PipelineError, RankFailedError, ServiceError
 from pipeline.launch.channel import Message
 
-_BY_CODE = {
-    kind.code: kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, PipelineError) and kind is not PipelineError
-}
+_BY_CODE = {kind.code: kind for kind in PipelineError.__subclasses__()}
 _RECONNECT_SECONDS = 3.0
+_IN_A_COLLECTIVE = ("horovod.", "pipeline.training.torch_collective")
 _EXECUTOR_LOST = ("ExecutorLostFailure", "Executor lost", "worker lost", "decommission")
 
 
@@ -137,7 +133,7 @@ class Watch:
         alive = [state for state in self.ranks.values() if not state.ended and state.failure is None]
         if not alive or any(now - state.moved <= self.deadlines.step for state in alive):
             return None
-        suspects = [state for state in alive if "horovod." not in state.where] or alive
+        suspects = [state for state in alive if not any(sign in state.where for sign in _IN_A_COLLECTIVE)] or alive
         names = "; ".join(
             f"rank {state.rank} on {state.host} (pid {state.pid}), in {state.where or 'an unknown place'}"
             for state in suspects

@@ -18,7 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.errors import InterruptedRunError
+from pipeline.config.training import CollectiveName
+from pipeline.errors import LostPeersError
 
 # Horovod's tensor fusion adds up whatever tensors are ready in the same cycle, and so the order of additions, and
 # with it the last bits, differ from run to run. No second tuned value may be set (HOROVOD_CYCLE_TIME is the other
@@ -38,9 +39,11 @@ class Collective(Protocol):
     """What ranks do together. All ranks call the same operations in the same order.
 
     Attributes:
+        name: what carries it.
         bytes_sent: payload that this rank has sent so far, as a ring algorithm sends it.
     """
 
+    name: CollectiveName
     rank: int
     world_size: int
     local_rank: int
@@ -87,6 +90,7 @@ class _Done:
 class SoloCollective:
     """One process alone: every operation is the identity."""
 
+    name: CollectiveName = "none"
     rank = 0
     world_size = 1
     local_rank = 0
@@ -123,6 +127,7 @@ class SoloCollective:
 class TensorCollective(ABC):
     """What can be said in terms of tensors, whoever carries them."""
 
+    name: CollectiveName
     rank: int
     world_size: int
     local_rank: int
@@ -171,8 +176,10 @@ class HorovodCollective(TensorCollective):
     the initialization and taken back.
 
     Raises:
-        InterruptedRunError: another rank is gone; raised by whichever operation notices.
+        LostPeersError: another rank is gone; raised by whichever operation notices.
     """
+
+    name: CollectiveName = "horovod"
 
     def __init__(self) -> None:
         import horovod.torch as hvd
@@ -236,11 +243,11 @@ def _as_bytes(data: bytes, size: int) -> Tensor:
 
 @contextlib.contextmanager
 def lost_peers(what: str) -> Iterator[None]:
-    """A Horovod operation fails when another rank has died: not the cause, only the news of it."""
+    """An operation fails when another rank has died: not the cause, only the news of it."""
     try:
         yield
     except RuntimeError as error:  # HorovodInternalError is one
-        raise InterruptedRunError(
+        raise LostPeersError(
             f"the collective {what!r} has failed because another rank is gone; "
             f"expected all ranks to live; run the same command again to resume ({error})"
         ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import socket
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pipeline.config.training import CollectiveName
 from pipeline.training.collective import Handle, TensorCollective, lost_peers
 
 # Gloo carries no 16-bit integers.
@@ -24,36 +24,24 @@ class TorchCollective(TensorCollective):
         rank: of this process.
         world_size: number of ranks.
         local_rank: among the ranks of this host.
-        host: of rank 0, which opens ``port`` on it for the others to find each other.
-        port: free on that host.
-        backend: ``gloo`` or ``nccl``; CPU tensors always travel over Gloo.
+        store: host and port of the `torch.distributed.TCPStore` where the ranks find each other.
         timeout_seconds: after which a rank that does not answer is given up.
 
     Raises:
-        InterruptedRunError: another rank is gone; raised by whichever operation notices.
+        LostPeersError: another rank is gone; raised by whichever operation notices.
     """
 
+    name: CollectiveName = "torch"
+
     def __init__(
-        self,
-        rank: int,
-        world_size: int,
-        local_rank: int,
-        host: str,
-        port: int,
-        backend: str = "gloo",
-        timeout_seconds: float = 300.0,
+        self, rank: int, world_size: int, local_rank: int, store: tuple[str, int], *, timeout_seconds: float = 300.0
     ) -> None:
         self.rank, self.world_size, self.local_rank = rank, world_size, local_rank
         timeout = datetime.timedelta(seconds=timeout_seconds)
         with lost_peers("start"):
-            options: dict[str, Any] = {"timeout": timeout, "wait_for_workers": False}
-            if rank == 0:  # bound here, because the store itself would listen on every interface
-                self._listener = socket.create_server((host, port))
-                options["master_listen_fd"] = self._listener.detach()
-            store = dist.TCPStore(host, port, world_size, is_master=rank == 0, **options)  # type: ignore[attr-defined]
             dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if backend == "nccl" else "gloo",
-                store=store,
+                "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo",
+                store=dist.TCPStore(*store, timeout=timeout),  # type: ignore[attr-defined]
                 rank=rank,
                 world_size=world_size,
                 timeout=timeout,

@@ -1,4 +1,4 @@
-"""Real Horovod ranks as subprocesses on the loopback interface, and what each of them does.
+"""Real ranks as subprocesses on the loopback interface, and what each of them does.
 
 `run_ranks` starts them; run as a program, this file is one rank: it trains the task of a JSON file.
 """
@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,12 +21,16 @@ import safetensors.torch
 
 from pipeline.config.training import ModelConfig, TrainingConfig
 from pipeline.errors import InterruptedRunError
+from pipeline.launch.rank import horovod_environment
+from pipeline.launch.rendezvous import rendezvous
+from pipeline.launch.resources import Place, places
 from pipeline.task import SilentReporter, TrainingTask
 from pipeline.training.checkpoint import open_checkpoint, published_steps, step_url
 from pipeline.training.collective import Collective, HorovodCollective, SoloCollective
 from pipeline.training.torch_collective import TorchCollective
 from pipeline.training.worker import train
 from tests.fifty_steps import weights_after
+from tests.stacks import DEFAULT_COLLECTIVE
 
 DEADLINE_SECONDS = 1500
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -59,80 +62,46 @@ def task_of(spec: dict[str, Any]) -> TrainingTask:
 
 
 @contextlib.contextmanager
-def started_ranks(count: int, arguments: list[str], stack: str = "horovod") -> Iterator[list[subprocess.Popen[str]]]:
+def started_ranks(
+    count: int, arguments: list[str], stack: str = DEFAULT_COLLECTIVE
+) -> Iterator[list[subprocess.Popen[str]]]:
     """Ranks of one job over Horovod or torch, killed at the end if they still live."""
-    server, environments = _rendezvous(count) if stack == "horovod" else (None, _torch_environments(count))
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.distributed.ranks", *arguments],
-            cwd=REPOSITORY,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for environment in environments
-    ]
-    try:
-        yield ranks
-    finally:
-        for rank in ranks:
-            if rank.poll() is None:
-                rank.kill()
-            rank.communicate()
-        if server is not None:
-            server.stop()
-            server._httpd.server_close()
+    with rendezvous(stack, "127.0.0.1") as port:
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.distributed.ranks", *arguments, stack],
+                cwd=REPOSITORY,
+                env={**os.environ, **_environment(place, port)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for place in places(["127.0.0.1"] * count)
+        ]
+        try:
+            yield ranks
+        finally:
+            for rank in ranks:
+                if rank.poll() is None:
+                    rank.kill()
+                rank.communicate()
 
 
-def _rendezvous(count: int) -> tuple[Any, list[dict[str, str]]]:
-    from horovod.runner.common.util.hosts import get_host_assignments, parse_hosts
-    from horovod.runner.http import http_server
-
-    def on_loopback(factory: Any) -> tuple[Any, int]:
-        bound = factory(("127.0.0.1", 0))
-        return bound, bound.server_address[1]
-
-    find_port, http_server.find_port = http_server.find_port, on_loopback
-    try:
-        server = http_server.RendezvousServer()
-        port = server.start()
-    finally:
-        http_server.find_port = find_port
-    server.init(get_host_assignments(parse_hosts(f"127.0.0.1:{count}"), count))
-    common = {
-        "HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1",
-        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
-        "HOROVOD_GLOO_IFACE": "lo",
-        "HOROVOD_CONTROLLER": "gloo",
-        "HOROVOD_CPU_OPERATIONS": "gloo",
-        "HOROVOD_HOSTNAME": "127.0.0.1",
-        "HOROVOD_SIZE": str(count),
-        "HOROVOD_LOCAL_SIZE": str(count),
-        "HOROVOD_CROSS_RANK": "0",
-        "HOROVOD_CROSS_SIZE": "1",
-    }
-    each = [{"HOROVOD_RANK": str(rank), "HOROVOD_LOCAL_RANK": str(rank)} for rank in range(count)]
-    return server, [{**os.environ, **common, **own} for own in each]
+def _environment(place: Place, port: int) -> dict[str, str]:
+    own = {"TEST_RANK": str(place.rank), "TEST_SIZE": str(place.world_size), "TEST_PORT": str(port)}
+    return {**horovod_environment(place, "127.0.0.1", ("127.0.0.1", port)), "GLOO_SOCKET_IFNAME": "lo", **own}
 
 
-def _torch_environments(count: int) -> list[dict[str, str]]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
-    common = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "TEST_PORT": port, "TEST_SIZE": str(count)}
-    return [{**common, "TEST_RANK": str(rank)} for rank in range(count)]
-
-
-def _collective() -> Collective:
+def _collective(stack: str) -> Collective:
     """Of the environment that this rank was started with."""
-    if "TEST_RANK" not in os.environ:
+    if stack == "horovod":
         return HorovodCollective()
     rank, size, port = (int(os.environ[f"TEST_{name}"]) for name in ("RANK", "SIZE", "PORT"))
-    return TorchCollective(rank, size, rank, "127.0.0.1", port)
+    return TorchCollective(rank, size, rank, ("127.0.0.1", port))
 
 
 def run_ranks(
-    count: int, specs: list[dict[str, Any]], folder: Path, stack: str = "horovod"
+    count: int, specs: list[dict[str, Any]], folder: Path, stack: str = DEFAULT_COLLECTIVE
 ) -> list[list[dict[str, Any]]]:
     """Train one after the other in the same processes, as Spark reuses them.
 
@@ -191,13 +160,13 @@ def attempt(spec: dict[str, Any], collective: Collective) -> dict[str, Any]:
         return {"interrupted": str(error)}
 
 
-def main(path: str) -> None:
+def main(path: str, stack: str) -> None:
     """Be one rank."""
-    collective = _collective()
+    collective = _collective(stack)
     for spec in json.loads(Path(path).read_text()):
         print(json.dumps(attempt(spec, collective)))
     collective.close()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

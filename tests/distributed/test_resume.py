@@ -15,6 +15,7 @@ from pipeline.dataset import Dataset
 from pipeline.testing import tiny_dataset
 from pipeline.training.checkpoint import published_steps, read_weights, step_url
 from tests.distributed.ranks import fingerprints, run_ranks, spec, started_ranks
+from tests.stacks import COLLECTIVES, DEFAULT_COLLECTIVE, needs_horovod
 
 STEPS_PER_EPOCH = 6  # 550 rows in batches of 96, the last one of 70
 MID_EPOCH, EPOCH_END, LAST_STEP = 2, STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH
@@ -28,7 +29,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def _assert_equal_bits(
-    ranks: int, dataset: Dataset, folder: Path, variants: list[dict[str, Any]], stack: str = "horovod"
+    ranks: int, dataset: Dataset, folder: Path, variants: list[dict[str, Any]], stack: str = DEFAULT_COLLECTIVE
 ) -> None:
     """For each variant: undisturbed, then stopped after some steps, then resumed."""
     specs: list[dict[str, Any]] = []
@@ -57,7 +58,7 @@ def test_one_rank_resumes_to_the_same_bits(
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("stack", ["horovod", "torch"])
+@pytest.mark.parametrize("stack", COLLECTIVES)
 def test_two_ranks_resume_to_the_same_bits(dataset: Dataset, tmp_path: Path, stack: str) -> None:
     variants = [
         {"stop_after": MID_EPOCH, "compression": "none"},
@@ -90,30 +91,35 @@ def test_ranks_resume_to_the_same_bits_wherever_they_stop_and_however_they_compr
     _assert_equal_bits(ranks, dataset, tmp_path, variants)
 
 
-def _killed(dataset: Dataset, folder: Path, number: int, kill_after: int, kill_rank: int) -> Path:
+def _killed(dataset: Dataset, folder: Path, number: int, kill_after: int, kill_rank: int, stack: str) -> Path:
     """A run folder of which a rank was killed in a step."""
     run = folder / f"killed-{number}"
     killed = {**spec(dataset, run, checkpoint={"every_steps": 2}), "kill_after": kill_after, "kill_rank": kill_rank}
     path = folder / "killed.json"
     path.write_text(json.dumps([killed]))
-    with started_ranks(2, [str(path)]) as ranks:
+    with started_ranks(2, [str(path)], stack) as ranks:
         assert -9 in [rank.wait(timeout=200) for rank in ranks]
     return run
 
 
-def _assert_survives(dataset: Dataset, folder: Path, kills: list[tuple[int, int]]) -> None:
-    runs = [_killed(dataset, folder, number, *kill) for number, kill in enumerate(kills)]
+def _assert_survives(
+    dataset: Dataset, folder: Path, kills: list[tuple[int, int]], stack: str = DEFAULT_COLLECTIVE
+) -> None:
+    runs = [_killed(dataset, folder, number, *kill, stack) for number, kill in enumerate(kills)]
     specs = [spec(dataset, run, checkpoint={"every_steps": 2}) for run in [folder / "through", *runs]]
     before = [published_steps(str(run)) for run in runs]
-    run_ranks(2, specs, folder)
+    run_ranks(2, specs, folder, stack)
     for run, (kill_after, _), steps in zip(runs, kills, before, strict=True):
         assert (steps or [0])[-1] >= kill_after - 5, "the checkpoint before last was on disk"
         assert fingerprints(str(run)) == fingerprints(str(folder / "through"))
 
 
 @pytest.mark.distributed
-def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint_and_no_bit(dataset: Dataset, tmp_path: Path) -> None:
-    _assert_survives(dataset, tmp_path, [(10, 1)])
+@pytest.mark.parametrize("stack", COLLECTIVES)
+def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint_and_no_bit(
+    dataset: Dataset, tmp_path: Path, stack: str
+) -> None:
+    _assert_survives(dataset, tmp_path, [(10, 1)], stack)
 
 
 @pytest.mark.slow
@@ -126,8 +132,7 @@ def test_twenty_kills_at_random_steps_change_no_bit(dataset: Dataset, tmp_path: 
     _assert_survives(dataset, tmp_path, [(dice.randint(1, LAST_STEP), dice.randint(0, 1)) for _ in range(20)])
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
+@needs_horovod
 @pytest.mark.distributed
 @pytest.mark.parametrize(("first", "second"), [("horovod", "torch"), ("torch", "horovod")])
 def test_a_run_can_change_from_one_stack_to_the_other(

@@ -1,0 +1,50 @@
+"""DRIVER and RANK. Which door is used where there are two: the collective between ranks, the reader of part files.
+
+Neither changes what is computed: a dataset, a checkpoint and a model of one stack are those of the other. Horovod and
+Petastorm are the default where they are installed.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from pipeline.config.data import ReaderChoice, ReaderName
+from pipeline.config.training import ClusterConfig, CollectiveName
+from pipeline.errors import ConfigError
+
+_CURE = "install it (`make setup` in a checkout), or set auto"
+
+
+def collective_of(cluster: ClusterConfig) -> CollectiveName:
+    """The collective that ranks of this cluster use: the named one, or with ``auto`` Horovod where it is installed.
+
+    Raises:
+        ConfigError: what is named, or what the launcher needs, is not installed.
+    """
+    if cluster.launcher == "in_process":
+        return "none"
+    wanted = "horovod" if cluster.launcher == "horovod" else cluster.collective
+    if wanted == "auto":
+        return "horovod" if find_spec("horovod") else "torch"
+    if wanted == "horovod" and find_spec("horovod") is None:
+        key = "cluster.launcher" if cluster.launcher == "horovod" else "cluster.collective"
+        raise ConfigError(f"{key} is horovod, which is not installed; expected an installed Horovod; {_CURE}")
+    return wanted
+
+
+def reader_of(wanted: ReaderChoice) -> ReaderName:
+    """The reader of part files: the named one, or with ``auto`` Petastorm where it is installed.
+
+    Raises:
+        ConfigError: the named one is not installed.
+    """
+    if wanted == "auto":
+        return "petastorm" if find_spec("petastorm") else "pyarrow"
+    if wanted == "petastorm" and find_spec("petastorm") is None:
+        raise ConfigError(f"dataset.reader is petastorm, which is not installed; expected Petastorm; {_CURE}")
+    return wanted
+
+
+def chosen_by(wanted: str, name: str) -> str:
+    """A name with the way it was chosen, for the log."""
+    return f"{name} (auto)" if wanted == "auto" else name
