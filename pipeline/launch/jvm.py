@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
 from pyspark.java_gateway import launch_gateway
@@ -26,6 +27,7 @@ from pipeline.errors import ServiceError
 from pipeline.launch.environment import environment
 
 _STOP_SECONDS = 15.0
+_BREAK_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +42,11 @@ def own_session(settings: Mapping[str, str], variables: Mapping[str, str], log: 
         log: file for what the JVM and its children write to stdout and stderr.
 
     Raises:
-        ServiceError: Spark does not start; the end of its log is the detail.
+        ServiceError: Spark does not start, or its Java process ends while it is needed; the end of its log is the
+            detail.
     """
     paths = list(sys.path)
-    with log.open("wb") as output:
+    with log.open("wb") as output, _quiet_connections():
         process: list[subprocess.Popen[bytes]] = []
         try:
             tempfile.gettempdir()  # Python remembers its answer: ask before TMPDIR becomes the JVM's
@@ -56,8 +59,12 @@ def own_session(settings: Mapping[str, str], variables: Mapping[str, str], log: 
             _stop(process)
             raise
         try:
-            with _quiet_interrupts():
-                yield session
+            yield session
+        except (Py4JError, ConnectionError) as error:
+            _wait_until_ended(process[0])
+            if process[0].poll() is None:
+                raise
+            raise _ended(settings, process[0].returncode, log) from error
         finally:
             _stop(process)
             sys.path[:] = paths
@@ -87,11 +94,14 @@ def _interrupt_handler_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_interrupts() -> Iterator[None]:
-    """Keep py4j from logging a traceback of its own on the root logger for every Ctrl-C."""
+def _quiet_connections() -> Iterator[None]:
+    """Keep py4j from logging a traceback of its own on the root logger for every call that Ctrl-C or the JVM breaks off.
+
+    The call raises all the same, and whoever made it says what that means.
+    """
 
     def wanted(record: logging.LogRecord) -> bool:
-        return not str(record.msg).startswith("KeyboardInterrupt while sending command")
+        return "while sending command" not in str(record.msg)
 
     logging.getLogger().addFilter(wanted)
     try:
@@ -101,7 +111,6 @@ def _quiet_interrupts() -> Iterator[None]:
 
 
 def _not_started(settings: Mapping[str, str], error: Exception, log: Path) -> ServiceError:
-    said = log.read_text(errors="replace").strip().splitlines()[-20:]
     reason = (
         str(error).splitlines()[0]
         if str(error) and not isinstance(error, PySparkRuntimeError)
@@ -110,8 +119,27 @@ def _not_started(settings: Mapping[str, str], error: Exception, log: Path) -> Se
     return ServiceError(
         f"Spark with master {settings.get('spark.master')} did not start: {reason}; "
         "expected a session; see the last lines of its log below",
-        detail="\n".join(said),
+        detail=_last_lines(log),
     )
+
+
+def _wait_until_ended(process: subprocess.Popen[bytes]) -> None:
+    """A connection breaks a moment before its process is gone; one that lives on is waited for in vain."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_BREAK_SECONDS)
+
+
+def _ended(settings: Mapping[str, str], code: int, log: Path) -> ServiceError:
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return ServiceError(
+        f"the Java process of Spark with master {settings.get('spark.master')} {how}; expected it to live as long as "
+        "the session; look for a lack of memory, then run the same command again",
+        detail=_last_lines(log),
+    )
+
+
+def _last_lines(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").strip().splitlines()[-20:])
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
@@ -124,6 +152,7 @@ def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
     thread.join(_STOP_SECONDS)
     for process in processes:
         _end(process)
+    thread.join(_STOP_SECONDS)  # the end of the JVM ends its call, if it had not answered in time
     _forget()
 
 

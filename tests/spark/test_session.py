@@ -146,3 +146,12 @@ def test_a_session_that_cannot_start_tells_what_spark_said(tmp_path: Path) -> No
     )
     assert "error[69]: Spark with master local[2] did not start" in finished.stdout
     assert "heap" in finished.stdout
+
+
+def test_a_jvm_that_is_killed_is_said_so_without_tracebacks_of_py4js_own(tmp_path: Path) -> None:
+    program = _start(tmp_path)
+    [jvm] = [child for child in psutil.Process(program.pid).children() if "java" in child.name()]
+    jvm.kill()
+    _, errors = program.communicate(timeout=60)
+    assert "while sending command" not in errors
+    assert "ServiceError: the Java process of Spark with master local[2] was killed by SIGKILL" in errors
