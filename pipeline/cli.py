@@ -102,69 +102,106 @@ def _configure_logging(options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="pipeline", description="From raw Spark tables to a served PyTorch model.")
-    common = _Parser(add_help=False)
-    common.add_argument("--log-format", choices=["text", "json"], default="text", help="of what goes to stderr")
-    common.add_argument("--quiet", action="store_true", help="warnings and errors only")
-    common.add_argument("--debug", action="store_true", help="debug messages, and tracebacks of errors")
-    configured = _Parser(add_help=False, parents=[common])
-    configured.add_argument("config", help="YAML configuration")
-    configured.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    configured.add_argument("--target", help="named overrides of the configuration's `targets`")
-    stage = _Parser(add_help=False, parents=[configured])
-    stage.add_argument("--dry-run", action="store_true", help="validate, show what would be done, write nothing")
+    verbs = _Verbs(parser.add_subparsers(dest="verb", required=True, metavar="COMMAND"))
+    _add_stages(verbs)
+    _add_predictions(verbs)
+    _add_folders(verbs)
+    _add_starting_points(verbs)
+    return parser
 
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
 
-    def add(name: str, command: Command, help: str, parent: _Parser = common) -> argparse.ArgumentParser:
-        verb: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=help, parents=[parent])
+class _Verbs:
+    """Adds verbs; those with a configuration take its overrides too."""
+
+    def __init__(self, verbs: argparse._SubParsersAction[_Parser]) -> None:
+        self._verbs = verbs
+        self._common = _Parser(add_help=False)
+        self._common.add_argument(
+            "--log-format", choices=["text", "json"], default="text", help="of what goes to stderr"
+        )
+        self._common.add_argument("--quiet", action="store_true", help="warnings and errors only")
+        self._common.add_argument("--debug", action="store_true", help="debug messages, and tracebacks of errors")
+
+    def add(self, name: str, command: Command, help: str) -> argparse.ArgumentParser:
+        """A verb and what it calls."""
+        verb = self._verbs.add_parser(name, help=help, description=help, parents=[self._common])
         verb.set_defaults(command=command)
         return verb
 
-    add("run", _stage("run"), "prepare, train, evaluate, gate, register, report", stage)
-    add("prepare", _stage("prepare"), "raw tables to a published dataset", stage)
-    add("train", _stage("train"), "a published dataset to a trained model", stage)
-    add("evaluate", _stage("evaluate"), "the test split, beside baselines; gate and registry", stage)
-    score = add("score", _score, "predictions for a Spark table", configured)
+    def add_configured(self, name: str, command: Command, help: str) -> argparse.ArgumentParser:
+        """A verb that reads a configuration."""
+        verb = self.add(name, command, help)
+        verb.add_argument("config", help="YAML configuration")
+        _add_overrides(verb)
+        return verb
+
+
+def _add_overrides(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    verb.add_argument("--target", help="named overrides of the configuration's `targets`")
+
+
+def _add_stages(verbs: _Verbs) -> None:
+    for name, help in {
+        "run": "prepare, train, evaluate, gate, register, report",
+        "prepare": "raw tables to a published dataset",
+        "train": "a published dataset to a trained model",
+        "evaluate": "the test split, beside baselines; gate and registry",
+    }.items():
+        stage = verbs.add_configured(name, _stage(name), help)
+        stage.add_argument("--dry-run", action="store_true", help="validate, show what would be done, write nothing")
+
+
+def _add_predictions(verbs: _Verbs) -> None:
+    score = verbs.add_configured("score", _score, "predictions for a Spark table")
     score.add_argument("input", help="table to score, as Parquet or CSV with the raw columns")
     score.add_argument("output", help="folder for the scored Parquet table")
     score.add_argument("--model", help="model folder, run folder, or name@alias; by default the registered model")
-    serve = add("serve", _serve, "predictions over HTTP")
+    serve = verbs.add("serve", _serve, "predictions over HTTP")
     serve.add_argument("model", help="model folder, run folder, or a configuration whose registered model is served")
     serve.add_argument("--host")
     serve.add_argument("--port", type=int)
     serve.add_argument("--public", action="store_true", help="allow a host that other machines can reach")
     serve.add_argument("--allow-factory", action="append", default=[], metavar="PACKAGE.MODULE:FUNCTION")
-    status = add("status", _status, "what a run is doing, from any host")
+
+
+def _add_folders(verbs: _Verbs) -> None:
+    status = verbs.add("status", _status, "what a run is doing, from any host")
     status.add_argument("run", help="run folder")
-    report = add("report", _report, "write a run's report.html again")
+    report = verbs.add("report", _report, "write a run's report.html again")
     report.add_argument("run", help="run folder")
-    inspect = add("inspect", _inspect, "what a dataset, checkpoint, model or run folder holds; checks its checksums")
+    inspect = verbs.add(
+        "inspect", _inspect, "what a dataset, checkpoint, model or run folder holds; checks its checksums"
+    )
     inspect.add_argument("path")
     inspect.add_argument("--deep", action="store_true", help="also check every sha256")
-    export = add("export", _export, "a dataset as plain wide Parquet")
+    export = verbs.add("export", _export, "a dataset as plain wide Parquet")
     export.add_argument("dataset")
     export.add_argument("output", help="new folder; one folder per split")
     export.add_argument("--split", dest="splits", action="append", choices=["train", "validation", "test"])
-    bench = add("bench", _bench, "how fast a dataset loads here, beside a raw scan, and what to set")
+    bench = verbs.add("bench", _bench, "how fast a dataset loads here, beside a raw scan, and what to set")
     bench.add_argument("what", choices=["loader"])
     bench.add_argument("dataset")
     bench.add_argument("--split", default="train")
     bench.add_argument("--batch-size", type=int, default=4096)
-    collect = add("gc", _gc, "remove old versions of a dataset, never one that a run or a reader holds", configured)
+    collect = verbs.add_configured(
+        "gc", _gc, "remove old versions of a dataset, never one that a run or a reader holds"
+    )
     collect.add_argument("--keep", type=int, default=2, metavar="N", help="the newest versions that stay")
     collect.add_argument("--run", dest="runs", action="append", default=[], help="further run folders to respect")
-    init = add("init", _init, "propose a configuration for a table, which runs as it is")
+
+
+def _add_starting_points(verbs: _Verbs) -> None:
+    init = verbs.add("init", _init, "propose a configuration for a table, which runs as it is")
     init.add_argument("data", help="table as CSV, JSON lines, Parquet or ORC")
     init.add_argument("output", nargs="?", default="pipeline.yaml")
     init.add_argument("--label", help="column to predict; by default the likeliest")
-    doctor = add("doctor", _doctor, "what is installed, what is missing, what to do")
+    doctor = verbs.add("doctor", _doctor, "what is installed, what is missing, what to do")
     doctor.add_argument("--json", action="store_true")
-    config = add("config", _config, "the configuration's JSON schema, or its resolved values")
+    config = verbs.add("config", _config, "the configuration's JSON schema, or its resolved values")
     config.add_argument("what", choices=["schema", "show"])
     config.add_argument("config", nargs="?")
-    config.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    config.add_argument("--target")
-    return parser
+    _add_overrides(config)
 
 
 def _load(options: argparse.Namespace) -> Any:
