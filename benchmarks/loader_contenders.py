@@ -2,8 +2,9 @@
 
     python loader_contenders.py NAME FOLDER ROWS BATCH_SIZE
 
-Reads ``<folder>/raw/*.npy`` (the rows) or what `benchmarks/loader.py` wrote for it. Prints ``ready`` when its own
-files are there; then for every line on stdin runs one epoch and prints a line of JSON. This file imports nothing of
+Reads ``<folder>/raw/*.npy`` (the rows) or what `benchmarks/loader.py` wrote for it. Prints ``ready`` and the version
+of the library when its own files are there; then for every line on stdin (round, seconds in which epochs may begin,
+seconds after which an epoch is stopped) loads and prints a line of JSON. This file imports nothing of
 the package outside the classes that measure it, so that it runs in environments of other libraries.
 """
 
@@ -14,7 +15,10 @@ import os
 import resource
 import sys
 import time
+import types
 import warnings
+from importlib import metadata
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +29,8 @@ SHUFFLE_BUFFER = 100_000
 
 class Contender:
     """An epoch gives batches as (labels, anything); labels are the row numbers, so that each row can be counted."""
+
+    library = ""
 
     def __init__(self, folder: Path, rows: int, batch_size: int) -> None:
         self.folder, self.rows, self.batch_size = folder, rows, batch_size
@@ -98,7 +104,7 @@ class RawRowGroups(Contender):
 
 
 class Tensors(Contender):
-    """Tensors that are in memory already, one gather each per batch: the limit of shuffled loading."""
+    """Tensors that are in memory already, one gather each per batch: the limit of shuffling all rows at once."""
 
     def prepare(self) -> None:
         import torch
@@ -112,13 +118,14 @@ class Tensors(Contender):
         order = torch.randperm(self.rows, generator=torch.Generator().manual_seed(epoch))
         for start in range(0, self.rows, self.batch_size):
             index = order[start : start + self.batch_size]
-            batch = {name: tensor[index] for name, tensor in self.tensors.items()}
+            batch = {name: tensor.index_select(0, index) for name, tensor in self.tensors.items()}
             yield batch["label"], batch
 
 
 class Petastorm(Contender):
     """Stock Petastorm with its vectorised loader and a shuffling queue, one reader thread."""
 
+    library = "petastorm"
     layout = "wide"
     loader_name = "BatchedDataLoader"
 
@@ -151,23 +158,29 @@ class PetastormRows(Petastorm):
 
 
 class Mosaic(Contender):
-    """mosaicml-streaming's StreamingDataset over local MDS shards, one worker."""
+    """mosaicml-streaming's StreamingDataset over local MDS files, one worker."""
+
+    library = "mosaicml-streaming"
 
     def prepare(self) -> None:
+        stand_in_for_torchvision()
         from streaming import MDSWriter
+        from streaming.base.util import clean_stale_shared_memory
 
+        clean_stale_shared_memory()
         out = self.folder / "mds"
+        if (out / "index.json").exists():
+            return
         arrays = self.arrays()
-        if not (out / "index.json").exists():
-            columns = {
-                name: "float32"
-                if array.ndim == 1
-                else f"ndarray:{array.dtype.name}:{','.join(map(str, array.shape[1:]))}"
-                for name, array in arrays.items()
-            }
-            with MDSWriter(out=str(out), columns=columns) as writer:
-                for row in range(self.rows):
-                    writer.write({name: array[row] for name, array in arrays.items()})
+        columns = {
+            name: "float32" if array.ndim == 1 else f"ndarray:{array.dtype.name}:{','.join(map(str, array.shape[1:]))}"
+            for name, array in arrays.items()
+        }
+        with MDSWriter(out=str(out), columns=columns) as writer:
+            for row in range(self.rows):
+                writer.write(
+                    {name: np.asarray(array[row]) if array.ndim > 1 else array[row] for name, array in arrays.items()}
+                )
 
     def batches(self, epoch: int):
         from streaming import StreamingDataset
@@ -180,57 +193,86 @@ class Mosaic(Contender):
             yield batch["label"], batch
 
 
+def stand_in_for_torchvision() -> None:
+    """mosaicml-streaming imports torchvision for its image datasets; the usual build does not import without CUDA."""
+    try:
+        import torchvision  # noqa: F401
+    except (RuntimeError, ImportError):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        for name in ("", ".datasets", ".transforms", ".transforms.functional"):
+            module = sys.modules[f"torchvision{name}"] = types.ModuleType(f"torchvision{name}")
+            module.__spec__ = ModuleSpec(module.__name__, None)
+        sys.modules["torchvision.datasets"].VisionDataset = object
+        sys.modules["torchvision.transforms.functional"].to_tensor = None
+
+
 class HuggingFace(Contender):
     """Hugging Face datasets: an Arrow dataset in torch format, streamed with a shuffle buffer."""
 
+    library = "datasets"
+
     def prepare(self) -> None:
-        from datasets import Array2D, Dataset, Features, Sequence, Value, load_from_disk
+        from datasets import load_from_disk
 
         out = self.folder / "hf"
-        arrays = self.arrays()
         if not out.exists():
-            features = Features(
-                {
-                    name: Value(array.dtype.name)
-                    if array.ndim == 1
-                    else Sequence(Value(array.dtype.name), length=array.shape[1])
-                    if array.ndim == 2
-                    else Array2D(array.shape[1:], array.dtype.name)
-                    for name, array in arrays.items()
-                }
-            )
-            step = 10_000
-            pieces = [
-                Dataset.from_dict(
-                    {name: array[start : start + step] for name, array in arrays.items()}, features=features
-                )
-                for start in range(0, self.rows, step)
-            ]
-            from datasets import concatenate_datasets
+            self.write(str(out))
+        self.dataset = load_from_disk(str(out))
 
-            concatenate_datasets(pieces).save_to_disk(str(out), num_shards=8)
-        self.dataset = load_from_disk(str(out)).to_iterable_dataset(num_shards=8)
+    def write(self, out: str) -> None:
+        from datasets import Array2D, Dataset, Features, Sequence, Value, concatenate_datasets
+
+        arrays = self.arrays()
+        features = Features(
+            {
+                name: Value(array.dtype.name)
+                if array.ndim == 1
+                else Sequence(Value(array.dtype.name), length=array.shape[1])
+                if array.ndim == 2
+                else Array2D(array.shape[1:], array.dtype.name)
+                for name, array in arrays.items()
+            }
+        )
+        pieces = []
+        for start in range(0, self.rows, 10_000):
+            stop = min(self.rows, start + 10_000)
+            values = {name: np.array(array[start:stop]) for name, array in arrays.items()}
+            pieces.append(Dataset.from_dict(values, features=features))
+        concatenate_datasets(pieces).save_to_disk(out, num_shards=8)
 
     def batches(self, epoch: int):
-        shuffled = self.dataset.shuffle(seed=epoch, buffer_size=SHUFFLE_BUFFER).with_format("torch")
+        stream = self.dataset.to_iterable_dataset(num_shards=8)
+        shuffled = stream.shuffle(seed=epoch, buffer_size=SHUFFLE_BUFFER).with_format("torch")
         for batch in shuffled.iter(batch_size=self.batch_size):
             yield batch["label"], batch
 
 
+class HuggingFaceMap(HuggingFace):
+    """... read by random indices, a batch at a time."""
+
+    def batches(self, epoch: int):
+        for batch in self.dataset.with_format("torch").shuffle(seed=epoch).iter(batch_size=self.batch_size):
+            yield batch["label"], batch
+
+
 class WebDatasetTar(Contender):
-    """WebDataset over local tar files of .npy members, with a shuffle buffer."""
+    """WebDataset over local tar files of .npy members, with a shuffle buffer, one worker."""
+
+    library = "webdataset"
 
     def prepare(self) -> None:
         import webdataset
 
         out = self.folder / "tar"
+        if out.exists():
+            return
         arrays = self.arrays()
-        if not out.exists():
-            out.mkdir()
-            with webdataset.ShardWriter(str(out / "%05d.tar"), maxcount=20_000, verbose=0) as writer:
-                for row in range(self.rows):
-                    members = {f"{name}.npy": np.asarray(array[row]) for name, array in arrays.items()}
-                    writer.write({"__key__": f"{row:09d}", **members})
+        out.mkdir()
+        with webdataset.ShardWriter(str(out / "%05d.tar"), maxcount=20_000, verbose=0) as writer:
+            for row in range(self.rows):
+                members = {f"{name}.npy": np.asarray(array[row]) for name, array in arrays.items()}
+                writer.write({"__key__": f"{row:09d}", **members})
 
     def batches(self, epoch: int):
         import torch
@@ -238,9 +280,9 @@ class WebDatasetTar(Contender):
 
         names = [path.stem for path in sorted((self.folder / "raw").glob("*.npy"))]
         urls = sorted(str(path) for path in (self.folder / "tar").glob("*.tar"))
-        dataset = webdataset.WebDataset(urls, shardshuffle=len(urls)).shuffle(10_000).decode()
-        batched = dataset.to_tuple(*(f"{name}.npy" for name in names)).batched(self.batch_size, partial=True)
-        for batch in batched:
+        rows = webdataset.WebDataset(urls, shardshuffle=len(urls), seed=epoch).shuffle(10_000).decode()
+        batched = rows.to_tuple(*(f"{name}.npy" for name in names)).batched(self.batch_size, partial=True)
+        for batch in webdataset.WebLoader(batched, batch_size=None, num_workers=1):
             tensors = dict(zip(names, (torch.as_tensor(np.asarray(column)) for column in batch), strict=True))
             yield tensors["label"], tensors
 
@@ -257,21 +299,27 @@ CONTENDERS = {
     "petastorm rows": PetastormRows,
     "mosaic": Mosaic,
     "huggingface": HuggingFace,
+    "huggingface map": HuggingFaceMap,
     "webdataset": WebDatasetTar,
 }
 
 
-def run_epoch(contender: Contender, epoch: int, cap: int) -> dict[str, float]:
-    """Consume an epoch, or its first `cap` rows; counts rows and adds up their numbers."""
-    before = _cpu()
-    started = time.perf_counter()
-    rows, total = 0, 0.0
-    for label, _ in contender.batches(epoch):
-        rows += len(label)
-        total += float(label.double().sum())
-        if rows >= cap:
-            break
-    return {"rows": rows, "total": total, "seconds": time.perf_counter() - started, "cpu": _cpu() - before}
+def load(contender: Contender, number: int, seconds: float, limit_seconds: float) -> dict[str, float]:
+    """Consume epochs for some seconds, at least one, or what comes of one in time; counts rows and adds up numbers."""
+    rows, total, epochs, stopped = 0, 0.0, 0, False
+    before, started = _cpu(), time.perf_counter()
+    while not stopped and (not epochs or time.perf_counter() - started < seconds):
+        began, rows_before = time.perf_counter(), rows
+        for label, _ in contender.batches(number * 1000 + epochs):
+            rows += len(label)
+            total += float(label.double().sum())
+            stopped = rows - rows_before < contender.rows and time.perf_counter() - began > limit_seconds
+            if stopped:
+                break
+        epochs += 1
+    took = time.perf_counter() - started
+    cpu = _cpu() - before
+    return {"rows": rows, "total": total, "epochs": epochs, "seconds": took, "cpu": cpu, "stopped": stopped}
 
 
 def _cpu() -> float:
@@ -287,10 +335,10 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print does not come between
     contender = CONTENDERS[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
-    print("ready", file=answers, flush=True)
+    version = metadata.version(contender.library) if contender.library else ""
+    print("ready", version, file=answers, flush=True)
     for line in sys.stdin:
-        epoch, cap = map(int, line.split())
-        print(json.dumps(run_epoch(contender, epoch, cap)), file=answers, flush=True)
+        print(json.dumps(load(contender, *map(int, line.split()))), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,19 @@ class CheckpointConfig(Section):
     keep: int = Field(default=2, ge=2)
 
 
+class LoaderConfig(Section):
+    """How a rank reads its rows; nothing of it changes what is computed."""
+
+    reader_threads: int = Field(default=1, ge=1)
+    """Beside the thread that computes."""
+    cache_bytes: int = Field(default=0, ge=0)
+    """A split that takes no more stays in the memory of every rank: later epochs read nothing."""
+    cache_folder: str | None = None
+    """A folder on every host where the files of a remote dataset are kept; by default they go with the rank."""
+    cache_folder_bytes: int | None = Field(default=None, ge=1)
+    """Most bytes kept there; by default 2 GiB if they go with the rank, any number in a folder of that name."""
+
+
 class TrainingConfig(Section):
     """How to train. The mathematics depends on `global_batch_size`, never on the number of ranks."""
 
@@ -100,6 +113,7 @@ class TrainingConfig(Section):
     profile_steps: int = Field(default=0, ge=0)
     """So many steps of each rank go into a trace of torch's profiler below `<run>/profile`."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+    loader: LoaderConfig = LoaderConfig()
 
     @model_validator(mode="before")
     @classmethod

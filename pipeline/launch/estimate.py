@@ -130,7 +130,7 @@ def row_bytes(schema: DatasetSchema) -> int:
 
 def rank_memory(weights: int, row: int, training: TrainingConfig) -> dict[str, int]:
     """MiB of one rank by what takes it."""
-    from pipeline.training.loader import WINDOW_BYTES
+    from pipeline.training.loader import default_window_bytes
 
     states = _STATES.get(training.optimizer.name, 2)
     average = 1 if training.ema_decay else 0
@@ -141,7 +141,7 @@ def rank_memory(weights: int, row: int, training: TrainingConfig) -> dict[str, i
         "buckets and compression": weights + 4 * training.bucket_bytes,
         "average": average * weights,
         "checkpoint being written": (1 + states + average) * weights,
-        "windows of rows": _WINDOWS * WINDOW_BYTES,
+        "windows of rows": _WINDOWS * default_window_bytes(row),
         "micro-batch": training.micro_batch_size * row * _ACTIVATIONS,
     }
     return {name: math.ceil(size / _MIB) for name, size in parts.items() if size}

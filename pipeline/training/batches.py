@@ -13,6 +13,9 @@ from pipeline.dataset import Dataset
 from pipeline.training.reads import Array, Field, Timings
 from pipeline.training.windows import Window
 
+Taken = tuple[dict[str, torch.Tensor], dict[str, Array]]
+"""Freshly gathered rows: the fields as tensors, further columns as arrays."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -34,14 +37,32 @@ class Batch:
     def rows(self) -> int:
         return len(self.label)
 
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """All of them."""
+        yield from self.inputs.values()
+        yield self.label
+        if self.weight is not None:
+            yield self.weight
+
 
 class Gather:
-    """Takes the next rows of a stream of windows, whatever window they lie in."""
+    """Takes the next rows of a stream of windows, whatever window they lie in.
+
+    Attributes:
+        rows_taken: so far.
+    """
 
     def __init__(
-        self, windows: Iterator[Window], fields: Sequence[Field], extras: Sequence[str], timings: Timings
+        self,
+        windows: Iterator[Window],
+        fields: Sequence[Field],
+        extras: Sequence[str],
+        timings: Timings,
+        pinned: bool = False,
     ) -> None:
         self._windows, self._fields, self._extra_names, self._timings = windows, fields, extras, timings
+        self._pinned = pinned
+        self.rows_taken = 0
         self._columns: dict[str, Array] = {}
         self._extras: dict[str, Array] = {}
         self._extra_rows: Array = np.empty(0, np.int64)
@@ -53,10 +74,11 @@ class Gather:
         """Rows of the current window that nobody took."""
         return len(self._rows) - self._at
 
-    def take(self, rows: int) -> tuple[dict[str, torch.Tensor], dict[str, Array]]:
+    def take(self, rows: int) -> Taken:
         """The next rows: each field as a new tensor, each further column as a numpy array."""
         taken = {
-            field.name: torch.empty((rows, *field.shape), dtype=getattr(torch, field.dtype)) for field in self._fields
+            field.name: torch.empty((rows, *field.shape), dtype=getattr(torch, field.dtype), pin_memory=self._pinned)
+            for field in self._fields
         }
         views = {name: tensor.numpy() for name, tensor in taken.items()}
         extras: list[dict[str, Array]] = []
@@ -75,6 +97,7 @@ class Gather:
             self._at += count
             filled += count
             self._timings.add("shuffling", started)
+        self.rows_taken += rows
         return taken, {name: _concatenated([part[name] for part in extras]) for name in self._extra_names}
 
     def _next_window(self) -> None:
@@ -158,6 +181,6 @@ def padded(batch: Batch, rows: int) -> Batch:
     def fill(tensor: torch.Tensor) -> torch.Tensor:
         return torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])]) if missing else tensor
 
-    weight = torch.ones(batch.rows) if batch.weight is None else batch.weight
+    weight = torch.ones(batch.rows, device=batch.label.device) if batch.weight is None else batch.weight
     inputs = {name: fill(tensor) for name, tensor in batch.inputs.items()}
     return replace(batch, inputs=inputs, label=fill(batch.label), weight=fill(weight))

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.dataset import PartFile
 from pipeline.plan import EpochPlan, WindowSlice
+from pipeline.training.fetch_ahead import FetchAhead
 from pipeline.training.part_files import PartFiles
 from pipeline.training.reads import Array, GroupRead, Timings
 from pipeline.training.windows import RowStore, Window
@@ -57,9 +58,13 @@ class EpochReading:
         self._windows = [groups.reads(number, part.row_groups) for number, part in enumerate(self._slices)]
         self._orders: dict[int, Array] = {}
         self.missing = store.missing([read for reads in self._windows for read in reads])
+        parts = {read.part.path: read.part for read in self.missing}
+        self._ahead = FetchAhead(files, list(parts.values())) if files.remote and parts else None
 
     def fill(self, read: GroupRead) -> None:
         """Read a row group into its place; called by reader threads, which have time to spare for permutations too."""
+        if self._ahead is not None:
+            self._ahead.needs(read.part)
         self._store.fill(self.files, read)
         if read.first_row == 0:
             self._orders[read.window] = self._taken(self._slices[read.window])
@@ -67,6 +72,8 @@ class EpochReading:
     def close(self) -> None:
         """Send waiting reader threads home."""
         self._store.close()
+        if self._ahead is not None:
+            self._ahead.close()
 
     def windows(self, done: Iterator[GroupRead]) -> Iterator[Window]:
         """Each window when all its row groups are in memory; it is freed when the next one is asked for."""

@@ -6,27 +6,41 @@ before: one gather per batch and dtype, no Python per row or column.
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
 import logging
+import weakref
 from collections.abc import Generator, Iterator
-from typing import Any, Literal, Protocol
+from functools import partial
+from typing import Any, Protocol
 
+import torch
+
+from pipeline.config.data import ReaderChoice, ReaderName
 from pipeline.dataset import Dataset
 from pipeline.errors import StorageError, UsageError
 from pipeline.plan import Deals, EpochPlan, LastBatch
-from pipeline.training.batches import Batch, Gather, ModelColumns, padded
+from pipeline.stack import reader_of
+from pipeline.training.batches import Batch, Gather, ModelColumns, Taken, padded
+from pipeline.training.device import Lane, lane_to, one_ahead
 from pipeline.training.disk_cache import DiskCache
 from pipeline.training.epoch import EpochReading, RowGroups
 from pipeline.training.part_files import PartFiles
 from pipeline.training.reads import GroupRead, Timings
 from pipeline.training.windows import WINDOWS, ResidentRows, WindowRing
 
-WINDOW_BYTES = 16 << 20
-"""Two windows fit the last-level cache of a server's processor, where rows are gathered at several GB/s."""
+WINDOW_BYTES = 8 << 20
+"""Two windows and a batch fit the share that a core has of a server's last-level cache, where rows are gathered up to
+four times as fast as in main memory."""
+
+WINDOW_ROWS = 8192
+"""Wide rows get larger windows, so that a window is more than a few row groups dealt out as they are."""
 
 logger = logging.getLogger(__name__)
 
-ReaderName = Literal["petastorm", "pyarrow"]
+
+def default_window_bytes(row_bytes: int) -> int:
+    """Most bytes of rows that are shuffled together if nobody says otherwise: 8 MiB, up to 32 MiB for wide rows."""
+    return max(WINDOW_BYTES, min(WINDOW_ROWS * row_bytes, 4 * WINDOW_BYTES))
 
 
 class ReadGroups(Protocol):
@@ -50,17 +64,21 @@ class Loader:
         shuffle: False reads in the order of the files, for evaluation.
         last_batch: `keep` gives the rows that do not fill a step as a smaller one, `drop` leaves them out, `pad`
             fills them up with rows of zeros that have weight 0.
-        window_bytes: most bytes of rows that are shuffled together. The same value belongs to the same order.
+        window_bytes: most bytes of rows that are shuffled together, see `default_window_bytes`. The same value
+            belongs to the same order.
         cache_bytes: a split that takes no more is kept in memory: later epochs read nothing.
-        cache_folder: a local folder where files of a remote dataset are kept.
-        cache_folder_bytes: most bytes kept there.
+        cache_folder: a local folder where files of a remote dataset are kept, also for other processes and later
+            runs; by default they go with the loader. They are copied whole, and checked on the way.
+        cache_folder_bytes: most bytes kept there; by default 2 GiB of a temporary folder, any number of a named one.
         with_ids: also give the id columns.
-        reader: `petastorm`, or `pyarrow` for the same tensors without it; by default Petastorm if installed.
+        reader: `petastorm`, or `pyarrow` for the same tensors without it; `auto` is Petastorm if installed.
         reader_threads: threads that read beside the consumer.
+        device: where the tensors of batches are; to a GPU they are copied one batch ahead.
 
     Attributes:
         timings: seconds spent reading, checking, shuffling and waiting, since the loader was made.
         epoch: the epoch that an iteration would read now.
+        reader: the one in use.
     """
 
     def __init__(
@@ -76,13 +94,14 @@ class Loader:
         deals: Deals = (),
         shuffle: bool = True,
         last_batch: LastBatch = "keep",
-        window_bytes: int = WINDOW_BYTES,
+        window_bytes: int | None = None,
         cache_bytes: int = 0,
         cache_folder: str | None = None,
-        cache_folder_bytes: int = 1 << 40,
+        cache_folder_bytes: int | None = None,
         with_ids: bool = False,
-        reader: ReaderName | None = None,
+        reader: ReaderChoice = "auto",
         reader_threads: int = 1,
+        device: torch.device | str = "cpu",
     ) -> None:
         if split not in dataset.manifest.splits:
             raise UsageError(f"split is {split!r}; expected one of {', '.join(dataset.manifest.splits)}")
@@ -92,10 +111,14 @@ class Loader:
         self.epoch, self._deals = epoch, deals
         self._columns = ModelColumns(dataset)
         self._ids = tuple(column.name for column in dataset.schema.with_role("id")) if with_ids else ()
-        disk = DiskCache(cache_folder, cache_folder_bytes) if cache_folder else None
-        self._files = PartFiles(dataset.url, self._columns.fields, self._ids, self.timings, disk)
-        self._read_groups = _reader(reader)
+        self._disk = DiskCache(cache_folder, cache_folder_bytes, self.timings)
+        weakref.finalize(self, self._disk.discard)
+        self._files = PartFiles(dataset.url, self._columns.fields, self._ids, self.timings, self._disk)
+        self.reader = reader_of(reader)
+        self._read_groups = _read_groups(self.reader)
         self._reader_threads = reader_threads
+        self._device = torch.device(device)
+        self._lane: Lane[Any] | None = lane_to(self._device)
         self._groups = RowGroups(dataset.manifest.splits[split])
         row_bytes = self._row_bytes = sum(field.row_bytes for field in self._columns.fields)
         self._plan_options: dict[str, Any] = {
@@ -107,7 +130,7 @@ class Loader:
             "world_size": world_size,
             "last_batch": last_batch,
             "shuffle": shuffle,
-            "window_rows": max(1, window_bytes // row_bytes),
+            "window_rows": max(1, (window_bytes or default_window_bytes(row_bytes)) // row_bytes),
         }
         rows = dataset.manifest.rows(split)
         fits = rows * row_bytes <= cache_bytes
@@ -153,10 +176,14 @@ class Loader:
         reading = EpochReading(plan, self.rank, self._groups, self._files, store, self.timings)
         done = self._read_groups(reading, self._reader_threads)
         windows = reading.windows(done)
+        pinned = self._lane is not None and self._lane.pinned
+        gather = Gather(windows, self._columns.fields, self._ids, self.timings, pinned)
         try:
-            yield from self._batches(plan, Gather(windows, self._columns.fields, self._ids, self.timings))
-        finally:
-            done.close()
+            with contextlib.closing(done):
+                yield from self._batches(plan, gather)
+        except Exception:
+            self._disk.discard()
+            raise
         self._put_back(store)
         self.set_epoch(self.epoch + 1)
         logger.debug("epoch read: %s", self.timings)
@@ -174,25 +201,29 @@ class Loader:
         self._store = store
 
     def _batches(self, plan: EpochPlan, gather: Gather) -> Iterator[Batch]:
-        planned = plan.rank_rows(self.rank)
-        for step, rows in enumerate(plan.batch_rows(self.rank), start=plan.done):
-            columns, extras = gather.take(rows)
-            batch = self._columns.batch(columns, extras if self._ids else None)
-            if plan.deal.last_batch == "pad":
-                batch = padded(batch, plan.deal.full_batch_rows(self.rank))
-            planned -= rows
-            self._steps_now = step + 1 - plan.done
+        taken = (gather.take(rows) for rows in plan.batch_rows(self.rank))
+        unpack = partial(self._unpack, plan)
+        batches = map(unpack, taken) if self._lane is None else one_ahead(taken, unpack, self._lane)
+        for step, batch in enumerate(batches, start=1):
+            self._steps_now = step
             yield batch
-        if planned or gather.rows_left:
+        if gather.rows_taken != plan.rank_rows(self.rank) or gather.rows_left:
             raise StorageError(
-                f"split {self.split} of {self.dataset.url} gave {plan.rank_rows(self.rank) - planned} rows to rank "
-                f"{self.rank}; expected {plan.rank_rows(self.rank)}; this is a bug, please report it"
+                f"split {self.split} of {self.dataset.url} gave {gather.rows_taken} rows to rank {self.rank}; expected "
+                f"{plan.rank_rows(self.rank)}; this is a bug, please report it"
             )
 
+    def _unpack(self, plan: EpochPlan, taken: Taken) -> Batch:
+        columns, extras = taken
+        if self._lane is not None:
+            columns = {name: tensor.to(self._device, non_blocking=True) for name, tensor in columns.items()}
+        batch = self._columns.batch(columns, extras if self._ids else None)
+        if plan.deal.last_batch == "pad":
+            batch = padded(batch, plan.deal.full_batch_rows(self.rank))
+        return batch
 
-def _reader(name: ReaderName | None) -> ReadGroups:
-    if name is None:
-        name = "petastorm" if importlib.util.find_spec("petastorm") else "pyarrow"
+
+def _read_groups(name: ReaderName) -> ReadGroups:
     if name == "petastorm":
         from pipeline.training.reader_petastorm import read_groups as through_petastorm
 

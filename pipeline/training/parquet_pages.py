@@ -1,7 +1,7 @@
 """RANK. Uncompressed fixed-width Parquet columns, copied from the file straight into the memory where they are wanted.
 
 A column of plain, required, uncompressed values of fixed width lies in its pages as a matrix lies in memory. One
-`preadv` per page then replaces decoding and copying; it is more than ten times as fast as pyarrow 14's decoder.
+`preadv` per page then replaces decoding and copying.
 Every other column, and every file that is not ours, goes through pyarrow.
 """
 

@@ -1,10 +1,10 @@
-"""RANK. Part files on any storage: checked once per process, then read row group by row group into given memory."""
+"""RANK. Part files on any storage: on this machine and checked once per process, then read row group by row group."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,13 +13,12 @@ from pipeline import storage
 from pipeline.dataset import PartFile
 from pipeline.errors import StorageError
 from pipeline.training.arrow_decode import Foreign, decode
-from pipeline.training.disk_cache import DiskCache
+from pipeline.training.checks import corrupt, is_published
+from pipeline.training.disk_cache import DiskCache, never
 from pipeline.training.parquet_pages import Chunk, LocalFile, NotPlain, plain_chunks, read_chunk
 from pipeline.training.reads import Array, Field, GroupRead, Timings
-from pipeline.training.remote import RemoteRanges, with_retries
 
 _Key = tuple[str, int, int]
-_checked: set[_Key] = set()
 _plain: dict[tuple[_Key, tuple[Field, ...]], list[dict[str, Chunk] | None]] = {}
 _lock = threading.Lock()
 
@@ -32,16 +31,11 @@ class PartFiles:
         fields: what is read of each row group.
         extras: names of further columns of any type.
         timings: where the time goes that reading takes.
-        cache: where remote files are kept.
+        cache: where remote files are copied to.
     """
 
     def __init__(
-        self,
-        url: str,
-        fields: Sequence[Field],
-        extras: Sequence[str],
-        timings: Timings,
-        cache: DiskCache | None = None,
+        self, url: str, fields: Sequence[Field], extras: Sequence[str], timings: Timings, cache: DiskCache
     ) -> None:
         self._url = url
         self.fields = tuple(fields)
@@ -53,36 +47,28 @@ class PartFiles:
         """The url of a part file."""
         return storage.join(self._url, part.path)
 
-    def check(self, part: PartFile) -> str:
-        """Compare a file's size and crc32 with the manifest, once per process; returns where to read it.
+    @property
+    def remote(self) -> bool:
+        """Whether files have to be fetched."""
+        return not storage.is_local(self._url)
+
+    def room_for(self, parts: Sequence[PartFile]) -> int:
+        """How many fetched files of this size are kept."""
+        return self._cache.room_for(parts)
+
+    def check(self, part: PartFile, stopped: Callable[[], bool] = never) -> str:
+        """Compare a file with the manifest, once per process; returns where on this machine it lies.
 
         Raises:
             StorageError: the file is missing, or is not the one that was published.
+            Stopped: `stopped` said so while it was fetched.
         """
-        url, source = self.location(part), self._source(part)
-        with _lock:
-            if (source, part.bytes, part.crc32) in _checked:
-                return source
-        started = time.perf_counter()
-        digest = with_retries(source, lambda: storage.digest_file(source, deep=False))
-        if (digest.bytes, digest.crc32) != (part.bytes, part.crc32) and source != url and self._cache is not None:
-            self._cache.drop(part)
-            digest = storage.digest_file(self._source(part), deep=False)
-        if (digest.bytes, digest.crc32) != (part.bytes, part.crc32):
-            raise StorageError(
-                f"{url} is corrupt: {digest.bytes} bytes with crc32 {digest.crc32:08x}; expected {part.bytes} "
-                f"with {part.crc32:08x}; restore the file or publish the dataset again"
-            )
-        with _lock:
-            _checked.add((source, part.bytes, part.crc32))
-        self._timings.add("checking", started)
-        return source
-
-    def _source(self, part: PartFile) -> str:
         url = self.location(part)
-        if self._cache is None or storage.is_local(url):
-            return url
-        return str(self._cache.fetch(url, part))
+        if self.remote:
+            return self._cache.fetch(url, part, stopped)
+        if not is_published(url, part, self._timings):
+            raise corrupt(url, part)
+        return url
 
     def read(self, read: GroupRead, into: Mapping[str, Array]) -> dict[str, pa.Array]:
         """Fill arrays with a row group's fields, one row per row; returns the extra columns.
@@ -90,20 +76,26 @@ class PartFiles:
         Raises:
             StorageError: the file is missing, corrupt, or does not hold what the manifest says.
         """
-        source = self.check(read.part)
         try:
-            copied = with_retries(source, lambda: self._copy_pages(source, read, into))
-            fields = () if copied else self.fields
+            return self._read(self.check(read.part), read, into)
+        except FileNotFoundError:  # another process needed the room
+            source = self.check(read.part)
+            with storage.storage_errors(source):
+                return self._read(source, read, into)
+        finally:
+            self._timings.add_bytes(sum(array.nbytes for array in into.values()))
+
+    def _read(self, source: str, read: GroupRead, into: Mapping[str, Array]) -> dict[str, pa.Array]:
+        try:
+            fields = () if self._copy_pages(source, read, into) else self.fields
             if not fields and not self.extras:
                 return {}
-            return with_retries(source, lambda: self._decode(source, read, fields, into))
+            return self._decode(source, read, fields, into)
         except Foreign as error:
             raise StorageError(
                 f"{self.location(read.part)} is not the part file that the manifest describes: {error}; "
                 "restore the file or publish the dataset again"
             ) from error
-        finally:
-            self._timings.add_bytes(sum(array.nbytes for array in into.values()))
 
     def _decode(
         self, source: str, read: GroupRead, fields: Sequence[Field], into: Mapping[str, Array]
@@ -122,7 +114,7 @@ class PartFiles:
             return False
         started = time.perf_counter()
         try:
-            with _open(source, chunks) as file:
+            with LocalFile(storage.local_path(source)) as file:
                 for field in self.fields:
                     read_chunk(chunks[field.name], into[field.name], file.read_at, file.read_into)
         except NotPlain:
@@ -144,9 +136,3 @@ class PartFiles:
             with _lock:
                 _plain[key] = known
         return known
-
-
-def _open(source: str, chunks: Mapping[str, Chunk]) -> LocalFile | RemoteRanges:
-    if storage.is_local(source):
-        return LocalFile(storage.local_path(source))
-    return RemoteRanges(source, chunks.values())

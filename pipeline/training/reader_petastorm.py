@@ -40,7 +40,11 @@ def read_groups(reading: EpochReading, threads: int) -> Generator[GroupRead, Non
     """Fill the missing row groups on other threads; yields each when it is done, in order, and closes at the end."""
     if not reading.missing:
         return
-    reader = _open(reading, threads)
+    try:
+        reader = _open(reading, threads)
+    except BaseException:
+        reading.close()
+        raise
     try:
         for _ in reading.missing:
             yield next(reader)

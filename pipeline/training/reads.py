@@ -55,7 +55,8 @@ class Timings:
     """Seconds spent in each activity; checking and reading happen beside the consumer, which shuffles or waits.
 
     Attributes:
-        checking: comparing files with their checksums.
+        fetching: copying remote files to a local disk, and checking them on the way.
+        checking: comparing files of this machine with their checksums.
         reading: from storage into memory.
         decoding: by pyarrow, of columns that are not stored plainly.
         shuffling: gathering the rows of batches.
@@ -63,6 +64,7 @@ class Timings:
         bytes: of the rows that were read.
     """
 
+    fetching: float = 0.0
     checking: float = 0.0
     reading: float = 0.0
     decoding: float = 0.0
@@ -83,4 +85,5 @@ class Timings:
 
     def seconds(self) -> dict[str, float]:
         """The activities' seconds by name."""
-        return {name: getattr(self, name) for name in ("checking", "reading", "decoding", "shuffling", "waiting")}
+        names = ("fetching", "checking", "reading", "decoding", "shuffling", "waiting")
+        return {name: getattr(self, name) for name in names}

@@ -16,7 +16,7 @@ import torch
 from pipeline import storage
 from pipeline.errors import StorageError, UsageError
 from pipeline.testing import tiny_dataset
-from pipeline.training import part_files
+from pipeline.training import checks
 from pipeline.training.loader import Loader
 
 READERS = ["petastorm", "pyarrow"]
@@ -33,7 +33,7 @@ def reader(request):
 @pytest.fixture(autouse=True)
 def fresh_process():
     """Files count as never opened before."""
-    part_files._checked.clear()
+    checks.forget()
 
 
 def make(folder, rows, **options):

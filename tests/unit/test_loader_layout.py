@@ -14,6 +14,7 @@ from pipeline.errors import StorageError
 from pipeline.layout import parquet_options, rows_per_row_group
 from pipeline.storage import digest_file
 from pipeline.testing import tiny_dataset
+from pipeline.training.disk_cache import DiskCache
 from pipeline.training.part_files import PartFiles
 from pipeline.training.reads import Field, GroupRead, Timings
 
@@ -36,7 +37,8 @@ def read(folder, packed, label=LABEL, nullable=False, **options):
     digest = digest_file(str(path))
     part = PartFile("part.parquet", digest.bytes, digest.crc32, digest.sha256, (60, 40), "")
     timings = Timings()
-    files = PartFiles(str(folder), [Field("x", "float32", (WIDTH,)), Field("label", "float32")], (), timings)
+    fields = [Field("x", "float32", (WIDTH,)), Field("label", "float32")]
+    files = PartFiles(str(folder), fields, (), timings, DiskCache(None, None, timings))
     out = {"x": np.zeros((ROWS, WIDTH), "f4"), "label": np.zeros(ROWS, "f4")}
     for group, (first, rows) in enumerate(((0, 60), (60, 40))):
         target = {name: array[first : first + rows] for name, array in out.items()}

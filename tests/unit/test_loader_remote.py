@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
+import tempfile
+import threading
 import uuid
 from pathlib import Path
 
@@ -11,7 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pipeline.dataset import Dataset
 from pipeline.errors import StorageError
 from pipeline.testing import tiny_dataset
-from pipeline.training import part_files, remote
+from pipeline.training import checks, disk_cache, part_files, remote
 from pipeline.training.loader import Loader
 
 READERS = ["petastorm", "pyarrow"]
@@ -27,7 +31,7 @@ def reader(request):
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch):
     monkeypatch.setattr(remote, "FIRST_DELAY_SECONDS", 0.001)
-    part_files._checked.clear()
+    checks.forget()
     part_files._plain.clear()
 
 
@@ -90,9 +94,9 @@ class Flaky:
 
 def test_transient_errors_are_tried_again(url, reader, monkeypatch):
     dataset = make(url)
-    flaky = Flaky(monkeypatch, every=4)
+    flaky = Flaky(monkeypatch, every=2)
     assert sorted(ids_of(loader_of(dataset, reader=reader))) == list(range(100))
-    assert flaky.failures > 5
+    assert flaky.failures > 2
 
 
 def test_a_storage_that_stays_away_is_an_error_that_names_the_file(url, reader, monkeypatch):
@@ -109,7 +113,7 @@ def test_remote_files_are_fetched_once_into_the_cache_folder(tmp_path, url, read
     assert ids_of(loader_of(dataset, reader=reader, cache_folder=str(folder))) == expected
     parts = dataset.manifest.splits["train"]
     assert sorted(path.stat().st_size for path in folder.iterdir()) == sorted(part.bytes for part in parts)
-    monkeypatch.setattr(MemoryFileSystem, "cat_ranges", None)
+    monkeypatch.setattr(disk_cache, "_copy_checked", None)
     assert ids_of(loader_of(dataset, reader=reader, cache_folder=str(folder))) == expected
 
 
@@ -127,5 +131,39 @@ def test_a_file_that_went_bad_in_the_cache_folder_is_fetched_again(tmp_path, url
     expected = ids_of(loader_of(dataset, reader=reader, cache_folder=str(folder)))
     for path in Path(folder).iterdir():
         path.write_bytes(os.urandom(path.stat().st_size))
-    part_files._checked.clear()
+    checks.forget()
     assert ids_of(loader_of(dataset, reader=reader, cache_folder=str(folder))) == expected
+
+
+def test_a_file_is_opened_once_for_its_checksum_and_all_its_rows(url, monkeypatch):
+    dataset = make(url)
+    opened = []
+    open_ = MemoryFileSystem._open
+
+    def logged(self, path, *arguments, **options):
+        opened.append(path)
+        return open_(self, path, *arguments, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "_open", logged)
+    loader = loader_of(dataset, reader="pyarrow")
+    for _ in range(2):
+        assert sorted(ids_of(loader)) == list(range(100))
+    assert len(opened) == len(set(opened)) == len(dataset.manifest.splits["train"])
+
+
+def test_files_that_go_with_the_loader_leave_nothing(tmp_path, url, reader, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dataset = make(url)
+    loader = loader_of(dataset, reader=reader)
+    list(loader)
+    assert len(list(tmp_path.glob("*/*.parquet"))) == len(dataset.manifest.splits["train"])
+    del loader
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leaving_in_the_middle_ends_the_fetching(url, reader):
+    before = threading.active_count()
+    with contextlib.closing(iter(loader_of(make(url, rows=400), reader=reader))) as batches:
+        next(batches)
+    assert threading.active_count() == before

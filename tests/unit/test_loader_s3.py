@@ -14,7 +14,7 @@ import pytest
 from pipeline.dataset import Dataset
 from pipeline.errors import StorageError
 from pipeline.testing import tiny_dataset
-from pipeline.training import part_files
+from pipeline.training import checks
 from pipeline.training.loader import Loader
 
 pytestmark = pytest.mark.skipif(
@@ -26,7 +26,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-s
 @pytest.fixture(autouse=True)
 def fresh_process():
     """Files count as never opened before."""
-    part_files._checked.clear()
+    checks.forget()
 
 
 @pytest.fixture
