@@ -1,10 +1,13 @@
 """How fast is preparation? The same table and transformations in this package, pyspark.ml, DuckDB and Polars.
 
-    python -m benchmarks.prepare --rows 5000000 [--only package,pyspark_ml] [--scaling 1,2,4,8] [--folder DIR]
+    python -m benchmarks.prepare --rows 5000000 --repetitions 3 [--only package,pyspark_ml] [--folder DIR]
+    python -m benchmarks.prepare --scaling 1,2,4,8 --only package
 
 Every contestant runs in a process of its own, reads the same Parquet files, fits on the same train rows and writes
-Parquet; start-up of Python and the JVM is included. Peers that are not installed go into environments of their own
-below the folder. Only this package accounts for rows, computes checksums and publishes; the others just write.
+Parquet; start-up of Python and the JVM is included, and the rows that were written are counted. Peers that are not
+installed go into environments of their own below the folder. Only this package accounts for rows, deduplicates,
+shuffles, computes checksums, keeps a profile and publishes; the others just write. Repetitions are interleaved.
+Runs are added to benchmarks/results/prepare.json, and prepare.md is made of all of them; `--fresh` begins anew.
 """
 
 from __future__ import annotations
@@ -12,14 +15,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +37,7 @@ TEXTS = [f"c{number}" for number in range(14)]
 CARDINALITIES = [2, 3, 5, 8, 12, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000]
 FILES = 16
 PEERS = {"duckdb": "duckdb==1.4.2", "polars": "polars==1.35.2"}
+RESULTS = Path(__file__).parent / "results" / "prepare.json"
 
 
 def generate(folder: Path, rows: int) -> None:
@@ -81,9 +89,9 @@ def package(source: Path, target: Path) -> None:
 
 
 def tell(step: str, done: int, total: int) -> None:
-    """Say when a step begins."""
+    """Say when a step begins, in a form that `measure` reads."""
     if total == 0:
-        print(f"{time.monotonic() - STARTED:7.1f} s {step}", flush=True)
+        print(f"STEP {time.monotonic() - STARTED:.1f} {step}", flush=True)
 
 
 def pyspark_ml(source: Path, target: Path) -> None:
@@ -132,37 +140,60 @@ def peer(name: str, environments: Path, source: Path, target: Path) -> list[str]
     return [str(python), str(script), str(source), str(target), ",".join(NUMBERS), ",".join(TEXTS)]
 
 
-def measure(command: list[str]) -> dict[str, float]:
-    """Seconds, processor seconds (which other work on the machine hardly changes) and peak memory of a command."""
-    import psutil
-
-    started, peak, done = time.monotonic(), {"total": 0.0, "driver": 0.0}, threading.Event()
+def measure(command: list[str]) -> dict[str, Any]:
+    """Seconds, processor seconds, peak memory and, where the command tells its steps, the seconds of each."""
+    started, done, peak = time.monotonic(), threading.Event(), {"total": 0.0, "python": 0.0, "jvm": 0.0}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    process = subprocess.Popen(command)
-
-    def watch() -> None:
-        while not done.wait(0.5):
-            with_children = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-            sizes = [one.memory_info().rss for one in with_children if one.is_running()]
-            peak["total"] = max(peak["total"], sum(sizes) / 2**20)
-            peak["driver"] = max(peak["driver"], sizes[0] / 2**20)
-
-    watcher = threading.Thread(target=watch, daemon=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    watcher = threading.Thread(target=_watch, args=(process.pid, done, peak), daemon=True)
     watcher.start()
+    assert process.stdout is not None
+    told = [line.split(" ", 2)[1:] for line in process.stdout if line.startswith("STEP ")]
     code = process.wait()
+    ended = time.monotonic() - started
     done.set()
+    watcher.join()
     if code != 0:
         raise SystemExit(f"{command[:4]} failed with {code}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {
-        "seconds": round(time.monotonic() - started, 1),
-        "cpu_seconds": round(cpu, 1),
-        **{f"{name}_mib": round(mib) for name, mib in peak.items()},
+    found: dict[str, Any] = {
+        "seconds": round(ended, 1),
+        "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        **{f"{name}_mib": round(mib) for name, mib in peak.items() if mib},
     }
+    if told:
+        begins = [float(second) for second, _ in told]
+        names = ["starting Spark", *(name.strip() for _, name in told)]
+        lengths = np.diff([0.0, *begins, ended])
+        found["steps"] = {name: round(float(length), 1) for name, length in zip(names, lengths, strict=True)}
+    return found
 
 
-def run(name: str, folder: Path, source: Path) -> dict[str, float]:
+def _watch(pid: int, done: threading.Event, peak: dict[str, float]) -> None:
+    """Peak resident memory: of all processes, of the driver's Python alone, of its JVM alone."""
+    import psutil
+
+    while not done.wait(0.5):
+        sizes = {"total": 0.0, "python": 0.0, "jvm": 0.0}
+        try:
+            for one in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+                mib = one.memory_info().rss / 2**20
+                sizes["total"] += mib
+                sizes["python"] += mib if one.pid == pid else 0
+                sizes["jvm"] += mib if "java" in one.name() else 0
+        except psutil.Error:
+            continue
+        for name, mib in sizes.items():
+            peak[name] = max(peak[name], mib)
+
+
+def rows_in(target: Path) -> int:
+    """Rows of the encoded Parquet files below a folder."""
+    files = (file for file in target.rglob("*.parquet") if "raw" not in file.parts)
+    return sum(int(pq.read_metadata(file).num_rows) for file in files)
+
+
+def run(name: str, folder: Path, source: Path, rows: int) -> dict[str, Any]:
     """One contestant, from an empty target."""
     target = folder / f"out-{name}"
     shutil.rmtree(target, ignore_errors=True)
@@ -170,42 +201,92 @@ def run(name: str, folder: Path, source: Path) -> dict[str, float]:
         command = peer(name, folder / "environments", source, target)
     else:
         command = [sys.executable, "-m", "benchmarks.prepare", "--contestant", name, str(source), str(target)]
-    result = measure(command)
-    shutil.rmtree(target, ignore_errors=True)
-    return result
+    found = measure(command)
+    written = rows_in(target)
+    if written != rows:
+        raise SystemExit(f"{name} wrote {written:,} rows of {rows:,}")
+    shutil.rmtree(target)
+    size = sum(file.stat().st_size for file in source.iterdir()) >> 20
+    return {"contestant": name, "rows": rows, "input_mib": size, "load": round(os.getloadavg()[0], 1), **found}
+
+
+def record(new: Sequence[Mapping[str, Any]], fresh: bool) -> None:
+    """Add runs to the results, and make the table of all."""
+    old = [] if fresh or not RESULTS.exists() else json.loads(RESULTS.read_text())["runs"]
+    runs = [*old, *new]
+    machine = {"processors": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
+    RESULTS.write_text(json.dumps({"machine": machine, "runs": runs}, indent=1) + "\n")
+    RESULTS.with_suffix(".md").write_text(table(runs))
+
+
+def table(runs: Sequence[Mapping[str, Any]]) -> str:
+    """The medians as Markdown."""
+    lines = ["| rows | contestant | runs | seconds | times this package | processor seconds | peak MiB (Python, JVM) |"]
+    lines.append("|---:|---|---:|---:|---:|---:|---:|")
+    keys = sorted(
+        {(one["rows"], one["contestant"]) for one in runs}, key=lambda key: (key[0], key[1] != "package", key)
+    )
+    for rows, name in keys:
+        ours = median(runs, rows, "package", "seconds")
+        seconds = median(runs, rows, name, "seconds")
+        count = sum((one["rows"], one["contestant"]) == (rows, name) for one in runs)
+        memory = [median(runs, rows, name, f"{kind}_mib") for kind in ("total", "python", "jvm")]
+        lines.append(
+            f"| {rows:,} | {name} | {count} | {seconds:.1f} | {seconds / ours if ours else float('nan'):.2f} "
+            f"| {median(runs, rows, name, 'cpu_seconds'):.0f} "
+            f"| {memory[0]:,.0f} ({memory[1]:,.0f}, {memory[2]:,.0f}) |"
+        )
+    stepped = [one for one in runs if one.get("steps") and one["rows"] == max(one["rows"] for one in runs)]
+    for one in stepped[:1]:
+        lines += ["", f"Where the package's {one['seconds']:.0f} s at {one['rows']:,} rows go:", ""]
+        lines += [f"* {name}: {seconds:.1f} s" for name, seconds in one["steps"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def median(runs: Sequence[Mapping[str, Any]], rows: int, name: str, key: str) -> float:
+    """Over the runs of a contestant at a size; 0 if there is none."""
+    found = [one.get(key, 0) for one in runs if (one["rows"], one["contestant"]) == (rows, name)]
+    return float(statistics.median(found)) if found else 0.0
+
+
+def source_of(folder: Path, rows: int) -> Path:
+    """The generated table of so many rows; made once per folder."""
+    source = folder / f"rows-{rows}"
+    if not source.exists():
+        shutil.rmtree(folder / "generating", ignore_errors=True)
+        generate(folder / "generating", rows)
+        (folder / "generating").rename(source)
+    return source
 
 
 def main() -> None:
-    """Parse options, generate, run, print one JSON line per run and a table."""
+    """Parse options, generate, run, print one JSON line per run; write results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--only", default="package,pyspark_ml,duckdb,polars")
-    parser.add_argument("--scaling", default="", help="millions of rows, this package alone: 1,2,4,8")
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--contestant", nargs=3)
+    parser.add_argument("--scaling", default="", help="millions of rows instead of --rows: 1,2,4,8")
+    parser.add_argument("--repetitions", type=int, default=1)
+    parser.add_argument("--folder", type=Path, help="keeps generated tables and peers' environments between calls")
+    parser.add_argument("--fresh", action="store_true", help="forget earlier runs")
+    parser.add_argument("--unrecorded", action="store_true", help="write no results")
+    parser.add_argument("--contestant", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contestant:
         name, source, target = options.contestant
         {"package": package, "pyspark_ml": pyspark_ml}[name](Path(source), Path(target))
         return
-    sizes = [round(float(text) * 1e6) for text in options.scaling.split(",") if text]
+    sizes = [round(float(text) * 1e6) // FILES * FILES for text in options.scaling.split(",") if text]
+    runs = []
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         folder = options.folder or Path(temporary)
-        for rows, names in (
-            [(options.rows, options.only.split(","))] if not sizes else [(r, ["package"]) for r in sizes]
-        ):
-            source = Path(temporary, f"rows-{rows}")
-            generate(source, rows)
-            size = sum(file.stat().st_size for file in source.iterdir()) >> 20
-            for name in names:
-                found = run(name, folder, source)
-                print(
-                    json.dumps(
-                        {"contestant": name, "rows": rows, "input_mib": size, "load": os.getloadavg()[0], **found}
-                    ),
-                    flush=True,
-                )
-            shutil.rmtree(source)
+        for rows in sizes or [options.rows // FILES * FILES]:
+            source = source_of(folder, rows)
+            for _ in range(options.repetitions):
+                for name in options.only.split(","):
+                    runs.append(run(name, folder, source, rows))
+                    print(json.dumps(runs[-1]), flush=True)
+    if not options.unrecorded:
+        record(runs, options.fresh)
 
 
 STARTED = time.monotonic()

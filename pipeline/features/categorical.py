@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from pipeline.config.features import (
     BooleanFeature,
@@ -21,8 +19,9 @@ from pipeline.config.features import (
     NormalizeConfig,
 )
 from pipeline.dataset import Column
-from pipeline.features.kinds import Array, canonical, is_missing
-from pipeline.features.sketches import Fitting, Values, Want
+from pipeline.features.kinds import Array, Raw
+from pipeline.features.sketches import Fitting, Values, ask
+from pipeline.features.texts import Texts, coded, objects
 
 PADDING, NULL, UNSEEN, FIRST = 0, 1, 2, 3
 
@@ -49,13 +48,9 @@ class Text:
             return cls(secret=secret)
         return cls(config.trim, config.unicode, config.case, tuple(sorted(config.mapping.items())), secret)
 
-    def __call__(self, values: Array) -> Array:
-        """Names of an array of ``str | None``."""
-        if self == Text():
-            return values
-        codes, unique = pd.factorize(values)
-        names = np.array([*(self._name(value) for value in unique), None], dtype=object)
-        return np.asarray(names[codes])
+    def __call__(self, texts: Texts) -> Texts:
+        """The names of the texts."""
+        return texts if self == Text() else texts.renamed(self._name)
 
     def _name(self, value: str) -> str:
         if self.unicode is not None:
@@ -77,17 +72,20 @@ def hash_bucket(text: str, buckets: int) -> int:
     return int.from_bytes(_digest(text)[:8], "little") % buckets
 
 
-def as_strings(values: Array) -> Array:
-    """The texts of a column that another feature uses as a number, or the texts as they are."""
-    return values if values.dtype == object else canonical(values, "string")
+@dataclass(frozen=True)
+class Names:
+    """The names of the categories in a raw column."""
+
+    column: str
+    text: Text = Text()
+
+    def __call__(self, raw: Raw) -> Texts:
+        return self.text(coded(raw[self.column]))
 
 
-def lookup(values: Array, ids: Mapping[str, int], unseen: int = 1) -> Array:
-    """The id of each name: one look-up per distinct value; unseen ones go to buckets by hash."""
-    codes, unique = pd.factorize(values)
-    found = [ids[name] if name in ids else UNSEEN + hash_bucket(name, unseen) for name in unique]
-    table: Array = np.array([*found, NULL], dtype=np.int32)
-    return np.asarray(table[codes])
+def lookup(texts: Texts, ids: dict[str, int], unseen: int = 1, missing: int = NULL) -> Array:
+    """The id of each name; unseen ones go to buckets by hash."""
+    return texts.each(lambda name: ids[name] if name in ids else UNSEEN + hash_bucket(name, unseen), missing, np.int32)
 
 
 @dataclass(frozen=True)
@@ -125,19 +123,18 @@ class Categorical:
         """Name -> id."""
         return {value: UNSEEN + self.unseen + position for position, value in enumerate(self.vocabulary)}
 
-    def names(self, raw: Mapping[str, Array]) -> Array:
-        """The names of the categories, None where missing."""
-        return self.text(as_strings(raw[self.column]))
+    @property
+    def names(self) -> Names:
+        """The names of the categories, from canonical raw columns."""
+        return Names(self.column, self.text)
 
-    def encode(self, raw: Mapping[str, Array]) -> dict[str, Array]:
+    def encode(self, raw: Raw) -> dict[str, Array]:
         """From the canonical raw column to ids."""
         names = self.names(raw)
-        missing = is_missing(names)
-        if self.fill is not None and missing.any():
-            names = np.where(missing, self.fill, names)
-        encoded = {self.name: lookup(names, self.ids, self.unseen)}
+        fill = NULL if self.fill is None else int(lookup(coded(objects([self.fill])), self.ids, self.unseen)[0])
+        encoded = {self.name: lookup(names, self.ids, self.unseen, fill)}
         if self.indicator:
-            encoded[f"{self.name}_missing"] = missing.astype(np.float32)
+            encoded[f"{self.name}_missing"] = (names.codes < 0).astype(np.float32)
         return encoded
 
 
@@ -147,12 +144,13 @@ def fit_categorical(name: str, config: CategoricalFeature) -> Fitting:
     draft = Categorical(
         name, config.column or name, text=text, unseen=config.unseen_buckets, indicator=config.indicator
     )
-    found: Sequence[tuple[str, int]] = yield Want(draft.inputs, draft.names, Values(config.max_size, config.min_count))
+    values = Values(config.max_size, config.min_count)
+    found: Sequence[tuple[str, int]] = yield from ask(draft.inputs, draft.names, values)
     fill = None
     if config.missing == "mode":
         fill = found[0][0] if found else None
     elif isinstance(config.missing, ConstantCategory):
-        fill = text(np.array([config.missing.constant], dtype=object))[0]
+        fill = str(text(coded(objects([config.missing.constant]))).values[0])
     return replace(draft, vocabulary=tuple(value for value, _ in found), fill=fill)
 
 
@@ -188,31 +186,28 @@ class Categories:
         """Name -> id."""
         return {value: FIRST + position for position, value in enumerate(self.vocabulary)}
 
-    def names(self, raw: Mapping[str, Array]) -> Array:
+    def names(self, raw: Raw) -> Texts:
         """All names of all rows, one after the other."""
-        return self.text(_flat(raw[self.column], None))
+        return self.text(coded(_flat(raw[self.column], None)))
 
-    def encode(self, raw: Mapping[str, Array]) -> dict[str, Array]:
+    def encode(self, raw: Raw) -> dict[str, Array]:
         """From the canonical raw column to a matrix of ids."""
         rows = raw[self.column]
         lengths = np.array([0 if row is None else min(len(row), self.length) for row in rows], dtype=np.int64)
-        ids = lookup(self.text(_flat(rows, self.length)), self.ids)
+        ids = lookup(self.text(coded(_flat(rows, self.length))), self.ids)
         matrix = np.zeros((len(rows), self.length), dtype=np.int32)
         matrix[np.arange(self.length) < lengths[:, None]] = ids
         return {self.name: matrix}
 
 
 def _flat(rows: Array, length: int | None) -> Array:
-    items: list[Any] = [item for row in rows if row is not None for item in row[:length]]
-    array = np.empty(len(items), dtype=object)
-    array[:] = items
-    return array
+    return objects([item for row in rows if row is not None for item in row[:length]])
 
 
 def fit_categories(name: str, config: CategoriesFeature) -> Fitting:
     """The vocabulary over all items of the train rows."""
     draft = Categories(name, config.column or name, config.length, text=Text.of(config.normalize))
-    found = yield Want(draft.inputs, draft.names, Values(config.max_size, config.min_count))
+    found = yield from ask(draft.inputs, draft.names, Values(config.max_size, config.min_count))
     return replace(draft, vocabulary=tuple(value for value, _ in found))
 
 
@@ -233,7 +228,7 @@ class Boolean:
         """The raw column."""
         return (self.column,)
 
-    def encode(self, raw: Mapping[str, Array]) -> dict[str, Array]:
+    def encode(self, raw: Raw) -> dict[str, Array]:
         """From the canonical raw column to ids."""
         values = raw[self.column]
         missing = np.isnan(values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,10 +20,10 @@ from pipeline.features.categorical import (
     fit_categories,
     fit_hashed,
 )
-from pipeline.features.kinds import Array, Kind, merge_kinds
+from pipeline.features.kinds import Array, Kind, Raw, merge_kinds
 from pipeline.features.numeric import Bucket, Numeric, fit_bucket, fit_elapsed, fit_numeric
 from pipeline.features.repair import Repair, repaired
-from pipeline.features.sketches import Fitting, Want
+from pipeline.features.sketches import Fitting, side_by_side
 from pipeline.features.target import Target, fit_target
 from pipeline.features.timestamp import Timestamp, fit_timestamp
 from pipeline.features.vector import Vector, fit_vector
@@ -42,7 +42,7 @@ class Feature(Protocol):
         """The raw columns."""
         ...
 
-    def encode(self, raw: Mapping[str, Array]) -> dict[str, Array]:
+    def encode(self, raw: Raw) -> dict[str, Array]:
         """From canonical raw columns to encoded ones."""
         ...
 
@@ -93,7 +93,7 @@ class FittedFeatures:
         """The encoded columns, in order."""
         return tuple(column for feature in self.features for column in feature.columns)
 
-    def transform(self, raw: Mapping[str, Array]) -> dict[str, Array]:
+    def transform(self, raw: Raw) -> dict[str, Array]:
         """Encode canonical raw columns (see `canonical`): encoded column name -> float32, int32 or uint8 array."""
         raw = repaired(raw, self.repairs)
         encoded: dict[str, Array] = {}
@@ -129,33 +129,15 @@ class FittedFeatures:
 
 def fit_features(
     features: Mapping[str, FeatureConfig], repairs: tuple[Repair, ...] = (), others: Sequence[Fitting] = ()
-) -> Generator[list[Want], list[Any], tuple[FittedFeatures, list[Any]]]:
+) -> Fitting:
     """Fit all features side by side: each round yields all wanted statistics and takes their results.
 
-    The results of ``others``, which share the passes over the rows, come beside the features.
+    Ends with `FittedFeatures` and the list of the results of ``others``, which share the passes over the rows.
     """
     fits = [_OPERATIONS[config.type].fit(name, config) for name, config in features.items()]
     results = yield from side_by_side([*fits, *others])
     fitted = FittedFeatures(tuple(results[: len(fits)]), raw_inputs(features), repairs)
     return fitted, results[len(fits) :]
-
-
-def side_by_side(fits: Sequence[Fitting]) -> Generator[list[Want], list[Any], list[Any]]:
-    """Advance independent fits in lockstep, so that one pass over the rows serves them all."""
-    results: list[Any] = [None] * len(fits)
-    answers: dict[int, Any] = dict.fromkeys(range(len(fits)))
-    while answers:
-        wants: dict[int, Want] = {}
-        for position, answer in answers.items():
-            try:
-                wants[position] = fits[position].send(answer)
-            except StopIteration as end:
-                results[position] = end.value
-        if not wants:
-            break
-        found = yield list(wants.values())
-        answers = dict(zip(wants, found, strict=True))
-    return results
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,13 +10,27 @@ import numpy as np
 from pipeline.config.features import BucketFeature, ElapsedFeature, NumericFeature
 from pipeline.dataset import Column
 from pipeline.errors import DataError
-from pipeline.features.kinds import Array, canonical
-from pipeline.features.sketches import Fitting, Mode, Moments, Want, quantiles
+from pipeline.features.exact import LARGEST, Moments, MomentsResult
+from pipeline.features.kinds import Array, Raw, canonical
+from pipeline.features.quantiles import quantiles
+from pipeline.features.sketches import Fitting, Mode, Present, ask, side_by_side
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
-_LARGEST = 1e150
-"""Larger magnitudes count as this one, so that squares stay finite."""
 _UNITS = {"seconds": 1e6, "minutes": 6e7, "hours": 3.6e9, "days": 8.64e10}
+
+
+@dataclass(frozen=True)
+class Finite:
+    """A raw column of numbers with NaN for what is missing or infinite: what most statistics are taken of."""
+
+    column: str
+
+    def __call__(self, raw: Raw) -> Array:
+        return _finite(raw[self.column])
+
+
+def _finite(values: Array) -> Array:
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 @dataclass(frozen=True)
@@ -55,29 +69,32 @@ class Numeric:
         """The raw columns."""
         return (self.column, self.since) if self.since is not None and self.since_is_column else (self.column,)
 
-    def values(self, raw: Mapping[str, Array]) -> Array:
+    def values(self, raw: Raw) -> Array:
         """The number itself, float64 with NaN."""
         if self.since is None:
-            return raw[self.column]
+            return np.asarray(raw[self.column])
         start = raw[self.since] if self.since_is_column else canonical([self.since], "timestamp")
         elapsed = raw[self.column] - start
         return np.where(np.isnat(elapsed), np.nan, elapsed.astype("timedelta64[us]").astype(np.int64) / self.unit)
 
-    def present(self, raw: Mapping[str, Array]) -> Array:
-        """The values that are neither missing nor infinite."""
-        values = self.values(raw)
-        return np.asarray(values[np.isfinite(values)])
+    @property
+    def measured(self) -> Callable[[Raw], Array]:
+        """The number with NaN where it is missing or infinite."""
+        return Finite(self.column) if self.since is None else self._finite_values
 
-    def prepared(self, raw: Mapping[str, Array]) -> Array:
+    def _finite_values(self, raw: Raw) -> Array:
+        return _finite(self.values(raw))
+
+    def prepared(self, raw: Raw) -> Array:
         """All steps but scaling, in float64."""
         values = self.values(raw)
         filled = np.where(self._missing(values), self.fill, values)
-        low, high = (-_LARGEST, _LARGEST) if self.low is None else (self.low, self.high)
+        low, high = (-LARGEST, LARGEST) if self.low is None else (self.low, self.high)
         filled = np.clip(filled, low, high)
         # For negative numbers the curve is mirrored, so that no value is lost.
         return np.copysign(np.log1p(np.abs(filled)), filled) + 0.0 if self.log1p else filled
 
-    def encode(self, raw: Mapping[str, Array]) -> dict[str, Array]:
+    def encode(self, raw: Raw) -> dict[str, Array]:
         """From canonical raw columns to the encoded ones."""
         scaled = (self.prepared(raw) - self.offset) / self.scale
         encoded = {self.name: np.clip(scaled, -_FLOAT32_MAX, _FLOAT32_MAX).astype(np.float32)}
@@ -110,18 +127,25 @@ def fit_elapsed(name: str, config: ElapsedFeature) -> Fitting:
 
 
 def _fit(draft: Numeric, config: NumericFeature) -> Fitting:
-    draft = yield from _fit_fill_and_clip(draft, config)
-    offset, scale = yield from _fit_scale(draft, config.scale)
+    """What is to be filled in, and beside it the moments that scaling needs where it only takes what is filled in."""
+    shortcut = config.scale in ("standard", "min_max") and not config.clip and not draft.log1p
+    draft, known = yield from side_by_side(
+        [_fit_fill_and_clip(draft, config), _moments_and_missing(draft) if shortcut else _nothing()]
+    )
+    filled = _filled_moments(known, draft.fill) if known else None
+    offset, scale = yield from _fit_scale(draft, config.scale, filled)
     return replace(draft, offset=offset, scale=scale)
+
+
+def _nothing() -> Fitting:
+    yield from ()
 
 
 def _fit_fill_and_clip(draft: Numeric, config: NumericFeature) -> Fitting:
     bounds = [0.25, 0.75] if config.clip == "iqr" else list(config.clip or [])
     fractions = bounds + ([0.5] if config.missing == "median" else [])
     if fractions:
-        found = yield from quantiles(draft.inputs, draft.present, fractions)
-        if found is None:
-            raise _no_value(draft.column)
+        found = _some((yield from quantiles(draft.inputs, draft.measured, fractions)), draft.column)
         if config.clip == "iqr":
             reach = 1.5 * (found[1] - found[0])
             draft = replace(draft, low=found[0] - reach, high=found[1] + reach)
@@ -130,17 +154,31 @@ def _fit_fill_and_clip(draft: Numeric, config: NumericFeature) -> Fitting:
         if config.missing == "median":
             draft = replace(draft, fill=found[-1])
     if config.missing == "mean":
-        moments = yield Want(draft.inputs, draft.present, Moments())
+        moments = yield from ask(draft.inputs, draft.measured, Moments())
         draft = replace(draft, fill=_some(moments, draft.column).mean)
     elif config.missing == "mode":
-        mode = yield Want(draft.inputs, draft.present, Mode())
+        mode = yield from ask(draft.inputs, draft.measured, Mode())
         draft = replace(draft, fill=_some(mode, draft.column))
     elif isinstance(config.missing, (int, float)):
         draft = replace(draft, fill=float(config.missing))
     return draft
 
 
-def _fit_scale(draft: Numeric, scale: str) -> Fitting:
+def _moments_and_missing(draft: Numeric) -> Fitting:
+    asked = [ask(draft.inputs, draft.measured, sketch) for sketch in (Moments(), Present())]
+    moments, (rows, present) = yield from side_by_side(asked)
+    return moments, rows - present
+
+
+def _filled_moments(known: tuple[MomentsResult | None, int], fill: float) -> MomentsResult | None:
+    """The moments of the filled column by arithmetic: exact sums need no second look at the rows."""
+    moments, missing = known
+    if moments is None or max(-moments.min, moments.max, abs(fill)) > LARGEST:
+        return None
+    return moments.with_constant(fill, missing)
+
+
+def _fit_scale(draft: Numeric, scale: str, moments: MomentsResult | None) -> Fitting:
     """Offset and divisor; a constant column gets divisor 1."""
     if scale == "none":
         return 0.0, 1.0
@@ -148,7 +186,8 @@ def _fit_scale(draft: Numeric, scale: str) -> Fitting:
         found = yield from quantiles(draft.inputs, draft.prepared, [0.5, 0.25, 0.75])
         middle, lower, upper = _some(found, draft.column)
         return middle, (upper - lower) or 1.0
-    moments = _some((yield Want(draft.inputs, draft.prepared, Moments())), draft.column)
+    if moments is None:
+        moments = _some((yield from ask(draft.inputs, draft.prepared, Moments())), draft.column)
     if scale == "min_max":
         return moments.min, (moments.max - moments.min) or 1.0
     return moments.mean, moments.std or 1.0
@@ -185,11 +224,11 @@ class Bucket:
         """The raw column."""
         return (self.column,)
 
-    def present(self, raw: Mapping[str, Array]) -> Array:
-        """The values that are there."""
-        return np.asarray(raw[self.column][~np.isnan(raw[self.column])])
+    def measured(self, raw: Raw) -> Array:
+        """The number itself, float64 with NaN."""
+        return np.asarray(raw[self.column])
 
-    def encode(self, raw: Mapping[str, Array]) -> dict[str, Array]:
+    def encode(self, raw: Raw) -> dict[str, Array]:
         """From the canonical raw column to ids."""
         values = raw[self.column]
         ids = 3 + np.searchsorted(np.array(self.boundaries), values, side="right")
@@ -202,5 +241,5 @@ def fit_bucket(name: str, config: BucketFeature) -> Fitting:
     if config.boundaries is not None:
         return replace(draft, boundaries=tuple(config.boundaries))
     count = config.quantiles or 2
-    found = yield from quantiles(draft.inputs, draft.present, [part / count for part in range(1, count)])
+    found = yield from quantiles(draft.inputs, draft.measured, [part / count for part in range(1, count)])
     return replace(draft, boundaries=tuple(sorted(set(found or ()))))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.config.data import RuleConfig
-from pipeline.features.kinds import Array, is_missing
+from pipeline.features.kinds import Array, Raw, canonical, is_missing
+from pipeline.features.texts import Texts, coded
 
 
 @dataclass(frozen=True)
@@ -41,23 +42,12 @@ class Repair:
             rule.default,
         )
 
-    def broken(self, values: Array) -> Array:
+    def broken(self, values: Array | Texts) -> Array:
         """Where the rule is broken; missing values break none."""
+        if isinstance(values, Texts) or values.dtype == object:
+            return coded(values).each(self._breaks, False, bool)
         present = ~is_missing(values)
         broken = np.zeros(len(values), dtype=bool)
-        if values.dtype == object:
-            texts = values[present]
-            lengths = np.array([len(text) for text in texts], dtype=np.int64)
-            bad = np.zeros(len(texts), dtype=bool)
-            if self.min_length is not None:
-                bad |= lengths < self.min_length
-            if self.max_length is not None:
-                bad |= lengths > self.max_length
-            if self.allowed is not None:
-                allowed = {str(value) for value in self.allowed}
-                bad |= np.array([text not in allowed for text in texts], dtype=bool)
-            broken[present] = bad
-            return broken
         if self.min is not None:
             broken |= present & (values < self.min)
         if self.max is not None:
@@ -66,17 +56,27 @@ class Repair:
             broken |= present & ~np.isin(values, np.array([float(value) for value in self.allowed]))
         return broken
 
-    def apply(self, values: Array) -> Array:
+    def _breaks(self, text: str) -> bool:
+        too_short = self.min_length is not None and len(text) < self.min_length
+        too_long = self.max_length is not None and len(text) > self.max_length
+        return too_short or too_long or (self.allowed is not None and text not in map(str, self.allowed))
+
+    def apply(self, values: Array | Texts) -> Array | Texts:
         """The values after the rule."""
+        broken = self.broken(values)
+        if isinstance(values, Texts) or values.dtype == object:
+            texts = coded(values)
+            names = np.append(texts.names, canonical([self.default], "string"))
+            standing_in = len(texts.names) if self.action == "default" else -1
+            return Texts(np.where(broken, standing_in, texts.codes), names)
         if self.action == "clip":
             return np.asarray(np.clip(values, self.min, self.max))
-        standing_in = self.default if self.action == "default" else (None if values.dtype == object else np.nan)
         result = values.copy()
-        result[self.broken(values)] = standing_in
+        result[broken] = self.default if self.action == "default" else np.nan
         return result
 
 
-def repaired(raw: Mapping[str, Array], repairs: Sequence[Repair]) -> Mapping[str, Array]:
+def repaired(raw: Raw, repairs: Sequence[Repair]) -> Raw:
     """Raw columns after all repairs, in order."""
     if not repairs:
         return raw

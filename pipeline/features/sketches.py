@@ -1,27 +1,24 @@
-"""ANYWHERE. Statistics that do not depend on the order of addition: exact sums, exact quantiles, value counts.
+"""ANYWHERE. Statistics that do not depend on the order of addition, and how fits ask for them.
 
 A sketch turns an array into *cells*; cells with the same key are merged by adding counts and taking the lowest
 and highest value, which any engine does exactly in any order. `result` then reads the statistic off the merged cells.
+`pipeline.features.exact` has sums, `pipeline.features.quantiles` quantiles; value counts are here.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline.features.kinds import Array, is_missing
+from pipeline.features.kinds import Array
+from pipeline.features.texts import Texts, coded
 
 Bits = npt.NDArray[np.int64]
-_HALF = 27
-_LEVELS = (48, 36, 24, 0)
-"""Right shifts by which quantiles are refined: 16 bits of a float64's 64, then 12, 12 and the last 24."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +42,20 @@ class Cells:
         zero = np.zeros(len(count), dtype=np.int64)
         return cls(count, zero, zero, zero, text)
 
+    @classmethod
+    def merged(cls, many: Sequence[Cells]) -> Cells:
+        """Cells of one sketch over several arrays as if of one."""
+        if len(many) == 1:
+            return many[0]
+        table = pd.concat([pd.DataFrame(vars(cells)) for cells in many])
+        grouped = table.groupby(["text", "key"], sort=False)
+        found = grouped.agg({"count": "sum", "low": "min", "high": "max"}).reset_index()
+        numbers = {name: found[name].to_numpy(dtype=np.int64) for name in ("count", "key", "low", "high")}
+        return cls(text=found["text"].to_numpy(dtype=object), **numbers)
+
 
 class Sketch(Protocol):
-    """What can be asked about the values of a column."""
+    """What can be asked about the values of a column: a frozen dataclass, equal if it asks the same."""
 
     @property
     def limit(self) -> int | None:
@@ -59,7 +67,7 @@ class Sketch(Protocol):
         """Merged cells with a smaller count are left out."""
         ...
 
-    def cells(self, values: Array) -> Cells:
+    def cells(self, values: Any) -> Cells:
         """The cells of some values; missing ones do not count."""
         ...
 
@@ -70,96 +78,43 @@ class Sketch(Protocol):
 
 @dataclass(frozen=True)
 class Want:
-    """A statistic wanted of some raw columns, prepared as far as the feature knows how to."""
+    """A statistic wanted of some raw columns, prepared as far as the feature knows how to.
+
+    Equal wants are answered once: of two features, or of a feature and the profile of its column.
+    """
 
     columns: tuple[str, ...]
     prepared: Any
-    """A picklable function from canonical raw columns by name to the values that are measured."""
+    """A picklable and hashable function from canonical raw columns by name to the values that are measured."""
     sketch: Sketch
 
 
-Fitting = Generator[Want, Any, Any]
-"""A fit asks for one statistic after the other and ends with its result; the engine answers many fits in one pass."""
+Fitting = Generator[Sequence[Want], Sequence[Any], Any]
+"""A fit asks for statistics, round by round, and ends with its result; the engine answers a round in one pass."""
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Count, mean, population standard deviation and extremes of numbers, correctly rounded.
-
-    A float64 is an integer times a power of two. Its integer is cut into halves of at most 27 bits, whose sums by
-    exponent are exact; x squared is cut without error into three float64 first (T. J. Dekker 1971).
-    """
-
-    limit: int | None = None
-    min_count: int = 0
-
-    def cells(self, values: Array) -> Cells:
-        present = values[~np.isnan(values)]
-        terms = (present, *_square(present))
-        parts = [_sum_cells(term, which * _SERIES) for which, term in enumerate(terms)]
-        ordered = ordered_bits(present)
-        extremes = (ordered.min(), ordered.max()) if len(ordered) else (0, 0)
-        count = np.array([len(present)] if len(present) else [], dtype=np.int64)
-        keys = np.concatenate([part[0] for part in parts] + [np.full(len(count), -1, dtype=np.int64)])
-        counts = np.concatenate([part[1] for part in parts] + [count])
-        low, high = np.zeros_like(keys), np.zeros_like(keys)
-        if len(count):
-            low[-1], high[-1] = extremes
-        return Cells.of_keys(counts, keys, low, high)
-
-    def result(self, cells: Cells) -> MomentsResult | None:
-        at = np.flatnonzero(cells.key == -1)
-        if not len(at):
-            return None
-        count = int(cells.count[at[0]])
-        total, square = Fraction(0), Fraction(0)
-        for key, part in zip(cells.key.tolist(), cells.count.tolist(), strict=True):
-            if key < 0:
-                continue
-            which, rest = divmod(key, _SERIES)
-            exponent, upper = divmod(rest, 2)
-            value = Fraction(part) * Fraction(2) ** (exponent - _BIAS + (_HALF if upper else 0))
-            total, square = (total + value, square) if which == 0 else (total, square + value)
-        mean = total / count
-        variance = square / count - mean * mean
-        low, high = float_of_bits(cells.low[at])[0], float_of_bits(cells.high[at])[0]
-        return MomentsResult(count, float(mean), math.sqrt(float(variance)), float(low), float(high))
+def ask(columns: tuple[str, ...], prepared: Any, sketch: Sketch) -> Fitting:
+    """One statistic in a round of its own."""
+    (answer,) = yield [Want(columns, prepared, sketch)]
+    return answer
 
 
-@dataclass(frozen=True)
-class MomentsResult:
-    """What `Moments` gives."""
-
-    count: int
-    mean: float
-    std: float
-    min: float
-    max: float
-
-
-_SERIES = 1 << 13
-_BIAS = 1200
-
-
-def _square(values: Array) -> tuple[Array, Array, Array]:
-    """The square of x as an exact sum of three float64, for magnitudes between 1e-140 and 1e150."""
-    high = values * 134217729.0
-    high = high - (high - values)
-    low = values - high
-    return high * high, 2.0 * high * low, low * low
-
-
-def _sum_cells(values: Array, offset: int) -> tuple[Bits, Bits]:
-    fraction, exponent = np.frexp(values)
-    whole = np.ldexp(fraction, 53).astype(np.int64)
-    upper, lower = whole >> _HALF, whole & ((1 << _HALF) - 1)
-    place = (exponent.astype(np.int64) - 53 + _BIAS) * 2
-    keys = np.concatenate([place, place + 1]) + offset
-    parts = np.concatenate([lower, upper])
-    unique, inverse = np.unique(keys, return_inverse=True)
-    # Every part is below 2**27, so float64 weights add up exactly for fewer than 2**26 values at a time.
-    sums = np.bincount(inverse, weights=parts.astype(np.float64), minlength=len(unique)).astype(np.int64)
-    return unique, sums
+def side_by_side(fits: Sequence[Fitting]) -> Fitting:
+    """Advance independent fits in lockstep, so that one pass over the rows serves them all; gives their results."""
+    results: list[Any] = [None] * len(fits)
+    answers: dict[int, Any] = dict.fromkeys(range(len(fits)))
+    while answers:
+        rounds: dict[int, Sequence[Want]] = {}
+        for position, answer in answers.items():
+            try:
+                rounds[position] = fits[position].send(answer)
+            except StopIteration as end:
+                results[position] = end.value
+        if not rounds:
+            break
+        found = iter((yield [want for wants in rounds.values() for want in wants]))
+        answers = {position: [next(found) for _ in wants] for position, wants in rounds.items()}
+    return results
 
 
 def ordered_bits(values: Array) -> Bits:
@@ -174,74 +129,21 @@ def float_of_bits(ordered: Bits) -> Array:
 
 
 @dataclass(frozen=True)
-class Bins:
-    """Counts of numbers by the leading bits of their ordered form, within given bins of the level above."""
+class Present:
+    """How many rows there are, and how many of them have a value."""
 
-    level: int = 0
-    within: tuple[int, ...] | None = None
     limit: int | None = None
     min_count: int = 0
 
-    def cells(self, values: Array) -> Cells:
-        ordered = np.sort(ordered_bits(values[~np.isnan(values)]))
-        if self.within is not None:
-            ordered = ordered[np.isin(ordered >> _LEVELS[self.level - 1], self.within)]
-        keys = ordered >> _LEVELS[self.level]
-        starts = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1)) if len(keys) else np.array([], dtype=np.int64)
-        ends = np.append(starts[1:], len(keys))[: len(starts)]
-        return Cells.of_keys(ends - starts, keys[starts], ordered[starts], ordered[ends - 1])
+    def cells(self, values: Array | Texts) -> Cells:
+        present = int((values.codes >= 0).sum()) if isinstance(values, Texts) else int((~pd.isna(values)).sum())
+        counts = np.array([len(values), present], dtype=np.int64)
+        keys = np.array([0, 1], dtype=np.int64)
+        return Cells.of_keys(counts, keys, np.zeros_like(keys), np.zeros_like(keys))
 
-    def result(self, cells: Cells) -> Cells:
-        order = np.argsort(cells.key)
-        return Cells.of_keys(cells.count[order], cells.key[order], cells.low[order], cells.high[order])
-
-
-def quantiles(
-    columns: tuple[str, ...], prepared: Any, fractions: Sequence[float]
-) -> Generator[Want, Any, list[float] | None]:
-    """Exact quantiles: for each fraction q the smallest value that at least q of all values do not exceed.
-
-    Numpy calls it ``method="inverted_cdf"``. None if there is no value. At most four passes, mostly one or two.
-    """
-    cells: Cells = yield Want(columns, prepared, Bins())
-    total = int(cells.count.sum())
-    if total == 0:
-        return None
-    ranks = [max(1, math.ceil(Fraction(fraction) * total)) for fraction in fractions]
-    targets = [_descend(cells, rank) for rank in ranks]
-    for level in range(1, len(_LEVELS)):
-        open_bins = tuple(sorted({target.key for target in targets if not target.resolved}))
-        if not open_bins:
-            break
-        cells = yield Want(columns, prepared, Bins(level, open_bins))
-        above = cells.key >> (_LEVELS[level - 1] - _LEVELS[level])
-        targets = [
-            target if target.resolved else _descend(cells, target.rank, above == target.key) for target in targets
-        ]
-    return [float(float_of_bits(np.array([target.low]))[0]) for target in targets]
-
-
-@dataclass(frozen=True)
-class _Target:
-    """The bin that holds the value of a rank, and the rank inside it; resolved when the bin holds one value only."""
-
-    key: int
-    rank: int
-    low: int
-    high: int
-
-    @property
-    def resolved(self) -> bool:
-        return self.low == self.high
-
-
-def _descend(cells: Cells, rank: int, where: npt.NDArray[np.bool_] | None = None) -> _Target:
-    chosen = np.arange(len(cells.count)) if where is None else np.flatnonzero(where)
-    cumulative = np.cumsum(cells.count[chosen])
-    position = int(np.searchsorted(cumulative, rank))
-    at = chosen[position]
-    before = int(cumulative[position - 1]) if position else 0
-    return _Target(int(cells.key[at]), rank - before, int(cells.low[at]), int(cells.high[at]))
+    def result(self, cells: Cells) -> tuple[int, int]:
+        found = dict(zip(cells.key.tolist(), cells.count.tolist(), strict=True))
+        return found.get(0, 0), found.get(1, 0)
 
 
 @dataclass(frozen=True)
@@ -251,10 +153,11 @@ class Values:
     limit: int | None = None
     min_count: int = 1
 
-    def cells(self, values: Array) -> Cells:
-        codes, unique = pd.factorize(values[~is_missing(values)])
-        counts = np.bincount(codes, minlength=len(unique)).astype(np.int64)
-        return Cells.of_texts(counts, np.asarray(unique, dtype=object))
+    def cells(self, values: Array | Texts) -> Cells:
+        texts = coded(values)
+        counts = np.bincount(texts.codes + 1, minlength=len(texts.names) + 1)[1:].astype(np.int64)
+        seen = counts > 0
+        return Cells.of_texts(counts[seen], texts.names[seen])
 
     def result(self, cells: Cells) -> list[tuple[str, int]]:
         pairs = zip(cells.text.tolist(), cells.count.tolist(), strict=True)
@@ -277,23 +180,33 @@ class Mode:
 
 
 @dataclass(frozen=True)
+class Labelled:
+    """Categories with a fold and a whole number for each row."""
+
+    texts: Texts
+    folds: Array
+    numbers: Array
+
+
+@dataclass(frozen=True)
 class Sums:
-    """Per category and fold the rows and the sum of the label in steps of 2**-16; of pairs from `pair_up`."""
+    """Per category and fold the rows and the sum of a whole number; of `Labelled` rows."""
 
     limit: int | None = None
     min_count: int = 0
 
-    def cells(self, values: Array) -> Cells:
-        table = pd.DataFrame({"text": values[0], "fold": values[1], "label": values[2]})
-        grouped = table.groupby(["text", "fold"])["label"].agg(["size", "sum"]).reset_index()
-        text = np.concatenate([grouped["text"].to_numpy(object)] * 2)
+    def cells(self, values: Labelled) -> Cells:
+        texts = values.texts
+        table = pd.DataFrame({"code": texts.codes, "fold": values.folds, "number": values.numbers})
+        grouped = table.groupby(["code", "fold"])["number"].agg(["size", "sum"]).reset_index()
+        text = texts.names[np.tile(grouped["code"].to_numpy(), 2)]
         fold = grouped["fold"].to_numpy(np.int64) * 2
         count = np.concatenate([grouped["size"].to_numpy(np.int64), grouped["sum"].to_numpy(np.int64)])
         key = np.concatenate([fold, fold + 1])
         return Cells(count, key, np.zeros_like(key), np.zeros_like(key), text)
 
     def result(self, cells: Cells) -> dict[str, dict[int, tuple[int, int]]]:
-        """Category -> fold -> (rows, sum of the label in steps of 2**-16)."""
+        """Category -> fold -> (rows, sum)."""
         found: dict[str, dict[int, list[int]]] = {}
         for text, key, count in zip(cells.text.tolist(), cells.key.tolist(), cells.count.tolist(), strict=True):
             found.setdefault(text, {}).setdefault(key // 2, [0, 0])[key % 2] = count

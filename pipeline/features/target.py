@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -10,9 +9,10 @@ import numpy as np
 
 from pipeline.config.features import TargetFeature
 from pipeline.dataset import Column
-from pipeline.features.categorical import Text, as_strings
-from pipeline.features.kinds import Array, is_missing
-from pipeline.features.sketches import Fitting, Sums, Values, Want
+from pipeline.features.categorical import Names, Text
+from pipeline.features.kinds import Array, Raw
+from pipeline.features.sketches import Fitting, Labelled, Sums, Values, ask
+from pipeline.features.texts import Texts
 
 LABEL, FOLD = "_label", "_fold"
 """Raw columns that preparation adds: the label as a number, and a hash of the row's id. Serving has neither."""
@@ -53,23 +53,21 @@ class Target:
     def _places(self) -> dict[str, int]:
         return {value: place for place, value in enumerate(self.vocabulary)}
 
-    def names(self, raw: Mapping[str, Array]) -> Array:
+    def names(self, raw: Raw) -> Texts:
         """The names of the categories; null is one of them."""
-        names = self.text(as_strings(raw[self.column]))
-        return np.where(is_missing(names), _NULL, names)
+        names = Names(self.column, self.text)(raw)
+        codes = np.where(names.codes < 0, len(names.names), names.codes)
+        return Texts(codes, np.append(names.names, np.array([_NULL], dtype=object)))
 
-    def measured(self, raw: Mapping[str, Array]) -> Array:
+    def measured(self, raw: Raw) -> Labelled:
         """Category, fold and label of each row, for `Sums`."""
-        names = np.array([name if name in self._places else _REST for name in self.names(raw)], dtype=object)
-        measured = np.empty((3, len(names)), dtype=object)
-        measured[0] = names
-        measured[1] = raw[FOLD] % self.folds
-        measured[2] = np.rint(raw[LABEL] * _STEP).astype(np.int64)
-        return measured
+        names = self.names(raw).renamed(lambda name: name if name in self._places else _REST)
+        return Labelled(names, raw[FOLD] % self.folds, np.rint(raw[LABEL] * _STEP).astype(np.int64))
 
-    def encode(self, raw: Mapping[str, Array]) -> dict[str, Array]:
+    def encode(self, raw: Raw) -> dict[str, Array]:
         """From the canonical raw column to means, those of the other folds where the rows' folds are given."""
-        places = np.array([self._places.get(name, len(self.vocabulary)) for name in self.names(raw)], dtype=np.int64)
+        unseen = len(self.vocabulary)
+        places = self.names(raw).each(lambda name: self._places.get(name, unseen), unseen, np.int64)
         if FOLD in raw and self.fold_means:
             return {self.name: np.array(self.fold_means)[raw[FOLD] % self.folds, places].astype(np.float32)}
         return {self.name: np.array([*self.means, self.mean])[places].astype(np.float32)}
@@ -78,9 +76,9 @@ class Target:
 def fit_target(name: str, config: TargetFeature) -> Fitting:
     """The frequent categories, then rows and label sums of each in each fold."""
     draft = Target(name, config.column or name, text=Text.of(config.normalize), folds=config.folds)
-    found = yield Want(draft.inputs, draft.names, Values(config.max_size, config.min_count))
+    found = yield from ask(draft.inputs, draft.names, Values(config.max_size, config.min_count))
     draft = replace(draft, vocabulary=tuple(value for value, _ in found))
-    sums = yield Want((*draft.inputs, LABEL, FOLD), draft.measured, Sums())
+    sums = yield from ask((*draft.inputs, LABEL, FOLD), draft.measured, Sums())
     table = np.zeros((config.folds, len(draft.vocabulary) + 1, 2))
     places = {value: place for place, value in enumerate(draft.vocabulary)}
     for category, folds in sums.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,9 @@ import numpy as np
 from pipeline.config.features import TimestampFeature
 from pipeline.dataset import Column
 from pipeline.features.categorical import FIRST, NULL, UNSEEN
-from pipeline.features.kinds import MICROSECONDS, Array
-from pipeline.features.sketches import Fitting, Moments, Want
+from pipeline.features.exact import Moments
+from pipeline.features.kinds import MICROSECONDS, Array, Raw
+from pipeline.features.sketches import Fitting, ask
 
 _SIZES = {"month": 12, "day": 31, "weekday": 7, "hour": 24, "minute": 60, "day_of_year": 366, "minute_of_day": 1440}
 
@@ -20,19 +21,27 @@ def part_of(values: Array, part: str) -> Array:
     """One part, counted from 0 (a year is itself; Monday is 0), as float64 with NaN where there is no time."""
     missing = np.isnat(values)
     moments = np.where(missing, np.datetime64(0, "us"), values).astype(MICROSECONDS)
-    days, months, years = (moments.astype(f"datetime64[{unit}]") for unit in "DMY")
-    minute_of_day = (moments - days).astype(np.int64) // 60_000_000
-    parts: dict[str, Array] = {
-        "year": years.astype(np.int64) + 1970,
-        "month": months.astype(np.int64) % 12,
-        "day": (days - months).astype(np.int64),
-        "weekday": (days.astype(np.int64) + 3) % 7,
-        "hour": minute_of_day // 60,
-        "minute": minute_of_day % 60,
-        "day_of_year": (days - years).astype(np.int64),
-        "minute_of_day": minute_of_day,
-    }
-    return np.where(missing, np.nan, parts[part].astype(np.float64))
+    return np.where(missing, np.nan, _PARTS[part](moments).astype(np.float64))
+
+
+def _whole(moments: Array, unit: str) -> Array:
+    return moments.astype(f"datetime64[{unit}]")
+
+
+def _minute_of_day(moments: Array) -> Array:
+    return moments.astype(np.int64) // 60_000_000 % 1440
+
+
+_PARTS: dict[str, Callable[[Array], Array]] = {
+    "year": lambda moments: _whole(moments, "Y").astype(np.int64) + 1970,
+    "month": lambda moments: _whole(moments, "M").astype(np.int64) % 12,
+    "day": lambda moments: (_whole(moments, "D") - _whole(moments, "M")).astype(np.int64),
+    "weekday": lambda moments: (moments.astype(np.int64) // 86_400_000_000 + 3) % 7,
+    "hour": lambda moments: _minute_of_day(moments) // 60,
+    "minute": lambda moments: _minute_of_day(moments) % 60,
+    "day_of_year": lambda moments: (_whole(moments, "D") - _whole(moments, "Y")).astype(np.int64),
+    "minute_of_day": _minute_of_day,
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Years:
 
     column: str
 
-    def __call__(self, raw: Mapping[str, Array]) -> Array:
+    def __call__(self, raw: Raw) -> Array:
         return part_of(raw[self.column], "year")
 
 
@@ -82,7 +91,7 @@ class Timestamp:
             return _SIZES[part]
         return self.years[1] - self.years[0] + 1 if self.years else 0
 
-    def encode(self, raw: Mapping[str, Array]) -> dict[str, Array]:
+    def encode(self, raw: Raw) -> dict[str, Array]:
         """From the canonical raw column to the encoded columns."""
         encoded: dict[str, Array] = {}
         for part in self.parts:
@@ -107,6 +116,6 @@ def fit_timestamp(name: str, config: TimestampFeature) -> Fitting:
     """Only years need the train rows; all other parts have a fixed range."""
     column, years = config.column or name, None
     if "year" in config.parts:
-        moments = yield Want((column,), Years(column), Moments())
+        moments = yield from ask((column,), Years(column), Moments())
         years = (int(moments.min), int(moments.max)) if moments else None
     return Timestamp(name, column, tuple(config.parts), config.cyclic, years)

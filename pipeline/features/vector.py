@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from pipeline.config.features import VectorFeature
 from pipeline.dataset import Column
 from pipeline.errors import DataError
-from pipeline.features.kinds import Array
+from pipeline.features.kinds import Array, Raw
 from pipeline.features.sketches import Fitting
 
 
@@ -33,7 +32,7 @@ class Vector:
         """The raw column."""
         return (self.column,)
 
-    def encode(self, raw: Mapping[str, Array]) -> dict[str, Array]:
+    def encode(self, raw: Raw) -> dict[str, Array]:
         """From the canonical raw column (flat arrays, or None) to one array of shape (rows, *shape)."""
         rows, width = raw[self.column], int(np.prod(self.shape))
         matrix = np.zeros((len(rows), width), dtype=self.dtype)

@@ -12,10 +12,11 @@ from pipeline import storage
 from pipeline.config import PipelineConfig
 from pipeline.dataset import SPLITS, Accounting
 from pipeline.errors import DataError
+from pipeline.preparation.files import write_partitions
 from pipeline.preparation.inputs import query_of
 from pipeline.preparation.layout import Layout
 from pipeline.preparation.read import FAULT, Census
-from pipeline.preparation.stage import SAMPLE_ROWS, Staged, write_partitions
+from pipeline.preparation.stage import SAMPLE_ROWS, Staged
 
 QUARANTINE_FORMAT = ("quarantine", 1)
 UNPARSABLE = "row cannot be parsed"
@@ -46,9 +47,12 @@ def check_query(census: Census, staged: Sequence[Staged], config: PipelineConfig
 
 
 def account(census: Census | None, staged: Sequence[Staged]) -> Accounting:
-    """The balance of primary rows: those parsed went through the query, the others are rejected."""
+    """The balance of primary rows: those parsed went through the query, the others are rejected.
+
+    Rows of ids that are published already count as published, once.
+    """
     faults = census.faults if census else 0
-    published = sum(one.rows for one in staged if not one.rejected)
+    published = sum(one.rows + one.known for one in staged if not one.rejected)
     duplicates = sum(one.duplicates for one in staged)
     rejected = sum(one.rejected for one in staged) + faults
     rows_in = published + duplicates + rejected

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 from collections.abc import Iterable
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -95,7 +97,7 @@ def _unusable_types(frame: DataFrame, config: PipelineConfig) -> Iterable[str]:
 
 
 def add_reasons(frame: DataFrame, config: PipelineConfig) -> DataFrame:
-    """Cast feature columns to their kinds and append `REASONS`, empty for rows that are fit.
+    """Cast feature columns to their kinds and append `REASONS`, null for rows that are fit.
 
     A value that a cast cannot read is a reason, never a silent null.
     """
@@ -115,10 +117,12 @@ def add_reasons(frame: DataFrame, config: PipelineConfig) -> DataFrame:
     values = {name: typed.get(name, F.col(f"`{name}`")) for name in frame.columns}
     checks += _missing_checks(values, frame, config)
     checks += rule_checks(config, frame, values)
-    reasons = F.array(*(F.when(condition, F.lit(reason)) for condition, reason in checks))
+    # The list is made for rejected rows only: making it for every row costs more than all conditions.
+    unfit = reduce(operator.or_, (F.coalesce(condition, F.lit(False)) for condition, _ in checks))
+    reasons = F.array_compact(F.array(*(F.when(condition, F.lit(reason)) for condition, reason in checks)))
     return frame.select(
         *(value.alias(name) for name, value in values.items()),
-        F.array_compact(reasons).alias(REASONS),
+        F.when(unfit, reasons).alias(REASONS),
     )
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.features import Kind, canonical
-from pipeline.features.kinds import MICROSECONDS, Array
+from pipeline.features.kinds import MICROSECONDS, Array, is_missing
+from pipeline.features.texts import Texts
 
 
-def raw_arrays(table: pa.Table, kinds: Mapping[str, Kind]) -> dict[str, Array]:
-    """Canonical arrays of the named columns."""
+def raw_arrays(table: pa.Table, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """Canonical arrays, or `Texts`, of the named columns."""
     return {name: canonical_column(table.column(name), kind) for name, kind in kinds.items()}
 
 
-def canonical_column(column: pa.ChunkedArray, kind: Kind) -> Array:
-    """One column; texts are made once per distinct value."""
+def canonical_column(column: pa.ChunkedArray, kind: Kind) -> Array | Texts:
+    """One column; texts stay coded, so that each distinct one becomes a Python object once."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if kind == "string":
         return _texts(array)
@@ -28,9 +30,11 @@ def canonical_column(column: pa.ChunkedArray, kind: Kind) -> Array:
     return canonical(array.to_numpy(zero_copy_only=False), kind)
 
 
-def _texts(array: pa.Array) -> Array:
+def _texts(array: pa.Array) -> Texts:
     encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
-    distinct = canonical(encoded.dictionary.to_pylist(), "string")
-    table = np.append(distinct, np.array([None], dtype=object))
-    codes = encoded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
-    return np.asarray(table[codes])
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    names = canonical(encoded.dictionary.to_pylist(), "string")
+    missing = is_missing(names)
+    if missing.any():  # NaN in a dictionary
+        codes = np.where(np.append(missing, True)[codes], -1, codes)
+    return Texts(codes, names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,22 +54,25 @@ def fit(
             wants = fits.send(answers)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
-        answers = _answer(session, wants, _Measure(wants, kinds, repairs, paths))
+        measured = tuple(dict.fromkeys(map(_unlimited, wants)))
+        answers = _answer(session, wants, _Measure(measured, kinds, repairs, paths))
 
 
-def _answer(session: SparkSession, wants: list[Want], measure: _Measure) -> list[Any]:
-    tasks = session.range(0, len(measure.paths), 1, numPartitions=len(measure.paths))
-    cells = _merged(tasks.mapInArrow(measure, _CELLS), wants)
+def _answer(session: SparkSession, wants: Sequence[Want], measure: _Measure) -> list[Any]:
+    tasks = session.range(0, len(measure.paths), 1, numPartitions=max(1, len(measure.paths)))
+    cells = _merged(tasks.mapInArrow(measure, _CELLS), _limits(wants, measure.measured))
     with spark_errors("fitting the features"):
         found: pd.DataFrame = cells.toPandas()
-    return [want.sketch.result(_cells(found[found["want"] == number])) for number, want in enumerate(wants)]
+    tables = dict(iter(found.groupby("want")))
+    nothing = found.iloc[:0]
+    return [_result(want, tables.get(measure.measured.index(_unlimited(want)), nothing)) for want in wants]
 
 
 @dataclass(frozen=True)
 class _Measure:
-    """The body of a task: the cells of all wants over some staged files."""
+    """The body of a task: the cells of all that is measured, over some staged files."""
 
-    wants: list[Want]
+    measured: tuple[Want, ...]
     kinds: Mapping[str, Kind]
     repairs: tuple[Repair, ...]
     paths: Sequence[str]
@@ -81,13 +84,34 @@ class _Measure:
 
     def _file(self, path: str) -> Iterator[pa.RecordBatch]:
         added = {LABEL: LABEL, FOLD: HASH}
-        columns = dict.fromkeys(column for want in self.wants for column in want.columns)
+        columns = dict.fromkeys(column for want in self.measured for column in want.columns)
         kinds = {column: self.kinds[column] for column in columns if column not in added}
+        cells: list[list[Cells]] = [[] for _ in self.measured]
         for table in read_groups(path, [added.get(column, column) for column in columns]):
             raw = dict(repaired(raw_arrays(table, kinds), self.repairs))
             raw |= {column: table.column(added[column]).to_numpy() for column in columns if column in added}
-            for number, want in enumerate(self.wants):
-                yield _batch(number, want.sketch.cells(want.prepared({name: raw[name] for name in want.columns})))
+            prepared = _Prepared(raw)
+            for place, want in enumerate(self.measured):
+                cells[place].append(want.sketch.cells(prepared(want)))
+        yield from (_batch(place, Cells.merged(many)) for place, many in enumerate(cells) if many)
+
+
+class _Prepared:
+    """The values that wants measure in one row group; those of equal wants are made once."""
+
+    def __init__(self, raw: Mapping[str, Any]) -> None:
+        self._raw = raw
+        self._made: dict[Any, Any] = {}
+
+    def __call__(self, want: Want) -> Any:
+        if want.prepared not in self._made:
+            self._made[want.prepared] = want.prepared({name: self._raw[name] for name in want.columns})
+        return self._made[want.prepared]
+
+
+def _unlimited(want: Want) -> Want:
+    """What has to be measured for a want; several may share it and differ in how much of it they take."""
+    return replace(want, sketch=replace(want.sketch, limit=None, min_count=0))  # type: ignore[type-var]
 
 
 def read_groups(path: str, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -108,22 +132,48 @@ def _batch(number: int, cells: Cells) -> pa.RecordBatch:
     )
 
 
-def _merged(cells: DataFrame, wants: list[Want]) -> DataFrame:
+@dataclass(frozen=True)
+class _Limit:
+    """How many cells of a measurement are wanted at most, and their least count."""
+
+    cells: int
+    least: int
+
+
+def _limits(wants: Sequence[Want], measured: Sequence[Want]) -> dict[int, _Limit]:
+    """Per measurement the widest limit of those who share it; none where one of them wants all cells."""
+    limits = {}
+    for place, one in enumerate(measured):
+        sketches = [want.sketch for want in wants if _unlimited(want) == one]
+        if all(sketch.limit is not None for sketch in sketches):
+            most = max(sketch.limit or 0 for sketch in sketches)
+            limits[place] = _Limit(most, min(sketch.min_count for sketch in sketches))
+    return limits
+
+
+def _merged(cells: DataFrame, limits: Mapping[int, _Limit]) -> DataFrame:
     """Merge cells of equal keys, and leave out what the sketches do not want, before the driver sees any."""
     merged = cells.groupBy("want", "text", "key").agg(
         F.sum("count").alias("count"), F.min("low").alias("low"), F.max("high").alias("high")
     )
-    limits = {number: want.sketch for number, want in enumerate(wants) if want.sketch.limit is not None}
     if not limits:
         return merged
-    limit = F.create_map(*(F.lit(part) for number, sketch in limits.items() for part in (number, sketch.limit)))
-    least = F.create_map(*(F.lit(part) for number, sketch in limits.items() for part in (number, sketch.min_count)))
+    most, least = (
+        F.create_map(*(F.lit(part) for place, limit in limits.items() for part in (place, getattr(limit, name))))
+        for name in ("cells", "least")
+    )
     frequent = merged.where(F.col("count") >= F.coalesce(least[F.col("want")], F.col("count")))
     by_count = Window.partitionBy("want").orderBy(F.desc("count"), F.asc("text"), F.asc("key"))
     ranked = frequent.withColumn("rank", F.row_number().over(by_count))
-    return ranked.where(F.col("rank") <= F.coalesce(limit[F.col("want")], F.col("rank"))).drop("rank")
+    return ranked.where(F.col("rank") <= F.coalesce(most[F.col("want")], F.col("rank"))).drop("rank")
 
 
-def _cells(found: pd.DataFrame) -> Cells:
+def _result(want: Want, found: pd.DataFrame) -> Any:
+    """The statistic from the cells of its measurement, of which it may take fewer than others do."""
+    sketch = want.sketch
+    if sketch.limit is not None:
+        found = found[found["count"] >= sketch.min_count]
+        found = found.assign(order=found["text"].str.encode("utf-8"))
+        found = found.sort_values(["count", "order", "key"], ascending=[False, True, True]).head(sketch.limit)
     numbers = {name: found[name].to_numpy(dtype=np.int64) for name in ("count", "key", "low", "high")}
-    return Cells(text=found["text"].to_numpy(dtype=object), **numbers)
+    return sketch.result(Cells(text=found["text"].to_numpy(dtype=object), **numbers))

@@ -14,8 +14,9 @@ from pyspark.sql import types as T
 
 from pipeline.config.data import LabelConfig
 from pipeline.errors import DataError
-from pipeline.features.kinds import Array
-from pipeline.features.sketches import Fitting, Moments, Want
+from pipeline.features.exact import Moments
+from pipeline.features.kinds import Array, Raw
+from pipeline.features.sketches import Fitting, ask
 from pipeline.features.target import LABEL
 
 Checks = list[tuple[Column, str]]
@@ -99,14 +100,14 @@ def fit_label(config: LabelConfig) -> Fitting:
     """Offset and divisor of a regression label."""
     if config.scale == "none":
         return 0.0, 1.0
-    moments = yield Want((LABEL,), _LabelValues(), Moments())
+    moments = yield from ask((LABEL,), _LabelValues(), Moments())
     return moments.mean, moments.std or 1.0
 
 
 @dataclass(frozen=True)
 class _LabelValues:
-    def __call__(self, raw: Mapping[str, Array]) -> Array:
-        return raw[LABEL]
+    def __call__(self, raw: Raw) -> Array:
+        return np.asarray(raw[LABEL])
 
 
 @dataclass(frozen=True)

@@ -16,29 +16,31 @@ _WANTED_FILES = 8
 
 @dataclass(frozen=True)
 class Layout:
-    """Files per split, files for rejected rows, and rows per row group."""
+    """Files per split, files for rejected rows, rows per row group; buckets of rows that are published already."""
 
     files: Mapping[str, int]
     quarantine_files: int
     rows_per_row_group: int
+    known_buckets: int = 0
 
     def bucket_of(self, split: str) -> int:
-        """The first bucket of a split; buckets of rejected rows come last."""
-        names = [*SPLITS, "rejected"]
-        return sum(self.files[name] for name in names[: names.index(split)])
+        """The first bucket of a split; then come those of ``rejected`` and of ``known`` rows."""
+        sizes = {**self.files, "rejected": self.quarantine_files, "known": self.known_buckets}
+        names = list(sizes)
+        return sum(sizes[name] for name in names[: names.index(split)])
 
     @property
     def buckets(self) -> int:
         """All files together."""
-        return sum(self.files.values()) + self.quarantine_files
+        return sum(self.files.values()) + self.quarantine_files + self.known_buckets
 
     def split_of(self, bucket: int) -> str:
-        """The split of a bucket, or ``rejected``."""
+        """The split of a bucket, or ``rejected``, or ``known``."""
         for name in SPLITS:
             if bucket < self.files[name]:
                 return name
             bucket -= self.files[name]
-        return "rejected"
+        return "rejected" if bucket < self.quarantine_files else "known"
 
 
 def choose_layout(rows: int, row_bytes: int, fractions: Mapping[str, float], rows_per_row_group: int | None) -> Layout:

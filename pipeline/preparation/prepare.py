@@ -25,7 +25,7 @@ from pipeline.preparation.label import LabelEncoder, classes_of, fit_label
 from pipeline.preparation.layout import Layout, choose_layout
 from pipeline.preparation.profile import profiles, report_drift
 from pipeline.preparation.progress import Progress, StepProgress
-from pipeline.preparation.read import Census, has_ids, parsed, query_rows, read_inputs, take_census, wanted
+from pipeline.preparation.read import Census, compares_ids, parsed, query_rows, read_inputs, take_census, wanted
 from pipeline.preparation.rules import check_rule_limits, repairs_of
 from pipeline.preparation.schema import check_features, check_names, dataset_schema, effective_features, plain_sources
 from pipeline.preparation.session import named_views, preparation_settings, spark_errors
@@ -192,8 +192,8 @@ class _Preparation:
             )
             with spark_errors("cleaning"):
                 reasoned = add_reasons(queried, self.config)
-            files = stage(reasoned, self.config, layout, self._folder("rows"))
-        compare_ids = has_ids(frames[primary], self.config)
+            compare_ids = compares_ids(frames[primary], self.config)
+            files = stage(reasoned, self.config, layout, self._folder("rows"), compare_ids)
         account.check_query(census[primary], files, self.config, compare_ids)
         return _Rows(files, layout, reasoned)
 

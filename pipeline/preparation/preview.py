@@ -43,7 +43,7 @@ def preview(session: SparkSession, config: PipelineConfig, frame: DataFrame | No
             split = split_of(config, ids, config.label.column).alias("_split")
             with spark_errors("reading a sample"):
                 rows = add_reasons(queried, config).select("*", split).limit(_SAMPLE_ROWS).collect()
-    reasons = Counter(reason for row in rows for reason in row[REASONS])
+    reasons = Counter(reason for row in rows for reason in row[REASONS] or ())
     splits = Counter(row["_split"] for row in rows if not row[REASONS])
     shown = [name for name in queried.columns if name not in config.source.sensitive]
     return {

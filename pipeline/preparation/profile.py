@@ -17,8 +17,13 @@ from pipeline.config import PipelineConfig
 from pipeline.config.data import DriftConfig
 from pipeline.errors import DataError
 from pipeline.features import Kind
-from pipeline.features.kinds import Array, is_missing
-from pipeline.features.sketches import Bins, Cells, Fitting, Moments, MomentsResult, Values, Want, float_of_bits
+from pipeline.features.categorical import Names
+from pipeline.features.exact import Moments, MomentsResult
+from pipeline.features.kinds import Array, Raw
+from pipeline.features.numeric import Finite
+from pipeline.features.quantiles import Bins
+from pipeline.features.sketches import Cells, Fitting, Present, Sketch, Values, ask, float_of_bits, side_by_side
+from pipeline.features.texts import Texts
 
 logger = logging.getLogger(__name__)
 
@@ -33,45 +38,48 @@ def profiles(kinds: Mapping[str, Kind], sensitive: Sequence[str]) -> dict[str, F
 
 
 @dataclass(frozen=True)
-class _Numbers:
-    """A column as numbers: microseconds for timestamps, 1 where missing if ``only_missing``."""
+class _Column:
+    """A column as it is."""
 
     column: str
-    only_missing: bool = False
 
-    def __call__(self, raw: Mapping[str, Array]) -> Array:
-        values = raw[self.column]
-        if self.only_missing:
-            return is_missing(values).astype(np.float64)
-        if values.dtype.kind == "M":
-            return np.where(np.isnat(values), np.nan, values.astype(np.int64).astype(np.float64))
-        return np.where(np.isfinite(values), values, np.nan)
+    def __call__(self, raw: Raw) -> Array | Texts:
+        return raw[self.column]  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
-class _Texts:
+class _Microseconds:
+    """A column of timestamps as numbers."""
+
     column: str
 
-    def __call__(self, raw: Mapping[str, Array]) -> Array:
-        return raw[self.column]
+    def __call__(self, raw: Raw) -> Array:
+        values = raw[self.column]
+        return np.where(np.isnat(values), np.nan, values.astype(np.int64).astype(np.float64))
 
 
 def _profile(name: str, kind: Kind, sensitive: bool) -> Fitting:
-    present: MomentsResult | None = yield Want((name,), _Numbers(name, only_missing=True), Moments())
-    rows = present.count if present else 0
-    missing = round(present.mean * rows) if present else 0
-    profile: dict[str, Any] = {"kind": kind, "rows": rows, "missing": missing}
-    if sensitive or kind in ("vector", "strings"):
-        return profile
-    if kind == "string":
-        top: list[tuple[str, int]] = yield Want((name,), _Texts(name), Values(_TOP))
-        return {**profile, "top": [[value, count] for value, count in top], "top_is_all": len(top) < _TOP}
-    moments: MomentsResult | None = yield Want((name,), _Numbers(name), Moments())
-    cells: Cells = yield Want((name,), _Numbers(name), Bins())
-    if moments is None:
-        return profile
-    bins = list(zip(cells.key.tolist(), cells.count.tolist(), strict=True))
-    return {**profile, **vars(moments), "quantiles": _quantiles(cells), "bins": [list(one) for one in bins]}
+    """Everything is asked for in one round, and equal questions of features are answered once."""
+    sketches: list[tuple[Any, Sketch]] = [(_Column(name), Present())]
+    if kind == "string" and not sensitive:
+        sketches.append((Names(name), Values(_TOP)))
+    elif kind not in ("vector", "strings", "string") and not sensitive:
+        numbers = _Microseconds(name) if kind == "timestamp" else Finite(name)
+        sketches += [(numbers, Moments()), (numbers, Bins())]
+    found = yield from side_by_side([ask((name,), prepared, sketch) for prepared, sketch in sketches])
+    rows, present = found[0]
+    profile: dict[str, Any] = {"kind": kind, "rows": rows, "missing": rows - present}
+    if len(found) == 2:
+        return {**profile, "top": [list(pair) for pair in found[1]], "top_is_all": len(found[1]) < _TOP}
+    if len(found) == 3 and found[1] is not None:
+        return {**profile, **_distribution(found[1], found[2])}
+    return profile
+
+
+def _distribution(moments: MomentsResult, cells: Cells) -> dict[str, Any]:
+    shown = {name: getattr(moments, name) for name in ("count", "mean", "std", "min", "max")}
+    bins = [list(pair) for pair in zip(cells.key.tolist(), cells.count.tolist(), strict=True)]
+    return {**shown, "quantiles": _quantiles(cells), "bins": bins}
 
 
 def _quantiles(cells: Cells) -> dict[str, float]:

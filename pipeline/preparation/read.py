@@ -117,7 +117,7 @@ def _sum(total: Decimal | None) -> int:
 def _counts(name: str, frame: DataFrame, config: PipelineConfig, is_primary: bool) -> DataFrame:
     fault = F.col(FAULT) if FAULT in frame.columns else F.lit(None).cast("string")
     good = fault.isNull() & wanted(config) if is_primary else fault.isNull()
-    ids = config.source.id if is_primary and has_ids(frame, config) else []
+    ids = config.source.id if is_primary and compares_ids(frame, config) else []
     checks = id_checks(ids) if ids else (F.lit(0), F.lit(0))
     first, second = (F.sum(F.when(good, check).cast("decimal(20,0)")) for check in checks)
     return frame.agg(
@@ -129,9 +129,11 @@ def _counts(name: str, frame: DataFrame, config: PipelineConfig, is_primary: boo
     )
 
 
-def has_ids(frame: DataFrame, config: PipelineConfig) -> bool:
-    """Whether the ids of the query's rows can be compared with this input's."""
-    return bool(config.source.id) and set(config.source.id) <= set(frame.columns)
+def compares_ids(frame: DataFrame, config: PipelineConfig) -> bool:
+    """Whether the ids of the query's rows are to be compared with this input's, and can be."""
+    source = config.source
+    has_ids = bool(source.id) and set(source.id) <= set(frame.columns)
+    return has_ids and query_of(config) is not None and source.row_changes == "error"
 
 
 def wanted(config: PipelineConfig) -> Column:

@@ -11,30 +11,31 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from pipeline import storage
 from pipeline.config import PipelineConfig
 from pipeline.features.target import LABEL
 from pipeline.preparation.clean import REASONS
+from pipeline.preparation.files import write_rows
 from pipeline.preparation.label import label_value
 from pipeline.preparation.layout import Layout, placement
 from pipeline.preparation.read import hashable, id_checks
 from pipeline.preparation.session import spark_errors
 from pipeline.preparation.split import split_of
+from pipeline.preparation.ties import Ties
 
 HASH = "_hash"
-_BUCKET, _PLACE, _DUPLICATE, _CHECKS = "_bucket", "_place", "_duplicate", ("_check_1", "_check_2")
-_INTERNAL = (LABEL, HASH, _BUCKET, _PLACE, _DUPLICATE, *_CHECKS, REASONS)
+KNOWN = "_known"
+"""Whether a row is published already; a column of frames that rows are added from."""
+_BUCKET, _PLACE, _CHECKS = "_bucket", "_place", ("_check_1", "_check_2")
+_INTERNAL = (LABEL, HASH, KNOWN, _BUCKET, *_CHECKS, REASONS)
 SAMPLE_ROWS = 1000
 """How many rejected rows `clean.quarantine: sample` keeps of each file."""
 
@@ -45,7 +46,8 @@ class Staged:
 
     Attributes:
         rows: rows in the file, without duplicates.
-        checks: sums of the two id hashes over all rows, duplicates included, modulo 2**64.
+        known: ids that are published already.
+        checks: sums of the two id hashes over all rows, duplicates included, modulo 2**64; 0 if not wanted.
         reasons: how often each reason to reject was given; a row may have several.
         classes: rows of each label.
     """
@@ -58,81 +60,76 @@ class Staged:
     checks: tuple[int, int]
     reasons: Mapping[str, int] = field(default_factory=dict)
     classes: Mapping[str, int] = field(default_factory=dict)
+    known: int = 0
 
 
-def stage(frame: DataFrame, config: PipelineConfig, layout: Layout, folder: str) -> list[Staged]:
+def stage(
+    frame: DataFrame, config: PipelineConfig, layout: Layout, folder: str, compare_ids: bool = False
+) -> list[Staged]:
     """Write the rows of `add_reasons` to Parquet files below ``folder``, one per bucket of the layout.
 
     In a file rows are ordered by a hash of their id, then the id, then all their values; with deduplication
     the first row of each id in this order stays. Rejected rows go to buckets of their own.
+
+    Args:
+        frame: the rows.
+        config: how they are identified, split and deduplicated.
+        layout: how many files each split has.
+        folder: where files go.
+        compare_ids: also sum the hashes of all ids, to be compared with the input's.
     """
-    names = [name for name in frame.columns if name != REASONS]
+    names = [name for name in frame.columns if name not in (REASONS, KNOWN)]
     ids = config.source.id or names
-    placed = _placed(frame, config, layout, ids)
-    order = [F.col(HASH), *(F.col(f"`{name}`") for name in ids), *_tie_break(frame, names)]
-    by_place = placed.repartition(layout.buckets, _PLACE)
-    if config.clean.deduplicate:
-        whole = config.clean.deduplicate == "row"
-        same = [F.col(f"`{name}`") for name in ids] if not whole else order[1:]
-        group = Window.partitionBy(_PLACE, _BUCKET, HASH, *same).orderBy(*_preference(config), *order[1:])
-        by_place = by_place.withColumn(_DUPLICATE, F.row_number().over(group) > 1)
-    else:
-        by_place = by_place.withColumn(_DUPLICATE, F.lit(False)).sortWithinPartitions(_PLACE, _BUCKET, *order)
+    placed = _placed(frame, config, layout, ids, compare_ids)
+    by_place = placed.repartition(layout.buckets, _PLACE).drop(_PLACE).sortWithinPartitions(HASH)
     counts_classes = config.label.type != "regression"
-    writer = _StageWriter(folder, layout, config.clean.quarantine, counts_classes, tuple(config.source.sensitive))
+    sensitive = tuple(config.source.sensitive)
+    writer = _StageWriter(folder, layout, _ties(config, ids, names), config.clean.quarantine, counts_classes, sensitive)
     with spark_errors("cleaning"):
         rows = by_place.mapInArrow(writer, "staged string").collect()
     found = [json.loads(row["staged"]) for row in rows]
     return sorted((Staged(**{**one, "checks": tuple(one["checks"])}) for one in found), key=lambda one: one.bucket)
 
 
-def _placed(frame: DataFrame, config: PipelineConfig, layout: Layout, ids: list[str]) -> DataFrame:
+def _placed(frame: DataFrame, config: PipelineConfig, layout: Layout, ids: list[str], compare_ids: bool) -> DataFrame:
     parts = [column for name in ids for column in hashable(name)]
     file_hash = F.xxhash64(F.lit("file"), *parts)
     split = split_of(config, ids, config.label.column)
     bucket = F.lit(layout.bucket_of("rejected")) + F.pmod(file_hash, F.lit(layout.quarantine_files))
     for name, files in layout.files.items():
         at = F.lit(layout.bucket_of(name)) + F.pmod(file_hash, F.lit(files))
-        bucket = F.when((F.size(REASONS) == 0) & (split == name), at).otherwise(bucket)
-    checks = id_checks(ids)
+        bucket = F.when(F.col(REASONS).isNull() & (split == name), at).otherwise(bucket)
+    if layout.known_buckets:
+        at = F.lit(layout.bucket_of("known")) + F.pmod(file_hash, F.lit(layout.known_buckets))
+        bucket = F.when(F.col(KNOWN), at).otherwise(bucket)
+    checks = zip(id_checks(ids), _CHECKS, strict=True) if compare_ids else ()
     placed = frame.select(
         "*",
         label_value(frame, config.label).alias(LABEL),
         F.xxhash64(F.lit("order"), *parts).alias(HASH),
         bucket.cast("int").alias(_BUCKET),
-        *(check.alias(name) for check, name in zip(checks, _CHECKS, strict=True)),
+        *(check.alias(name) for check, name in checks),
     )
     places = F.array(*(F.lit(place) for place in placement(layout.buckets)))
     return placed.withColumn(_PLACE, F.element_at(places, F.col(_BUCKET) + 1))
 
 
-def _preference(config: PipelineConfig) -> list[Any]:
-    """What `clean.keep` says about which row of an id stays."""
+def _ties(config: PipelineConfig, ids: list[str], names: list[str]) -> Ties:
+    """How rows of one id are ordered and which of them stay, as the configuration has it."""
+    same = {False: (), "row": tuple(names)}.get(config.clean.deduplicate, tuple(ids))
     if config.clean.keep is None:
-        return []
+        return Ties(HASH, tuple(ids), tuple(names), same)
     which, column = config.clean.keep.split(" by ", 1)
-    name = F.col(f"`{column.strip()}`")
-    return [name.asc_nulls_last() if which == "first" else name.desc_nulls_last()]
-
-
-def _tie_break(frame: DataFrame, names: list[str]) -> Iterator[Any]:
-    """All values, in an order that tells 0.0 from -0.0 and does not need the type to be orderable."""
-    for name in names:
-        column, type_ = F.col(f"`{name}`"), frame.schema[name].dataType
-        if isinstance(type_, (T.FloatType, T.DoubleType)):
-            yield column.cast("string")
-        elif isinstance(type_, (T.ArrayType, T.MapType, T.StructType)):
-            yield F.to_json(F.struct(column))
-        else:
-            yield column
+    return Ties(HASH, tuple(ids), tuple(names), same, column.strip(), which == "first")
 
 
 @dataclass(frozen=True)
 class _StageWriter:
-    """The body of a staging task: rows arrive ordered by bucket."""
+    """The body of a staging task: the rows of one bucket arrive ordered by hash."""
 
     folder: str
     layout: Layout
+    ties: Ties
     quarantine: str
     counts_classes: bool
     sensitive: tuple[str, ...]
@@ -148,8 +145,10 @@ class _StageWriter:
         counts = _Counts(self.counts_classes, self.sensitive)
         if split == "rejected":
             kept = counts.rejecting(batches, {"all": None, "sample": SAMPLE_ROWS, "none": 0}[self.quarantine])
+        elif split == "known":
+            kept = counts.knowing(batches, replace(self.ties, same=self.ties.ids))
         else:
-            kept = counts.keeping(batches)
+            kept = counts.keeping(batches, self.ties)
         written = write_rows(url, kept, self.layout.rows_per_row_group)
         return Staged(
             bucket=bucket,
@@ -160,6 +159,7 @@ class _StageWriter:
             checks=(counts.checks[0], counts.checks[1]),
             reasons=counts.reasons,
             classes=counts.classes,
+            known=counts.known,
         )
 
 
@@ -179,42 +179,46 @@ class _Counts:
     def __init__(self, counts_classes: bool, sensitive: tuple[str, ...]) -> None:
         self.counts_classes = counts_classes
         self.sensitive = sensitive
-        self.duplicates = self.rejected = 0
+        self.duplicates = self.rejected = self.known = 0
         self.checks = [0, 0]
         self.reasons: Counter[str] = Counter()
         self.classes: Counter[str] = Counter()
 
-    def keeping(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    def keeping(self, batches: Iterable[pa.RecordBatch], ties: Ties) -> Iterator[pa.Table]:
         """Rows without duplicates, with label and hash beside the query's columns."""
-        for batch in batches:
-            self._check(batch)
-            table = pa.Table.from_batches([batch])
-            unique = table.filter(pc.invert(batch.column(_DUPLICATE)))
-            self.duplicates += len(table) - len(unique)
+        for table, duplicates in ties.settled(map(self._checked, batches)):
+            self.duplicates += duplicates
             if self.counts_classes:
-                for label in pc.value_counts(unique.column(LABEL)).to_pylist():
+                for label in pc.value_counts(table.column(LABEL)).to_pylist():
                     value = label["values"]
                     self.classes[value if isinstance(value, str) else f"{value:g}"] += label["counts"]
-            yield unique.select(
-                [name for name in unique.column_names if name in (LABEL, HASH) or name not in _INTERNAL]
-            )
+            yield table.select([name for name in table.column_names if name in (LABEL, HASH) or name not in _INTERNAL])
+
+    def knowing(self, batches: Iterable[pa.RecordBatch], ties: Ties) -> Iterator[pa.Table]:
+        """Nothing: the rows are published already; all but the first of each id are duplicates."""
+        for table, duplicates in ties.settled(map(self._checked, batches)):
+            self.duplicates += duplicates
+            self.known += len(table)
+        yield from ()
 
     def rejecting(self, batches: Iterable[pa.RecordBatch], limit: int | None) -> Iterator[pa.Table]:
         """Rejected rows with their reasons, the first ``limit`` of them."""
         for batch in batches:
-            self._check(batch)
-            table = pa.Table.from_batches([batch])
+            table = pa.Table.from_batches([self._checked(batch)])
             for reason in pc.value_counts(pc.list_flatten(batch.column(REASONS))).to_pylist():
                 self.reasons[reason["values"]] += reason["counts"]
             wanted = len(table) if limit is None else max(0, min(len(table), limit - self.rejected))
             self.rejected += len(table)
-            shown = table.slice(0, wanted).drop([name for name in _INTERNAL if name != REASONS])
+            shown = table.select([name for name in table.column_names if name == REASONS or name not in _INTERNAL])
+            shown = shown.slice(0, wanted)
             yield _without_values(shown, self.sensitive)
 
-    def _check(self, batch: pa.RecordBatch) -> None:
+    def _checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         for which, name in enumerate(_CHECKS):
-            hashes = batch.column(name).to_numpy().astype(np.uint64)
-            self.checks[which] = (self.checks[which] + int(hashes.sum(dtype=np.uint64))) % 2**64
+            if name in batch.schema.names:
+                hashes = batch.column(name).to_numpy().astype(np.uint64)
+                self.checks[which] = (self.checks[which] + int(hashes.sum(dtype=np.uint64))) % 2**64
+        return batch
 
 
 def _without_values(table: pa.Table, names: tuple[str, ...]) -> pa.Table:
@@ -224,50 +228,6 @@ def _without_values(table: pa.Table, names: tuple[str, ...]) -> pa.Table:
     return table
 
 
-def write_rows(url: str, tables: Iterable[pa.Table], rows_per_row_group: int) -> tuple[int, storage.Digest] | None:
-    """Write tables as one Parquet file with row groups of exactly so many rows; no rows, no file."""
-    rows = 0
-    groups = _regroup(tables, rows_per_row_group)
-    first = next(groups, None)
-    if first is None:
-        return None
-    texts = [field.name for field in first.schema if pa.types.is_string(field.type)]
-    with storage.open_write(url) as stream:
-        with pq.ParquetWriter(stream, first.schema, use_dictionary=texts) as writer:
-            for group in itertools.chain([first], groups):
-                writer.write_table(group, row_group_size=rows_per_row_group)
-                rows += len(group)
-        return rows, stream.digest
-
-
-def _regroup(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    waiting: list[pa.Table] = []
-    count = 0
-    for table in tables:
-        waiting.append(table)
-        count += len(table)
-        if count >= rows:
-            joined = pa.concat_tables(waiting)
-            cut = count - count % rows
-            yield from (joined.slice(start, rows) for start in range(0, cut, rows))
-            waiting, count = [joined.slice(cut)], count - cut
-    if count:
-        yield pa.concat_tables(waiting)
-
-
 def files_of(staged: Sequence[Staged], layout: Layout, split: str) -> list[Staged]:
     """The staged files of a split, in order."""
     return [one for one in staged if one.path is not None and layout.split_of(one.bucket) == split]
-
-
-def write_partitions(frame: DataFrame, columns: Sequence[str], folder: str) -> list[str]:
-    """Write some columns of a frame, one Parquet file per partition that has rows; gives the files' urls."""
-
-    def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        url = storage.join(folder, f"part-{uuid.uuid4().hex}.parquet")
-        tables = (pa.Table.from_batches([batch]).select(list(columns)) for batch in batches)
-        if write_rows(url, tables, 1 << 16) is not None:
-            yield pa.RecordBatch.from_pydict({"url": [url]})
-
-    with spark_errors("writing the quarantine"):
-        return sorted(row["url"] for row in frame.mapInArrow(write, "url string").collect())

@@ -22,9 +22,10 @@ from pipeline.features.kinds import Array
 from pipeline.features.target import FOLD, LABEL, Target
 from pipeline.layout import parquet_options
 from pipeline.preparation.columns import raw_arrays
+from pipeline.preparation.files import write_rows
 from pipeline.preparation.fit import read_groups
 from pipeline.preparation.label import LabelEncoder
-from pipeline.preparation.stage import HASH, write_rows
+from pipeline.preparation.stage import HASH
 
 _ARROW_TYPES = {"string": pa.string(), "timestamp": pa.timestamp("us")}
 

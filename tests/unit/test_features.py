@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,11 @@ from pipeline.config.data import (
 )
 from pipeline.errors import DataError
 from pipeline.features import FittedFeatures, canonical, fit_features, raw_inputs
+from pipeline.features.exact import Moments, exact_sum
+from pipeline.features.quantiles import quantiles
 from pipeline.features.repair import Repair, repaired
-from pipeline.features.sketches import Cells, Moments, Sketch, Values, quantiles
+from pipeline.features.sketches import Cells, Sketch, Values
+from pipeline.features.texts import Texts
 
 finite = st.floats(-1e100, 1e100, allow_nan=False)
 
@@ -52,21 +56,20 @@ def run_fit(fits: Any, raw: dict[str, np.ndarray], chunks: int = 1) -> Any:
             wants = fits.send(answers)
         except StopIteration as end:
             return end.value
-        batch = wants if isinstance(wants, list) else [wants]
-        found = [
+        answers = [
             want.sketch.result(
                 merge(
                     want.sketch,
                     [want.sketch.cells(want.prepared(part)) for part in split(raw, want.columns, chunks)],
                 )
             )
-            for want in batch
+            for want in wants
         ]
-        answers = found if isinstance(wants, list) else found[0]
 
 
 def split(raw: dict[str, np.ndarray], columns: tuple[str, ...], chunks: int) -> list[dict[str, np.ndarray]]:
-    parts = {name: np.array_split(raw[name], chunks) for name in columns}
+    arrays = {name: raw[name].values if isinstance(raw[name], Texts) else raw[name] for name in columns}
+    parts = {name: np.array_split(array, chunks) for name, array in arrays.items()}
     return [{name: parts[name][number] for name in columns} for number in range(chunks)]
 
 
@@ -88,6 +91,35 @@ def test_moments_are_exact_and_do_not_depend_on_the_order(values: list[float], r
     assert (first.min, first.max, first.count) == (min(values) + 0.0, max(values) + 0.0, len(values))
 
 
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+def test_sums_are_those_of_fractions_whatever_the_exponents(values: list[float]) -> None:
+    assert exact_sum(np.array(values)) == sum(map(Fraction, values))
+    sketch = Moments()
+    assert sketch.result(sketch.cells(np.array(values))).total == sum(map(Fraction, values))
+
+
+def test_many_values_are_summed_exactly_too() -> None:
+    random = np.random.default_rng(1)
+    values = random.normal(size=70_000) * 10.0 ** random.integers(-30, 30, 70_000)
+    assert exact_sum(values) == sum(map(Fraction, values.tolist()))
+
+
+@given(st.lists(finite, min_size=1), st.integers(0, 5), finite)
+def test_what_is_filled_in_is_added_to_the_moments_as_if_it_had_been_measured(
+    values: list[float], count: int, fill: float
+) -> None:
+    sketch = Moments()
+    derived = sketch.result(sketch.cells(np.array(values))).with_constant(fill, count)
+    measured = sketch.result(sketch.cells(np.array([*values, *[fill] * count])))
+    assert (derived.count, derived.mean, derived.min, derived.max) == (
+        measured.count,
+        measured.mean,
+        measured.min + 0.0,
+        measured.max + 0.0,
+    )
+    assert derived.std == pytest.approx(measured.std, rel=1e-15)
+
+
 def test_the_standard_deviation_survives_a_huge_mean() -> None:
     values = 1e9 + np.arange(1000) / 8
     sketch = Moments()
@@ -99,14 +131,8 @@ def test_quantiles_are_those_of_numpy(values: list[float], fraction: float, chun
     array = np.array(values)
     (found,) = run_fit(quantiles(("x",), lambda raw: raw["x"], [fraction]), {"x": array}, chunks)
     ordered = np.sort(array + 0.0)
-    rank = max(1, math.ceil(fractions_product(fraction, len(values))))
+    rank = max(1, math.ceil(Fraction(fraction) * len(values)))
     assert found == ordered[rank - 1]
-
-
-def fractions_product(fraction: float, count: int) -> Any:
-    from fractions import Fraction
-
-    return Fraction(fraction) * count
 
 
 @given(st.lists(st.text(max_size=3)), st.integers(1, 4))
