@@ -47,7 +47,7 @@ def test_pandas_reads_the_folder(dataset, folder):
 def test_duckdb_reads_the_folder(folder):
     duckdb = pytest.importorskip("duckdb")
     query = f"select count(*), sum(id), min(octet_length(_packed_float32)) from '{folder}/*.parquet'"
-    assert duckdb.sql(query).fetchone() == (ROWS, ROWS * (ROWS - 1) // 2, 28)
+    assert duckdb.sql(query).fetchall()[0] == (ROWS, ROWS * (ROWS - 1) // 2, 28)
 
 
 def test_stock_petastorm_reads_named_values_without_metadata_of_its_own(folder):
