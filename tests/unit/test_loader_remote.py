@@ -5,6 +5,7 @@ import gc
 import os
 import tempfile
 import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.dataset import Dataset
 from pipeline.errors import StorageError
+from pipeline.plan import BUNDLE_FILES
 from pipeline.testing import tiny_dataset
 from pipeline.training import checks, disk_cache, part_files, remote
 from pipeline.training.loader import Loader
@@ -167,3 +169,15 @@ def test_leaving_in_the_middle_ends_the_fetching(url, reader):
     with contextlib.closing(iter(loader_of(make(url, rows=400), reader=reader))) as batches:
         next(batches)
     assert threading.active_count() == before
+
+
+def test_files_are_fetched_some_ahead_of_the_reader_and_no_further(tmp_path, url):
+    dataset, folder = make(url, rows=400), tmp_path / "cache"
+    with contextlib.closing(iter(loader_of(dataset, reader="pyarrow", cache_folder=str(folder)))) as batches:
+        next(batches)
+        deadline = time.monotonic() + 20
+        while len(list(folder.glob("*.parquet"))) <= BUNDLE_FILES and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert BUNDLE_FILES < len(list(folder.glob("*.parquet"))) <= 2 * BUNDLE_FILES
+    assert len(dataset.manifest.splits["train"]) == 20
