@@ -134,13 +134,17 @@ class PartFile:
 
 @dataclass(frozen=True)
 class Accounting:
-    """Where every input row went: rows_in = published + duplicates + rejected, with the rejections by reason."""
+    """Where every input row went: rows_in = published + duplicates + rejected, with the rejections by reason.
+
+    ``repaired`` counts, for each rule that changes values instead of rejecting rows, the values that it changed.
+    """
 
     rows_in: int
     published: int
     duplicates: int
     rejected: int
     reasons: Mapping[str, int] = field(default_factory=dict)
+    repaired: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def balanced(self) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import storage
-from pipeline.dataset import Dataset, Manifest, commit_numbers, read_commit, version_url
+from pipeline.dataset import Dataset, Manifest, commit_numbers, read_commit
 from pipeline.errors import InputMissingError, PipelineError, StorageError
 
 
@@ -75,6 +75,8 @@ def _lines(manifest: Manifest) -> Iterable[str]:
         f"+ {counts.rejected:,} rejected{_classes(counts.reasons)}"
     )
     yield f"label       {schema.label.name} ({schema.label_type})"
+    if counts.repaired:
+        yield f"repaired    {', '.join(f'{rule}: {count:,} values' for rule, count in counts.repaired.items())}"
     kinds = {"numeric": schema.numeric, "categorical": schema.cardinalities, "vectors": schema.vectors}
     yield f"features    {', '.join(f'{len(names)} {kind}' for kind, names in kinds.items())}"
     for role, columns in {"id": schema.with_role("id"), "kept": schema.with_role("kept")}.items():
@@ -91,9 +93,8 @@ def _files_of(url: str, manifest: Manifest) -> Iterable[_Expected]:
     for parts in manifest.splits.values():
         for part in parts:
             yield _Expected(storage.join(url, part.path), part.bytes, part.crc32, part.sha256)
-    folder = version_url(url, manifest.content_id)
     for path, digest in manifest.extra_files.items():
-        yield _Expected(storage.join(folder, path), digest.bytes, digest.crc32, digest.sha256)
+        yield _Expected(storage.join(url, path), digest.bytes, digest.crc32, digest.sha256)
 
 
 def _folder_with_manifest(url: str, deep: bool) -> list[str]:

@@ -54,6 +54,11 @@ class RunFolder:
             "expected the same; choose another training.run_url, or remove that folder"
         )
 
+    def content_id(self) -> str | None:
+        """The version of the dataset that was trained on, if the folder says so."""
+        record = self._record()
+        return None if record is None else record["identity"].get("dataset")
+
     @property
     def _training_url(self) -> str:
         return storage.join(self.url, "training.json")

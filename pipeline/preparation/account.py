@@ -121,20 +121,26 @@ def write_quarantine(
     census: Mapping[str, Census],
     config: PipelineConfig,
 ) -> None:
-    """Rejected rows with their reasons, parse faults per input with raw line and file, and the exact counts."""
+    """Rejected rows with their reasons, parse faults per input with raw line and file, and the exact counts.
+
+    The raw lines of an input with sensitive columns are left out.
+    """
     for number, one in enumerate(one for one in staged if one.rejected and one.path):
         storage.move_folder(str(one.path), storage.join(folder, "rejected", f"part-{number:05d}.parquet"))
     faults = {name: counted.faults for name, counted in census.items() if counted.faults}
     if config.clean.quarantine != "none":
         for name in faults:
-            _write_faults(storage.join(folder, "faults", name), staging, frames[name], config.clean.quarantine)
+            at = storage.join(folder, "faults", name)
+            _write_faults(at, staging, frames[name], config.clean.quarantine, config.source.sensitive)
     counts = {"rows": accounting.as_rows(), "reasons": dict(accounting.reasons), "faults": faults}
     storage.write_json(storage.join(folder, "counts.json"), *QUARANTINE_FORMAT, counts)
 
 
-def _write_faults(folder: str, staging: str, frame: DataFrame, quarantine: str) -> None:
+def _write_faults(folder: str, staging: str, frame: DataFrame, quarantine: str, sensitive: Sequence[str]) -> None:
     faulty = frame.where(F.col(FAULT).isNotNull())
-    lines = faulty.select(F.col(FAULT).alias("line"), F.col("_metadata.file_path").alias("file"))
+    # Which part of a line that cannot be parsed is the sensitive column cannot be told.
+    line = F.lit(None).cast("string") if set(sensitive) & set(frame.columns) else F.col(FAULT)
+    lines = faulty.select(line.alias("line"), F.col("_metadata.file_path").alias("file"))
     if quarantine == "sample":
         lines = lines.limit(SAMPLE_ROWS)
     for number, path in enumerate(write_partitions(lines, ["line", "file"], staging)):

@@ -12,9 +12,9 @@ from pipeline import storage
 from pipeline.dataset import Dataset, commit_numbers, read_commit, version_url
 from pipeline.errors import StorageError
 from pipeline.lease import Lease
+from pipeline.run_folder import RunFolder
 
 _HOLD_FORMAT = ("hold", 1)
-_TRAINING_FORMAT = ("training", 1)
 
 
 @contextlib.contextmanager
@@ -58,8 +58,9 @@ def collect_garbage(url: str, keep: int, runs: Iterable[str] = ()) -> list[str]:
 
 def _referred(url: str, content_id: str) -> set[str]:
     """The versions whose files a version consists of."""
-    splits = Dataset.open(url, content_id).manifest.splits
-    return {part.path.split("/")[1] for parts in splits.values() for part in parts}
+    manifest = Dataset.open(url, content_id).manifest
+    paths = [*(part.path for parts in manifest.splits.values() for part in parts), *manifest.extra_files]
+    return {path.split("/")[1] for path in paths}
 
 
 def _held(url: str) -> set[str]:
@@ -78,7 +79,6 @@ def _held(url: str) -> set[str]:
 def _of_runs(runs: Iterable[str]) -> set[str]:
     found = set()
     for run in runs:
-        with contextlib.suppress(StorageError, KeyError):
-            training = storage.read_json(storage.join(run, "training.json"), *_TRAINING_FORMAT)
-            found.add(str(training["identity"]["dataset"]))
+        with contextlib.suppress(StorageError):
+            found.add(RunFolder(run).content_id() or "")
     return found

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
+import math
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.features import FittedFeatures, raw_inputs
 from pipeline.lease import Lease
 from pipeline.preparation import account, publish
+from pipeline.preparation.append import Base
 from pipeline.preparation.clean import add_reasons, check_columns
 from pipeline.preparation.fit import fit
 from pipeline.preparation.inputs import Inputs, all_files, check_unchanged, fingerprints, list_inputs, request_of
@@ -35,6 +38,9 @@ from pipeline.preparation.tasks import run_tasks
 from pipeline.preparation.write import PartWriter
 
 logger = logging.getLogger(__name__)
+
+_KNOWN_ROWS = 1 << 20
+"""Rows that are published already which one task tells from new ones."""
 
 
 def log_steps(step: str, done: int, total: int) -> None:
@@ -81,7 +87,8 @@ def prepare_dataset(
     with Lease(url) as lease, preparation_settings(session), steps.watching():
         publish.sweep(url)
         with _staging(url) as attempt:
-            return _Preparation(session, config, inputs, attempt, steps.step).run(frame, lease)
+            preparation = _Preparation(session, config, inputs, attempt, steps.step, Base.of(config))
+            return preparation.run(frame, lease)
 
 
 @contextlib.contextmanager
@@ -102,6 +109,11 @@ class _Rows:
     layout: Layout
     frame: DataFrame
 
+    @property
+    def by_split(self) -> dict[str, int]:
+        """How many there are to encode."""
+        return {split: sum(one.rows for one in files_of(self.files, self.layout, split)) for split in SPLITS}
+
 
 @dataclass(frozen=True)
 class _Preparation:
@@ -112,6 +124,7 @@ class _Preparation:
     inputs: Inputs
     attempt: str
     progress: Callable[[str], None]
+    base: Base | None
 
     def run(self, frame: DataFrame | None, lease: Lease) -> Dataset:
         """The five steps."""
@@ -121,30 +134,40 @@ class _Preparation:
         self.progress("cleaning and splitting")
         rows = self._stage(frames, census)
         accounting = self._account(frames, census, rows)
+        if self.base and not sum(rows.by_split.values()):
+            logger.info("prepare: version %s has every row already", self.base.dataset.content_id[:12])
+            return publish.point_to(self.config, lease, self.base.dataset, request_of(self.config, self.inputs))
         class_counts = account.count_classes(rows.files, rows.layout)
-        classes = classes_of(self.config.label, class_counts)
-        counts: dict[str, int] = {split: sum(one.rows for one in self._files(rows, split)) for split in SPLITS}
+        counts = rows.by_split
+        if self.base:
+            class_counts = self.base.class_counts(class_counts)
+            counts = {split: count + self.base.rows_by_split[split] for split, count in counts.items()}
+        classes = self.base.dataset.schema.classes if self.base else classes_of(self.config.label, class_counts)
         account.check_splits(counts, class_counts, classes)
         self.progress("fitting the features on train rows")
         features, label, profile = self._fit(rows, classes)
         check_names(self.config, features)
         self.progress("encoding and writing")
         schema = dataset_schema(self.config, features, rows.frame.schema, classes)
+        if self.base:
+            self.base.check_schema(schema)
         written = self._write(rows, features, label, schema)
         check_unchanged(self.config, self.inputs)
         self.progress("publishing")
+        statistics = {**features.to_json(), "label": label.state(self.config.label, class_counts)}
         return publish.publish(
             self.config,
             lease,
             publish.Version(
                 schema=schema,
-                statistics={**features.to_json(), "label": label.state(self.config.label, class_counts)},
+                statistics=self.base.dataset.manifest.statistics if self.base else statistics,
                 written=written,
-                accounting=accounting,
+                accounting=dataclasses.replace(accounting, repaired=publish.repaired(written)),
                 class_counts=class_counts,
                 request=request_of(self.config, self.inputs),
                 inputs=fingerprints(self.inputs),
                 profile=profile,
+                base=self.base.dataset.manifest if self.base else None,
             ),
         )
 
@@ -154,19 +177,17 @@ class _Preparation:
         paths = [str(one.path) for one in self._files(rows, "train")]
         kinds = raw_inputs(config.features)
         wanted_profiles = profiles(kinds, config.source.sensitive)
-        others = [fit_label(config.label), *wanted_profiles.values()]
-        configured = {} if config.dataset.statistics_from else effective_features(config)
-        features, (scaling, *found) = fit(self.session, configured, kinds, paths, repairs_of(config), others)
-        if config.dataset.statistics_from:
-            manifest = Dataset.open(config.dataset.url, config.dataset.statistics_from).manifest
-            features = FittedFeatures.from_json(manifest.statistics)
-            scaling = tuple(
-                manifest.statistics["label"].get(key, default) for key, default in (("offset", 0.0), ("scale", 1.0))
-            )
+        others = [fit_label(config.label), *wanted_profiles.values()] if not self.base else [*wanted_profiles.values()]
+        configured = {} if self.base else effective_features(config)
+        features, found = fit(self.session, configured, kinds, paths, repairs_of(config), others)
+        if self.base:
+            features, label = self.base.features, self.base.label
+        else:
+            label = LabelEncoder(config.label.type, classes, *found.pop(0))
         profile = dict(zip(wanted_profiles, found, strict=True))
         drift = publish.compare_with_previous(config, profile)
         report_drift(drift, config)
-        return features, LabelEncoder(config.label.type, classes, *scaling), {"columns": profile, "drift": drift}
+        return features, label, {"of": "train rows", "columns": profile, "drift": drift}
 
     def _frames(self, frame: DataFrame | None) -> dict[str, DataFrame]:
         frames = read_inputs(self.session, self.config, self.inputs)
@@ -184,18 +205,23 @@ class _Preparation:
         with named_views(self.session, views):
             queried = query_rows(self.session, self.config, views, primary)
             check_columns(queried, self.config)
-            layout = choose_layout(
-                census[primary].rows,
-                self._row_bytes(),
-                expected_fractions(self.config),
-                self.config.dataset.rows_per_row_group,
-            )
+            layout = self._layout(census[primary].rows)
             with spark_errors("cleaning"):
-                reasoned = add_reasons(queried, self.config)
+                reasoned = add_reasons(queried, self.base.cleaning(self.config) if self.base else self.config)
+                reasoned = self.base.marked(self.session, self.config, reasoned) if self.base else reasoned
             compare_ids = compares_ids(frames[primary], self.config)
             files = stage(reasoned, self.config, layout, self._folder("rows"), compare_ids)
         account.check_query(census[primary], files, self.config, compare_ids)
         return _Rows(files, layout, reasoned)
+
+    def _layout(self, rows: int) -> Layout:
+        """For the rows of the input, or for about as many as are not published already."""
+        fractions, group = expected_fractions(self.config), self.config.dataset.rows_per_row_group
+        if self.base is None:
+            return choose_layout(rows, self._row_bytes(), fractions, group)
+        new = rows - self.base.rows if rows >= self.base.rows else rows
+        layout = choose_layout(new, self._row_bytes(), fractions, group)
+        return dataclasses.replace(layout, known_buckets=max(1, math.ceil((rows - new) / _KNOWN_ROWS)))
 
     def _row_bytes(self) -> int:
         """About how long an encoded row is: features twice, wide and packed."""
@@ -211,7 +237,7 @@ class _Preparation:
             )
         account.check_rejected(accounting, self.config, folder)
         check_rule_limits(accounting, self.config)
-        return accounting
+        return self.base.balance(accounting, sum(one.known for one in rows.files)) if self.base else accounting
 
     def _files(self, rows: _Rows, split: str) -> Sequence[Staged]:
         return files_of(rows.files, rows.layout, split)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,6 +21,7 @@ from pipeline.dataset import (
     DatasetSchema,
     Manifest,
     PartFile,
+    SplitName,
     commit_numbers,
     commit_version,
     content_id,
@@ -45,6 +48,7 @@ class Version:
     Attributes:
         written: per split, in file order, what `PartWriter` says of each file.
         profile: what `pipeline.preparation.profile` found.
+        base: the manifest of a version whose files come first and stay where they are.
     """
 
     schema: DatasetSchema
@@ -55,19 +59,45 @@ class Version:
     request: str
     inputs: Mapping[str, Any]
     profile: Mapping[str, Any]
+    base: Manifest | None = None
+
+
+def repaired(written: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, int]:
+    """How many values each repairing rule changed."""
+    counts: Counter[str] = Counter()
+    for one in itertools.chain(*written.values()):
+        counts.update(one["repairs"])
+    return dict(sorted(counts.items()))
 
 
 def publish(config: PipelineConfig, lease: Lease, new: Version) -> Dataset:
     """Publish what was written; a version that exists already is only pointed to."""
     url = config.dataset.url
     parts: dict[str, tuple[PartFile, ...]] = {split: _parts(split, new.written[split]) for split in SPLITS}
-    identity = content_id(new.schema, semantic(config), new.statistics, parts)
+    rows: dict[str, tuple[PartFile, ...]] = {split: (*_of_base(new, split), *parts[split]) for split in SPLITS}
+    identity = content_id(new.schema, semantic(config), new.statistics, rows)
     found = _existing(url, identity) or _place(config, identity, new, parts)
+    return _commit(config, lease, found, new.request)
+
+
+def point_to(config: PipelineConfig, lease: Lease, dataset: Dataset, request: str) -> Dataset:
+    """Make a version that exists the newest again."""
+    found = _existing(dataset.url, dataset.content_id)
+    assert found is not None
+    return _commit(config, lease, found, request)
+
+
+def _commit(config: PipelineConfig, lease: Lease, found: tuple[Manifest, str], request: str) -> Dataset:
+    manifest, sha256 = found
     lease.check()
-    commit_version(url, identity, found[1])
+    commit_version(config.dataset.url, manifest.content_id, sha256)
     if all_files(config):
-        remember(config, new.request, identity)
-    return Dataset(url, found[0])
+        remember(config, request, manifest.content_id)
+    return Dataset(config.dataset.url, manifest)
+
+
+def _of_base(new: Version, split: SplitName) -> tuple[PartFile, ...]:
+    return new.base.splits[split] if new.base else ()
 
 
 def _place(
@@ -80,7 +110,7 @@ def _place(
     manifest = Manifest(
         content_id=identity,
         schema=new.schema,
-        splits=placed,
+        splits={split: (*_of_base(new, split), *placed[split]) for split in SPLITS},
         class_counts=new.class_counts,
         statistics=new.statistics,
         accounting=new.accounting,
@@ -130,8 +160,8 @@ def _place_files(
 ) -> dict[str, storage.Digest]:
     """Move the part files to their names and write what stands beside them; gives the digests of the latter."""
     url, folder = config.dataset.url, f"versions/{identity}"
-    extra: dict[str, storage.Digest] = {}
-    for split in SPLITS:
+    extra = {path: digest for path, digest in (new.base.extra_files if new.base else {}).items() if "/raw/" in path}
+    for split in (split for split in SPLITS if placed[split]):
         for number, (one, part) in enumerate(zip(new.written[split], placed[split], strict=True)):
             storage.move_folder(one["url"], storage.join(url, part.path))
             if one["raw"]:

@@ -236,6 +236,7 @@ def _accounting(content: Content) -> str:
         _row([text(split), f"{manifest.rows(split):,}", _classes(manifest.class_counts.get(split, {}))])
         for split in manifest.splits
     ]
+    repairs = [_row([text(rule), f"{count:,}"]) for rule, count in rows.repaired.items()]
     total = _row(["<td><b>rows in</b></td>", f"<b>{rows.rows_in:,}</b>", ""])
     return (
         f"<h2>Data</h2><p>{rows.rows_in:,} rows in = {rows.published:,} published + {rows.duplicates:,} duplicates"
@@ -243,6 +244,7 @@ def _accounting(content: Content) -> str:
         f"<div class='grid2'><div>{_table(['', 'rows', 'share'], [*legend, total])}</div>"
         f"<div>{_table(['split', 'rows', 'classes'], splits)}</div></div>"
         + (_table(["rejected because", "rows"], reasons) if reasons else "")
+        + (_table(["changed by rule", "values"], repairs) if repairs else "")
     )
 
 

@@ -18,11 +18,12 @@ from pyspark.sql import SparkSession
 
 from pipeline import storage
 from pipeline.config import PipelineConfig, parse_config
-from pipeline.dataset import SPLITS, Dataset, commit_numbers
+from pipeline.dataset import Dataset, commit_numbers
 from pipeline.errors import ConfigError, DataError, InputMissingError, InterruptedRunError, PipelineError
 from pipeline.features import FittedFeatures, canonical
 from pipeline.preparation import prepare as module
 from pipeline.preparation.prepare import prepare_dataset, published
+from tests.spark.datasets import read_all, read_split
 
 ROWS = 600
 
@@ -90,15 +91,6 @@ def make(trips: Path, tmp_path: Path) -> Make:
         return parse_config(values)
 
     return build
-
-
-def read_split(dataset: Dataset, split: str) -> pd.DataFrame:
-    parts = [storage.join(dataset.url, part.path) for part in dataset.manifest.splits[split]]
-    return pd.concat([pq.ParquetFile(path).read().to_pandas() for path in parts], ignore_index=True)
-
-
-def read_all(dataset: Dataset) -> pd.DataFrame:
-    return pd.concat([read_split(dataset, split).assign(split=split) for split in SPLITS], ignore_index=True)
 
 
 def test_every_row_is_published_once_and_encoded_as_in_memory(spark: SparkSession, make: Make, trips: Path) -> None:

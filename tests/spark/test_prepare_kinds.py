@@ -18,13 +18,13 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
-from pipeline import storage
 from pipeline.config import PipelineConfig, parse_config
-from pipeline.dataset import SPLITS, Dataset
+from pipeline.dataset import SPLITS
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import FittedFeatures, canonical
 from pipeline.features.target import Target
 from pipeline.preparation.prepare import prepare_dataset
+from tests.spark.datasets import read_all, read_split
 
 ODD_NUMBERS = [0.0, -0.0, math.nan, math.inf, -math.inf, 5e-324, 1.7e308, -1e-310, 0.1, 1e15, None]
 ODD_TEXTS = ["", " ", "\t\u00a0x", "Łódź", "ß", "SS", "\U0001f600", "İ", "a\x00b", "ﬁ", "null", "1.0", "1", None]
@@ -114,15 +114,6 @@ def make(folder: Path) -> Make:
         return parse_config(values)
 
     return build
-
-
-def read_split(dataset: Dataset, split: str) -> pd.DataFrame:
-    parts = [storage.join(dataset.url, part.path) for part in dataset.manifest.splits[split]]
-    return pd.concat([pq.ParquetFile(path).read().to_pandas() for path in parts], ignore_index=True)
-
-
-def read_all(dataset: Dataset) -> pd.DataFrame:
-    return pd.concat([read_split(dataset, split).assign(split=split) for split in SPLITS], ignore_index=True)
 
 
 @pytest.mark.timeout(900)
@@ -317,19 +308,6 @@ def test_drift_against_the_previous_version_fails_by_threshold(
     text = str(caught.value)
     assert "column n: population stability index" in text
     assert re.search(r"column c: 0\.[45]\d+ of the values are unseen categories", text)
-
-
-def test_statistics_of_an_earlier_version_keep_category_ids(
-    spark: SparkSession, make: Make, folder: Path, plain: dict[str, list[Any]]
-) -> None:
-    url = str(folder / "kept")
-    first = prepare_dataset(spark, make(features=SMALL, dataset__url=url))
-    write_table({**plain, "c": ["new"] * ROWS}, folder / "table.parquet")
-    config = make(features=SMALL, dataset__url=url, dataset__statistics_from=first.content_id)
-    config = config.model_copy(update={"dataset": config.dataset.model_copy(update={"drift": make().dataset.drift})})
-    second = prepare_dataset(spark, config)
-    assert second.manifest.statistics["features"] == first.manifest.statistics["features"]
-    assert set(read_all(second)["c"]) == {2}
 
 
 def test_features_that_cannot_be_are_refused_before_anything_is_read(spark: SparkSession, make: Make) -> None:

@@ -1,0 +1,159 @@
+"""New rows for a published version: old files stay, new rows become further files, every row is there once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pyspark.sql import SparkSession
+
+from pipeline import storage
+from pipeline.config import PipelineConfig, parse_config
+from pipeline.dataset import SPLITS, Dataset, commit_numbers
+from pipeline.errors import ConfigError
+from pipeline.preparation.gc import collect_garbage
+from pipeline.preparation.prepare import prepare_dataset, published
+from tests.spark.datasets import read_all, read_split
+
+ROWS, MORE = 400, 150
+
+
+def rows_of_sales(first: int, count: int) -> pd.DataFrame:
+    numbers = np.arange(first, first + count)
+    return pd.DataFrame(
+        {
+            "sale": numbers,
+            "moment": pd.Timestamp("2024-01-01") + pd.to_timedelta(numbers, unit="h"),
+            "price": (numbers * 37 % 101) / 7,
+            "shop": [f"shop {number % 5}" for number in numbers],
+            "sold": numbers % 3 == 0,
+        }
+    )
+
+
+Make = Callable[..., PipelineConfig]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    (tmp_path / "in").mkdir()
+    rows_of_sales(0, ROWS).to_parquet(tmp_path / "in" / "first.parquet")
+
+    def build(statistics_from: str | None = None, **changes: Any) -> PipelineConfig:
+        path = str(tmp_path / "in")
+        values: dict[str, Any] = {
+            "source": {"inputs": {"sales": {"path": path, "format": "parquet"}}, "id": ["sale", "moment"]},
+            "features": {"price": {"type": "numeric"}, "shop": {"type": "categorical"}},
+            "label": {"column": "sold"},
+            "split": {"validation": 0.2, "test": 0.2},
+            "dataset": {"url": str(tmp_path / "out"), "statistics_from": statistics_from, "drift": {"action": "off"}},
+            "training": {"run_url": str(tmp_path / "run")},
+        }
+        for section, change in changes.items():
+            values[section] = {**values[section], **change}
+        return parse_config(values)
+
+    return build
+
+
+def add_rows(tmp_path: Path) -> None:
+    new = rows_of_sales(ROWS, MORE)
+    new.loc[0, "shop"] = "a new shop"
+    again = rows_of_sales(10, 3).assign(price=99.0)
+    pd.concat([new, again, new.tail(2)]).to_parquet(tmp_path / "in" / "second.parquet")
+
+
+def files_below(folder: Path) -> dict[str, tuple[int, str]]:
+    return {
+        str(file): (file.stat().st_mtime_ns, storage.digest_file(str(file)).sha256)
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+def test_new_rows_become_further_files_and_nothing_is_rewritten(
+    spark: SparkSession, make: Make, tmp_path: Path
+) -> None:
+    old = prepare_dataset(spark, make())
+    before = files_below(Path(old.url, "versions"))
+    split_of_old = read_all(old).set_index("sale")["split"]
+    add_rows(tmp_path)
+    new = prepare_dataset(spark, make(old.content_id))
+
+    after = files_below(Path(old.url, "versions"))
+    assert {path: after[path] for path in before} == before
+    table = read_all(new).set_index("sale")
+    assert sorted(table.index) == list(range(ROWS + MORE))
+    assert (table["split"][split_of_old.index] == split_of_old).all()
+    for split in SPLITS:
+        parts, more = old.manifest.splits[split], new.manifest.splits[split]
+        assert more[: len(parts)] == parts
+        assert all(new.content_id in part.path for part in more[len(parts) :])
+
+    assert new.manifest.statistics == old.manifest.statistics
+    (category,) = table.loc[[ROWS], "shop"]
+    assert category == 2, "what the old version did not know is unseen"
+    rows = new.manifest.accounting
+    assert (rows.rows_in, rows.published, rows.duplicates) == (ROWS + MORE + 5, ROWS + MORE, 5)
+    assert published(make(old.content_id)).content_id == new.content_id
+
+
+def test_an_input_of_new_rows_alone_counts_beside_the_old_ones(spark: SparkSession, make: Make, tmp_path: Path) -> None:
+    old = prepare_dataset(spark, make())
+    add_rows(tmp_path)
+    (tmp_path / "in" / "first.parquet").unlink()
+    new = prepare_dataset(spark, make(old.content_id))
+    rows = new.manifest.accounting
+    assert (rows.rows_in, rows.published, rows.duplicates) == (ROWS + MORE + 5, ROWS + MORE, 5)
+    assert rows.balanced
+    assert sorted(read_all(new)["sale"]) == list(range(ROWS + MORE))
+
+
+def test_every_reader_sees_all_rows_once(spark: SparkSession, make: Make, tmp_path: Path) -> None:
+    from petastorm import make_batch_reader
+
+    old = prepare_dataset(spark, make())
+    add_rows(tmp_path)
+    new = Dataset.open(prepare_dataset(spark, make(old.content_id)).url)
+    expected = read_split(new, "train")
+    loader = new.loader("train", global_batch_size=64)
+    assert sum(batch.rows for batch in loader) == len(expected) == new.manifest.rows("train")
+    paths = [storage.join(new.url, part.path) for part in new.manifest.splits["train"]]
+    assert sorted(row["sale"] for row in spark.read.parquet(*paths).collect()) == sorted(expected["sale"])
+    folder = Path(new.url, "versions", new.content_id, "train").as_uri()
+    with make_batch_reader(folder, num_epochs=1, reader_pool_type="dummy", shuffle_row_groups=False) as reader:
+        stock = [number for batch in reader for number in batch.sale]
+    assert sorted(stock) == [number for number in sorted(expected["sale"]) if number >= ROWS]
+
+
+def test_no_new_row_is_no_new_version(spark: SparkSession, make: Make) -> None:
+    old = prepare_dataset(spark, make())
+    other = prepare_dataset(spark, make(split={"salt": "other"}))
+    again = prepare_dataset(spark, make(old.content_id))
+    assert again.content_id == old.content_id == Dataset.open(old.url).content_id
+    assert other.content_id != old.content_id
+    assert len(commit_numbers(old.url)) == 3
+
+
+def test_garbage_collection_keeps_versions_whose_files_a_kept_version_refers_to(
+    spark: SparkSession, make: Make, tmp_path: Path
+) -> None:
+    old = prepare_dataset(spark, make())
+    other = prepare_dataset(spark, make(split={"salt": "other"}))
+    add_rows(tmp_path)
+    new = prepare_dataset(spark, make(old.content_id))
+    assert collect_garbage(new.url, keep=1) == [other.content_id]
+    assert sorted(read_all(Dataset.open(new.url))["sale"]) == list(range(ROWS + MORE))
+    for path, digest in new.manifest.extra_files.items():
+        assert storage.digest_file(storage.join(new.url, path)) == digest
+
+
+def test_other_features_and_splits_than_the_old_ones_are_refused(spark: SparkSession, make: Make) -> None:
+    old = prepare_dataset(spark, make())
+    with pytest.raises(ConfigError) as caught:
+        prepare_dataset(spark, make(old.content_id, split={"salt": "other"}, features={"shop": {"type": "hashed"}}))
+    assert [offence.split(" ")[0] for offence in caught.value.offences] == ["features", "split"]
