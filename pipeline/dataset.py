@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline import storage
+from pipeline import long_lists, storage
 from pipeline.errors import StorageError
 
 if TYPE_CHECKING:
@@ -279,7 +279,8 @@ def read_manifest(url: str, content_id: str, sha256: str | None = None) -> Manif
     actual = hashlib.sha256(data).hexdigest()
     if sha256 is not None and actual != sha256:
         raise StorageError(f"{path} is corrupt: sha256 {actual}; expected {sha256}; restore the file or publish again")
-    return Manifest.from_json(storage.parse_json(path, data, *MANIFEST_FORMAT))
+    value = storage.parse_json(path, data, *MANIFEST_FORMAT)
+    return Manifest.from_json(long_lists.taken_back(version_url(url, content_id), value))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pipeline.config.training import ClusterConfig
 from pipeline.dataset import Dataset
 from pipeline.errors import StorageError
 from pipeline.run_folder import RunFolder
+from pipeline.stack import chosen_by, collective_of, reader_of
 from pipeline.task import TrainingResult, TrainingTask, UserCode
 
 if TYPE_CHECKING:
@@ -232,6 +233,7 @@ def train_stage(
     if (finished := folder.finished(task)) is not None:
         logger.info("train: already trained in %s", folder.url)
         return Run(config, dataset, *finished, reused=True)
+    stack = {"collective": collective_of(config.cluster), "reader": reader_of(config.dataset.reader)}
     folder.refuse_other_training(task)
     check_model(config, dataset, code)
 
@@ -243,10 +245,11 @@ def train_stage(
 
     with Lease(folder.url), Tracker(config.tracking, folder.url) as tracker:
         folder.begin(task, config)
-        tracker.parameters(config, dataset)
+        tracker.parameters(config, dataset, stack)
+        logger.info("train: part files are read with %s", chosen_by(config.dataset.reader, stack["reader"]))
         result = launch_training(session(), task, config.cluster, tracker=tracker, quiet=quiet)
         weights = read_weights(result.best_checkpoint)
-        export_model(dataset, config.model, weights, storage.join(folder.url, "model"), code)
+        export_model(dataset, config.model, weights, storage.join(folder.url, "model"), code, made_with=stack)
         folder.finish(task, result, tracker.run_id)
     return Run(config, dataset, result, tracker.run_id)
 
@@ -263,7 +266,8 @@ def check_model(config: PipelineConfig, dataset: Dataset, code: UserCode) -> Non
 
 
 def _task(config: PipelineConfig, dataset: Dataset, code: UserCode) -> TrainingTask:
-    return TrainingTask(dataset.url, dataset.content_id, config.model, config.training, code)
+    reader = config.dataset.reader
+    return TrainingTask(dataset.url, dataset.content_id, config.model, config.training, code, reader=reader)
 
 
 def finished_run(config: PipelineConfig, dataset: Dataset) -> Run:

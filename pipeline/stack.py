@@ -12,8 +12,6 @@ from pipeline.config.data import ReaderChoice, ReaderName
 from pipeline.config.training import ClusterConfig, CollectiveName
 from pipeline.errors import ConfigError
 
-_CURE = "install it (`make setup` in a checkout), or set auto"
-
 
 def collective_of(cluster: ClusterConfig) -> CollectiveName:
     """The collective that ranks of this cluster use: the named one, or with ``auto`` Horovod where it is installed.
@@ -27,8 +25,8 @@ def collective_of(cluster: ClusterConfig) -> CollectiveName:
     if wanted == "auto":
         return "horovod" if find_spec("horovod") else "torch"
     if wanted == "horovod" and find_spec("horovod") is None:
-        key = "cluster.launcher" if cluster.launcher == "horovod" else "cluster.collective"
-        raise ConfigError(f"{key} is horovod, which is not installed; expected an installed Horovod; {_CURE}")
+        key, other = ("launcher", "barrier") if cluster.launcher == "horovod" else ("collective", "auto")
+        raise ConfigError(_missing(f"cluster.{key}", wanted, other))
     return wanted
 
 
@@ -41,8 +39,13 @@ def reader_of(wanted: ReaderChoice) -> ReaderName:
     if wanted == "auto":
         return "petastorm" if find_spec("petastorm") else "pyarrow"
     if wanted == "petastorm" and find_spec("petastorm") is None:
-        raise ConfigError(f"dataset.reader is petastorm, which is not installed; expected Petastorm; {_CURE}")
+        raise ConfigError(_missing("dataset.reader", wanted, "auto"))
     return wanted
+
+
+def _missing(key: str, wanted: str, other: str) -> str:
+    cure = f"install it (`make setup` in a checkout), or set {key}={other}"
+    return f"{key} is {wanted}, which is not installed; expected what is installed; {cure}"
 
 
 def chosen_by(wanted: str, name: str) -> str:

@@ -71,7 +71,8 @@ class Outcome:
 
     def run(self, run: flow.Run) -> None:
         """Note what was trained."""
-        self.values["run"] = {"url": run.url, "mlflow_run_id": run.mlflow_run_id}
+        stack = {"collective": run.result.collective, "reader": run.result.reader}
+        self.values["run"] = {"url": run.url, "mlflow_run_id": run.mlflow_run_id, **stack}
 
     def evaluated(self, evaluated: flow.Evaluated) -> None:
         """Note what the test split says."""

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from types import CodeType, FunctionType, NoneType
 from typing import Any, Protocol
 
-from pipeline.config.training import ModelConfig, TrainingConfig
+from pipeline.config.data import ReaderChoice
+from pipeline.config.training import CollectiveName, ModelConfig, TrainingConfig
 from pipeline.storage import sha256_of
 
-_WITHOUT_EFFECT = {"run_url", "checkpoint", "device", "profile_steps"}
+_WITHOUT_EFFECT = {"run_url", "checkpoint", "device", "profile_steps", "loader"}
 
 
 def _fingerprint(code: Any) -> str:
@@ -59,7 +60,7 @@ class UserCode:
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """All that a rank needs to train."""
+    """All that a rank needs to train; how it reads and with how many threads is not part of what it computes."""
 
     dataset_url: str
     content_id: str
@@ -67,6 +68,7 @@ class TrainingTask:
     training: TrainingConfig
     user_code: UserCode = field(default_factory=UserCode)
     threads: int = 1
+    reader: ReaderChoice = "auto"
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a run folder to be continued: not where it lies, nor how often it is saved."""
@@ -106,6 +108,8 @@ class TrainingResult:
         best_checkpoint: url of the checkpoint with the best validation metric.
         rows: rows that contributed to the weights, over all ranks and epochs of this run.
         dropped_rows: rows per epoch left out by ``last_batch: drop``.
+        collective: what carried sums between the ranks, at the end.
+        reader: what read the part files, at the end.
     """
 
     steps: int
@@ -115,6 +119,8 @@ class TrainingResult:
     best_checkpoint: str
     rows: int
     dropped_rows: int = 0
+    collective: CollectiveName = "none"
+    reader: str = ""
 
 
 class Reporter(Protocol):

@@ -70,10 +70,15 @@ class ModelDescription:
         )
 
 
-def write_model_folder(folder: str, description: ModelDescription, weights: Mapping[str, Tensor]) -> str:
+def write_model_folder(
+    folder: str,
+    description: ModelDescription,
+    weights: Mapping[str, Tensor],
+    made_with: Mapping[str, str] | None = None,
+) -> str:
     """Write a model folder, its manifest last; returns the model's digest.
 
-    The same model gives the same digest: no paths, times or hosts are in it.
+    The same model gives the same digest: no paths, times or hosts are in it, nor what it was ``made_with``.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     files = {
@@ -84,7 +89,8 @@ def write_model_folder(folder: str, description: ModelDescription, weights: Mapp
         storage.write_bytes(storage.join(folder, name), data)
     digests = {name: _digest(data) for name, data in files.items()}
     values = {name: dataclasses.asdict(digest) for name, digest in digests.items()}
-    storage.write_json(storage.join(folder, "manifest.json"), *_MANIFEST_FORMAT, {"files": values})
+    manifest = {"files": values, "made_with": dict(made_with or {})}
+    storage.write_json(storage.join(folder, "manifest.json"), *_MANIFEST_FORMAT, manifest)
     return model_digest(digests)
 
 

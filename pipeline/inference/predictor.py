@@ -41,6 +41,7 @@ def export_model(
     weights: Mapping[str, Tensor],
     folder: str,
     user_code: UserCode | None = None,
+    made_with: Mapping[str, str] | None = None,
 ) -> str:
     """Write the model folder of a trained model; returns the model's digest.
 
@@ -51,6 +52,7 @@ def export_model(
         folder: URL to write to.
         user_code: a model class or function of the user's program takes the place of the configured one; it is
             kept as a program of tensor operations.
+        made_with: the collective and the reader of the training; noted in the manifest, no part of the digest.
 
     Raises:
         ConfigError: the user's model cannot be kept as a program.
@@ -62,7 +64,7 @@ def export_model(
         program, weights = export_program(module, example_inputs(dataset.schema))
         model = ModelConfig()
     description = ModelDescription(model, program, dataset.schema, dataset.manifest.statistics, dataset.content_id)
-    return write_model_folder(folder, description, weights)
+    return write_model_folder(folder, description, weights, made_with)
 
 
 def check_exportable(model: ModelConfig, schema: DatasetSchema, user_code: UserCode) -> None:

@@ -82,7 +82,7 @@ def _headline(content: Content) -> str:
     dataset = str((result.get("dataset") or {}).get("content_id", ""))[:12]
     header = (
         f"<header><h1>{text(content.name)}</h1><div class='sub'>{text(registered)}"
-        f" · dataset <code>{text(dataset or '–')}</code> · <code>{text(content.url)}</code></div>"
+        f" · dataset <code>{text(dataset or '–')}</code> · <code>{text(content.url)}</code>{_stack(result)}</div>"
     )
     if result.get("error"):
         header += f"<p class='verdict failed'>{text(result['error'])}</p>"
@@ -98,6 +98,15 @@ def _headline(content: Content) -> str:
         f"{header}<p class='verdict{lost}'>{text(evaluation.verdict)}</p></header>"
         f"<div class='tiles'>{tiles}</div>{render_table(evaluation)}"
     )
+
+
+def _stack(result: Mapping[str, Any]) -> str:
+    """What carried the training out."""
+    run = result.get("run") or {}
+    if not run.get("collective"):
+        return ""
+    ranks = {"none": "one rank"}.get(run["collective"], f"ranks over {run['collective']}")
+    return f" · {text(ranks)}, read with {text(run['reader'])}"
 
 
 def _against_best(name: str, evaluation: Evaluation) -> str:

@@ -79,9 +79,9 @@ class Tracker:
         self._known.wait(self._flush_seconds)
         return self._run_id
 
-    def parameters(self, config: PipelineConfig, dataset: Dataset) -> None:
-        """Log the configuration and name the dataset, once per run."""
-        parameters = run_parameters(config, dataset)
+    def parameters(self, config: PipelineConfig, dataset: Dataset, stack: Mapping[str, str] | None = None) -> None:
+        """Log the configuration and name the dataset, once per run; ``stack`` is what carries it out."""
+        parameters = {**run_parameters(config, dataset), **(stack or {})}
 
         def log(run_id: str) -> None:
             if self._new:

@@ -20,7 +20,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -116,9 +116,9 @@ class TrainingContext:
 
     def loader(self, split: str, **options: object) -> Loader:
         """This rank's loader of a split, see `pipeline.training.loader.Loader`."""
-        given = {"rank": self.rank, "world_size": self.world_size}
-        given["global_batch_size"] = self.task.training.global_batch_size
-        return Loader(self.dataset, split, **{**given, **options})  # type: ignore[arg-type]
+        given: dict[str, Any] = {"rank": self.rank, "world_size": self.world_size, "reader": self.task.reader}
+        given |= {"global_batch_size": self.task.training.global_batch_size, **self.task.training.loader.model_dump()}
+        return Loader(self.dataset, split, **{**given, **options})
 
     def backward(self, loss: torch.Tensor | None, weight: float) -> None:
         """Back-propagate; gradients become those of the weighted mean over the rows of all ranks.

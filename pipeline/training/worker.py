@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.dataset import Dataset
+from pipeline.stack import reader_of
 from pipeline.task import Reporter, TrainingResult, TrainingTask
 from pipeline.training.build import build_learner, steps_per_epoch
 from pipeline.training.checkpoint import step_url
@@ -42,7 +43,7 @@ def train(task: TrainingTask, collective: Collective, reporter: Reporter, stop: 
             progress = _train_with_own_loop(task, dataset, collective, reporter, stop)
         else:
             progress = _train(task, dataset, collective, reporter, stop)
-        return _result(task, dataset, progress)
+        return _result(task, dataset, collective, progress)
 
 
 def _train(
@@ -79,6 +80,9 @@ def _rank(
         "global_batch_size": config.global_batch_size,
         "rank": collective.rank,
         "world_size": collective.world_size,
+        "reader": task.reader,
+        "device": learner.device,
+        **config.loader.model_dump(),
     }
     has_validation = "validation" in dataset.manifest.splits and dataset.manifest.rows("validation") > 0
 
@@ -103,7 +107,7 @@ def _rank(
     )
 
 
-def _result(task: TrainingTask, dataset: Dataset, progress: Progress) -> TrainingResult:
+def _result(task: TrainingTask, dataset: Dataset, collective: Collective, progress: Progress) -> TrainingResult:
     best = progress.best
     assert best is not None, "an epoch has been finished"
     rows, batch = dataset.manifest.rows("train"), task.training.global_batch_size
@@ -115,4 +119,6 @@ def _result(task: TrainingTask, dataset: Dataset, progress: Progress) -> Trainin
         best_checkpoint=step_url(task.training.run_url, best.step),
         rows=progress.rows,
         dropped_rows=rows % batch if task.training.last_batch == "drop" else 0,
+        collective=collective.name,
+        reader=reader_of(task.reader),
     )
