@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from pipeline import storage
+from pipeline import long_lists, storage
 from pipeline.config import PipelineConfig
 from pipeline.dataset import (
     MANIFEST_FORMAT,
@@ -120,7 +120,7 @@ def _place(
         extra_files=_place_files(config, identity, new, placed),
         versions={name: version(name) for name in _PACKAGES},
     )
-    data = storage.format_json(*MANIFEST_FORMAT, manifest.to_json())
+    data = storage.format_json(*MANIFEST_FORMAT, long_lists.put_aside(folder, manifest.to_json()))
     storage.write_bytes(storage.join(folder, "manifest.json"), data)
     return manifest, hashlib.sha256(data).hexdigest()
 

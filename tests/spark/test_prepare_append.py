@@ -41,7 +41,7 @@ Make = Callable[..., PipelineConfig]
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
     (tmp_path / "in").mkdir()
-    rows_of_sales(0, ROWS).to_parquet(tmp_path / "in" / "first.parquet")
+    rows_of_sales(0, ROWS).to_parquet(tmp_path / "in" / "first.parquet", coerce_timestamps="us")
 
     def build(statistics_from: str | None = None, **changes: Any) -> PipelineConfig:
         path = str(tmp_path / "in")
@@ -64,7 +64,7 @@ def add_rows(tmp_path: Path) -> None:
     new = rows_of_sales(ROWS, MORE)
     new.loc[0, "shop"] = "a new shop"
     again = rows_of_sales(10, 3).assign(price=99.0)
-    pd.concat([new, again, new.tail(2)]).to_parquet(tmp_path / "in" / "second.parquet")
+    pd.concat([new, again, new.tail(2)]).to_parquet(tmp_path / "in" / "second.parquet", coerce_timestamps="us")
 
 
 def files_below(folder: Path) -> dict[str, tuple[int, str]]:
