@@ -1,13 +1,16 @@
 # Everything a newcomer types. Each target sets up what it needs; `make setup` alone is quick when nothing is to do.
-# Variables: PYTHON (which Python 3.11), TORCH_INDEX (an index of torch builds, for example CPU wheels).
+# Variables: STACK=modern (without Horovod, Petastorm and a compiler, in an environment of its own), PYTHON (which
+# Python), TORCH_INDEX (an index of torch builds, for example CPU wheels), TESTS (what `make test` runs).
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench chaos clean
-BIN := .venv/bin
+export STACK
+BIN := $(if $(filter modern,$(STACK)),.venv-modern,.venv)/bin
+TESTS ?= -m "not slow"
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | tr '@' '\t' | expand -t 18
 
-setup:  ## private environment in .venv: pinned packages, Java, Horovod
+setup:  ## private environment in .venv: pinned packages, Java, Horovod (STACK=modern: .venv-modern, without Horovod)
 	@sh tools/setup.sh
 
 demo: setup  ## raw flight tables to a registered model, on this machine
@@ -20,7 +23,7 @@ lint: setup  ## ruff and mypy
 	@$(BIN)/mypy
 
 test: setup  ## lint, then all tests that are not slow
-	@$(BIN)/python tools/run_tests.py -m "not slow"
+	@$(BIN)/python tools/run_tests.py $(TESTS)
 
 bench: setup  ## measurements that the README quotes
 	@$(BIN)/python -m benchmarks
@@ -29,4 +32,4 @@ chaos: setup  ## the slow tests: faults thrown at real runs
 	@$(BIN)/python tools/run_tests.py -m slow
 
 clean:  ## remove the environment and what runs have left (asks nothing; the per-user wheel cache stays)
-	rm -rf .venv .cache .setup.lock build *.egg-info workspace .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-modern .cache .setup.lock build *.egg-info workspace .mypy_cache .pytest_cache .ruff_cache .hypothesis

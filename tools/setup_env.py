@@ -1,6 +1,6 @@
-"""Brings .venv to the state that the lock files describe: packages, torch, Java, Horovod, this package.
+"""Brings an environment to the state that its lock files describe: packages, torch, Java, Horovod, this package.
 
-ANYWHERE, run by `make setup` through setup.sh with Python 3.11, standard library only. It may be stopped at any
+ANYWHERE, run by `make setup` through setup.sh, standard library only. The variable STACK chooses which one. It may be stopped at any
 moment and repeated: each step sees what is already there, and the stamp that makes the next call quick is written
 last.
 """
@@ -20,17 +20,20 @@ from typing import NoReturn
 
 import horovod_wheel
 from console import REPEAT, Console, SetupError
+from stacks import STACKS, chosen
 from user_cache import ROOT, locked
 
-VENV = ROOT / ".venv"
+if os.environ.get("STACK", "") not in ("", *STACKS):
+    sys.exit(f"error[2]: STACK is {os.environ['STACK']}; expected {' or '.join(STACKS)}")
+STACK = chosen()
+VENV = STACK.venv
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "set-up-done"
 HOROVOD_ORIGIN = VENV / "horovod-wheel"
-RUNTIME_LOCK, DEV_LOCK = ROOT / "requirements" / "runtime.lock", ROOT / "requirements" / "dev.lock"
 RUNTIME_ONLY = "--runtime-only" in sys.argv[1:]  # for images: without what tests and checks need
-LOCKS = [RUNTIME_LOCK] if RUNTIME_ONLY else [RUNTIME_LOCK, DEV_LOCK]
+LOCKS = [STACK.runtime_lock] if RUNTIME_ONLY else [STACK.runtime_lock, STACK.dev_lock]
 BUILD_TOOLS = ("setuptools", "wheel")
-NOT_BY_LIST = ("torch", "horovod")  # torch brings what its build needs, Horovod is built
+NOT_BY_LIST = STACK.not_by_list  # torch brings what its build needs, Horovod is built
 NEEDED_BYTES = 4 * 2**30
 
 
@@ -41,7 +44,7 @@ def main() -> int:
     try:
         with locked(ROOT / ".setup.lock", "another set-up works in this checkout; waiting for it") as lock:
             if _is_done():
-                print("set-up: .venv is up to date")
+                print(f"set-up: {STACK.folder} is up to date")
                 return 0
             _set_up(lock)
     except SetupError as error:
@@ -66,24 +69,25 @@ def _set_up(lock: int) -> None:
     pins = read_pins()
     _check_machine(pins)
     VENV.mkdir(exist_ok=True)
-    console = Console(6, VENV / "set-up.log", lock)
-    with console.step("private environment in .venv"):
+    console = Console(6 if STACK.has_horovod else 5, VENV / "set-up.log", lock)
+    with console.step(f"private environment in {STACK.folder}"):
         _make_venv(console)
         _remove_half_installed()
     with console.step(f"{len(pins) - len(NOT_BY_LIST)} packages of the lock files"):
         _install_packages(pins, console)
     with console.step(f"torch {pins['torch']} ({_torch_origin()})"):
         torch = _install_torch(pins["torch"], console)
-    with console.step(f"Horovod {pins['horovod']} for torch {torch} (built once per user: some minutes)"):
-        _install_horovod(pins["horovod"], torch, console)
+    if STACK.has_horovod:
+        with console.step(f"Horovod {pins['horovod']} for torch {torch} (built once per user: some minutes)"):
+            _install_horovod(pins["horovod"], torch, console)
     with console.step("this package, editable"):
         command = _pip("install", "--no-deps", "--no-build-isolation", "--editable", ROOT)
         console.run(command, "this package could not be installed")
     with console.step("check: `pipeline doctor`"):
         command = [VENV / "bin" / "pipeline", "doctor"]
-        console.run(command, "the environment does not work; `.venv/bin/pipeline doctor` says why")
+        console.run(command, f"the environment does not work; `{STACK.folder}/bin/pipeline doctor` says why")
     STAMP.write_text(_state())
-    print(f"set-up: .venv is ready after {time.monotonic() - started:.0f} s")
+    print(f"set-up: {STACK.folder} is ready after {time.monotonic() - started:.0f} s")
 
 
 def read_pins() -> dict[str, str]:
@@ -98,7 +102,7 @@ def _is_done() -> bool:
 
 def _state() -> str:
     """Changes with all that set-up depends on, the place of the checkout included: scripts hold its path."""
-    programs = [ROOT / "tools" / name for name in ("setup_env.py", "horovod_wheel.py")]
+    programs = [ROOT / "tools" / name for name in ("setup_env.py", "horovod_wheel.py", "stacks.py")]
     sources = [*LOCKS, *programs, ROOT / "setup.cfg", ROOT / "pyproject.toml"]
     digest = hashlib.sha256(str(ROOT).encode())
     for path in sources:
@@ -110,7 +114,7 @@ def _check_machine(pins: dict[str, str]) -> None:
     obstacles = []
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
         obstacles.append(f"{sys.executable} has no venv; install it (Debian, Ubuntu: python3.11-venv)")
-    if not horovod_wheel.is_cached(pins["horovod"], pins["torch"]):
+    if STACK.has_horovod and not horovod_wheel.is_cached(pins["horovod"], pins["torch"]):
         obstacles += horovod_wheel.build_obstacles()
     free = shutil.disk_usage(ROOT).free
     if not VENV.exists() and free < NEEDED_BYTES:
@@ -126,8 +130,10 @@ def _pip(*arguments: str | Path) -> list[str | Path]:
 
 def _make_venv(console: Console) -> None:
     """A venv with a working pip; one of another Python version is the user's to remove."""
-    if _ask("import sys; print(*sys.version_info[:2], sep='.')") not in (None, "3.11"):
-        raise SetupError(".venv was made with another Python than 3.11; remove the folder .venv and repeat")
+    wanted = ".".join(map(str, sys.version_info[:2]))
+    if (found := _ask("import sys; print(*sys.version_info[:2], sep='.')")) not in (None, wanted):
+        folder = STACK.folder
+        raise SetupError(f"{folder} was made with Python {found}, not {wanted}; remove the folder {folder} and repeat")
     if _ask("import pip") is None:
         console.run([sys.executable, "-m", "venv", VENV], "the virtual environment could not be made")
 
@@ -165,12 +171,12 @@ def _torch_origin() -> str:
 def _install_torch(version: str, console: Console) -> str:
     """Install torch with the dependencies of its build, and return its full version, such as 2.13.0+cpu."""
     index = ["--index-url", os.environ["TORCH_INDEX"]] if os.environ.get("TORCH_INDEX") else []
-    command = _pip("install", *index, "--constraint", RUNTIME_LOCK, f"torch=={version}")
+    command = _pip("install", *index, "--constraint", STACK.runtime_lock, f"torch=={version}")
     console.run(command, f"torch could not be installed; {REPEAT}")
     installed = _ask("import torch; print(torch.__version__)")
     if installed is None:
         raise SetupError(
-            f"torch {version} is installed but does not import; remove it (.venv/bin/python -m pip uninstall torch) "
+            f"torch {version} is installed but does not import; remove it ({STACK.folder}/bin/python -m pip uninstall torch) "
             "and name an index of builds for this machine: make setup TORCH_INDEX=..."
         )
     return installed

