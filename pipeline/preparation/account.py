@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from pipeline import storage
 from pipeline.config import PipelineConfig
 from pipeline.dataset import SPLITS, Accounting
-from pipeline.errors import DataError
+from pipeline.errors import DataError, InterruptedRunError
 from pipeline.preparation.files import write_partitions
 from pipeline.preparation.inputs import query_of
 from pipeline.preparation.layout import Layout
@@ -27,10 +27,16 @@ def check_query(census: Census, staged: Sequence[Staged], config: PipelineConfig
 
     Raises:
         DataError: it loses or multiplies rows.
+        InterruptedRunError: the input itself changed.
     """
+    rows = account(None, staged).rows_in
+    if query_of(config) is None and rows != census.rows:
+        raise InterruptedRunError(
+            f"the input had {census.rows:,} rows when they were counted and {rows:,} when they were read; "
+            "expected it to stay as it is; run the command again"
+        )
     if query_of(config) is None or config.source.row_changes == "allowed":
         return
-    rows = account(None, staged).rows_in
     checks = tuple(sum(one.checks[which] for one in staged) % 2**64 for which in range(2))
     advice = "use left joins on keys that are unique on the other side, or set source.row_changes: allowed"
     if rows != census.rows:

@@ -66,6 +66,18 @@ def _files(input_: InputConfig) -> Iterable[InputFile]:
             yield InputFile(_with_scheme(url, full), int(info["size"]), _modified(info))
 
 
+def described(path: str) -> InputFile:
+    """One file as it is now.
+
+    Raises:
+        StorageError: it is missing or unreadable.
+    """
+    filesystem, inner = storage.filesystem(path)
+    with storage.storage_errors(path):
+        info = filesystem.info(inner)
+    return InputFile(path, int(info["size"]), _modified(info))
+
+
 def _with_scheme(url: str, path: str) -> str:
     return path if storage.is_local(url) else f"{url.split('://')[0]}://{path}"
 

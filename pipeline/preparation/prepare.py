@@ -32,6 +32,7 @@ from pipeline.preparation.read import Census, compares_ids, parsed, query_rows, 
 from pipeline.preparation.rules import check_rule_limits, repairs_of
 from pipeline.preparation.schema import check_features, check_names, dataset_schema, effective_features, plain_sources
 from pipeline.preparation.session import named_views, preparation_settings, spark_errors
+from pipeline.preparation.snapshot import check_files, files_of_tables, fingerprint
 from pipeline.preparation.split import expected_fractions
 from pipeline.preparation.stage import Staged, files_of, stage
 from pipeline.preparation.tasks import run_tasks
@@ -130,7 +131,9 @@ class _Preparation:
         """The five steps."""
         frames = self._frames(frame)
         self.progress("counting the inputs")
-        census = take_census(frames, self.config, self._primary(frames))
+        tables = files_of_tables(frames, self.inputs)
+        listed = {**self.inputs, **tables}
+        census = take_census(frames, self.config, self._primary(frames), listed)
         self.progress("cleaning and splitting")
         rows = self._stage(frames, census)
         accounting = self._account(frames, census, rows)
@@ -153,6 +156,7 @@ class _Preparation:
             self.base.check_schema(schema)
         written = self._write(rows, features, label, schema)
         check_unchanged(self.config, self.inputs)
+        check_files(tables)
         self.progress("publishing")
         statistics = {**features.to_json(), "label": label.state(self.config.label, class_counts)}
         return publish.publish(
@@ -165,7 +169,14 @@ class _Preparation:
                 accounting=dataclasses.replace(accounting, repaired=publish.repaired(written)),
                 class_counts=class_counts,
                 request=request_of(self.config, self.inputs),
-                inputs=fingerprints(self.inputs),
+                inputs={
+                    **fingerprints(listed),
+                    **{
+                        name: fingerprint(one.rows + one.faults, one.contents)
+                        for name, one in census.items()
+                        if one.contents is not None
+                    },
+                },
                 profile=profile,
                 base=self.base.dataset.manifest if self.base else None,
             ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import reduce
@@ -18,6 +18,7 @@ from pipeline.config.data import InputConfig
 from pipeline.errors import ConfigError
 from pipeline.preparation.inputs import InputFile, Inputs, query_of
 from pipeline.preparation.session import spark_errors
+from pipeline.preparation.snapshot import contents
 
 FAULT = "_pipeline_fault"
 """The raw text of a row that could not be parsed, in frames of `read_inputs`."""
@@ -26,11 +27,15 @@ _DEFAULTS: dict[str, dict[str, str]] = {"csv": {"header": "true", "enforceSchema
 
 @dataclass(frozen=True)
 class Census:
-    """Rows of an input that were parsed, rows that were not, and two sums that tell one set of ids from another."""
+    """Rows of an input that were parsed, rows that were not, and two sums that tell one set of ids from another.
+
+    ``contents`` is the sum of the rows' hashes, for inputs that are not made of files.
+    """
 
     rows: int
     faults: int
     check: tuple[int, int] = (0, 0)
+    contents: int | None = None
 
 
 def read_inputs(session: SparkSession, config: PipelineConfig, inputs: Inputs) -> dict[str, DataFrame]:
@@ -101,20 +106,32 @@ def hashable(name: str) -> tuple[Column, Column]:
     return column.isNull(), column.cast("string")
 
 
-def take_census(frames: Mapping[str, DataFrame], config: PipelineConfig, primary: str) -> dict[str, Census]:
-    """Count the rows of the primary input and the parse faults of all, in one job; then the primary's ids too."""
-    counted = {name: frame for name, frame in frames.items() if name == primary or FAULT in frame.columns}
-    counts = [_counts(name, frame, config, name == primary) for name, frame in counted.items()]
+def take_census(
+    frames: Mapping[str, DataFrame], config: PipelineConfig, primary: str, listed: Container[str] = ()
+) -> dict[str, Census]:
+    """Count rows and parse faults in one job: of the primary input, of texts, and of what has no ``listed`` files."""
+    counted = {
+        name: frame for name, frame in frames.items() if name == primary or name not in listed or FAULT in frame.columns
+    }
+    counts = [_counts(name, frame, config, name == primary, name in listed) for name, frame in counted.items()]
     with spark_errors("reading the inputs"):
         rows = reduce(DataFrame.unionByName, counts).collect() if counts else []
-    return {row["name"]: Census(row["rows"], row["faults"], (_sum(row["first"]), _sum(row["second"]))) for row in rows}
+    return {
+        row["name"]: Census(
+            row["rows"],
+            row["faults"],
+            (_sum(row["first"]), _sum(row["second"])),
+            None if row["name"] in listed else _sum(row["contents"]),
+        )
+        for row in rows
+    }
 
 
 def _sum(total: Decimal | None) -> int:
     return int(total or 0) % 2**64
 
 
-def _counts(name: str, frame: DataFrame, config: PipelineConfig, is_primary: bool) -> DataFrame:
+def _counts(name: str, frame: DataFrame, config: PipelineConfig, is_primary: bool, is_listed: bool) -> DataFrame:
     fault = F.col(FAULT) if FAULT in frame.columns else F.lit(None).cast("string")
     good = fault.isNull() & wanted(config) if is_primary else fault.isNull()
     ids = config.source.id if is_primary and compares_ids(frame, config) else []
@@ -126,6 +143,7 @@ def _counts(name: str, frame: DataFrame, config: PipelineConfig, is_primary: boo
         F.count(fault).alias("faults"),
         first.alias("first"),
         second.alias("second"),
+        (F.lit(None).cast("decimal(38,0)") if is_listed else contents(frame)).alias("contents"),
     )
 
 

@@ -155,5 +155,7 @@ def test_garbage_collection_keeps_versions_whose_files_a_kept_version_refers_to(
 def test_other_features_and_splits_than_the_old_ones_are_refused(spark: SparkSession, make: Make) -> None:
     old = prepare_dataset(spark, make())
     with pytest.raises(ConfigError) as caught:
-        prepare_dataset(spark, make(old.content_id, split={"salt": "other"}, features={"shop": {"type": "hashed"}}))
+        prepare_dataset(
+            spark, make(old.content_id, split={"salt": "other"}, features={"shop": {"type": "hashed", "buckets": 5}})
+        )
     assert [offence.split(" ")[0] for offence in caught.value.offences] == ["features", "split"]

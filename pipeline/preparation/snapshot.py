@@ -1,0 +1,65 @@
+"""DRIVER. What was in a table, a database or a frame when it was read, as far as it can be known.
+
+Tables that consist of files (of the catalog, Delta, views of files) are known by their files, as Spark lists them.
+Of all others the number of rows and the sum of the rows' hashes are taken while they are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import MapType
+
+from pipeline import storage
+from pipeline.errors import InterruptedRunError, StorageError
+from pipeline.preparation.inputs import InputFile, Inputs, described
+
+
+def files_of_tables(frames: Mapping[str, DataFrame], inputs: Inputs) -> dict[str, tuple[InputFile, ...]]:
+    """The files behind each frame that is no listed input; without those that are not made of readable files."""
+    found = {name: _files(frame) for name, frame in frames.items() if name not in inputs}
+    return {name: files for name, files in found.items() if files}
+
+
+def _files(frame: DataFrame) -> tuple[InputFile, ...]:
+    try:
+        return tuple(sorted(described(path) for path in frame.inputFiles()))
+    except (StorageError, ValueError, ImportError, OSError, PySparkException):
+        return ()
+
+
+def check_files(files: Mapping[str, tuple[InputFile, ...]]) -> None:
+    """Refuse tables whose files changed since.
+
+    Raises:
+        InterruptedRunError: names the files.
+    """
+    offences = []
+    for name, listed in files.items():
+        for file in listed:
+            try:
+                same = described(file.path) == file
+            except (StorageError, OSError):
+                same = False
+            if not same:
+                offences.append(
+                    f"file {file.path} of table {name} changed during the run; expected it to stay; run again"
+                )
+    if offences:
+        raise InterruptedRunError(*offences)
+
+
+def contents(frame: DataFrame) -> Column:
+    """The sum of a hash of each row: the same for the same rows in any order."""
+    columns = [F.col(f"`{field.name}`") for field in frame.schema if not isinstance(field.dataType, MapType)]
+    nulls = [column.isNull() for column in columns]
+    return F.sum(F.xxhash64(*nulls, *columns).cast("decimal(20,0)"))
+
+
+def fingerprint(rows: int, total: int) -> dict[str, Any]:
+    """What is recorded of an input that has no files."""
+    return {"sha256": storage.sha256_of([rows, str(total)]), "rows": rows, "contents": f"{total:016x}"}

@@ -1,0 +1,122 @@
+"""Inputs that are no list of files: catalog tables, a database over JDBC, frames from code; what is kept of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from pipeline.config import PipelineConfig, parse_config
+from pipeline.errors import InterruptedRunError
+from pipeline.preparation import prepare as module
+from pipeline.preparation.prepare import prepare_dataset
+from tests.spark.datasets import read_all
+
+ROWS = 300
+
+
+def rows() -> pd.DataFrame:
+    random = np.random.default_rng(4)
+    return pd.DataFrame(
+        {
+            "id": np.arange(ROWS),
+            "price": random.gamma(2, 10, ROWS),
+            "shop": random.choice(["a", "b", "Łódź"], ROWS),
+            "sold": np.arange(ROWS) % 2,
+        }
+    )
+
+
+def config_of(folder: Path, input_: dict[str, Any] | None) -> PipelineConfig:
+    return parse_config(
+        {
+            "source": {"inputs": {"sales": input_} if input_ else {}, "id": "id"},
+            "features": {"price": {"type": "numeric"}, "shop": {"type": "categorical"}},
+            "label": {"column": "sold"},
+            "split": {"validation": 0.2, "test": 0.2},
+            "dataset": {"url": str(folder / "out")},
+            "training": {"run_url": str(folder / "run")},
+        }
+    )
+
+
+@pytest.fixture
+def frame(spark: SparkSession) -> DataFrame:
+    return spark.createDataFrame(rows())
+
+
+@pytest.fixture
+def table(spark: SparkSession, frame: DataFrame, tmp_path: Path) -> Iterator[str]:
+    frame.write.option("path", str(tmp_path / "stored table")).saveAsTable("stored_sales")
+    yield "stored_sales"
+    spark.sql("DROP TABLE stored_sales")
+
+
+@pytest.fixture
+def database(spark: SparkSession, frame: DataFrame, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The options of a Derby database in memory; Spark ships Derby."""
+    system = spark._jvm.java.lang.System  # type: ignore[union-attr]
+    system.setProperty("derby.stream.error.file", str(tmp_path / "derby.log"))
+    url = f"jdbc:derby:memory:{tmp_path.name}"
+    driver = "org.apache.derby.jdbc.EmbeddedDriver"
+    frame.write.jdbc(f"{url};create=true", "sales", properties={"driver": driver})
+    yield {"url": url, "driver": driver, "dbtable": "sales"}
+    with pytest.raises(Exception, match="dropped"):
+        spark.read.jdbc(f"{url};drop=true", "sales", properties={"driver": driver}).collect()
+
+
+def test_a_table_of_the_catalog_is_known_by_its_files(spark: SparkSession, table: str, tmp_path: Path) -> None:
+    dataset = prepare_dataset(spark, config_of(tmp_path, {"table": table}))
+    assert dataset.manifest.accounting.published == ROWS
+    known = dataset.manifest.inputs["sales"]
+    paths = {Path(path.removeprefix("file://").replace("%20", " ")) for path, _, _ in known["files"]}
+    assert paths == set((tmp_path / "stored table").glob("*.parquet"))
+    assert known["bytes"] == sum(path.stat().st_size for path in paths)
+
+
+def test_a_table_that_changes_meanwhile_is_not_published(
+    spark: SparkSession, table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit_and_rewrite(*arguments: Any) -> Any:
+        found = fit(*arguments)
+        for path in (tmp_path / "stored table").glob("*.parquet"):
+            path.write_bytes(path.read_bytes() + b"more")
+        return found
+
+    fit = module.fit
+    monkeypatch.setattr(module, "fit", fit_and_rewrite)
+    with pytest.raises(InterruptedRunError, match="of table sales changed"):
+        prepare_dataset(spark, config_of(tmp_path, {"table": table}))
+
+
+def test_a_database_is_read_over_jdbc_and_known_by_the_sum_of_its_rows(
+    spark: SparkSession, database: dict[str, str], tmp_path: Path
+) -> None:
+    config = config_of(tmp_path, {"format": "jdbc", "options": database})
+    dataset = prepare_dataset(spark, config)
+    assert dataset.manifest.accounting.published == ROWS
+    assert sorted(read_all(dataset)["id"]) == list(range(ROWS))
+    known = dataset.manifest.inputs["sales"]
+    assert known["rows"] == ROWS
+    split_up = {**database, "partitionColumn": "ID", "lowerBound": "0", "upperBound": "300", "numPartitions": "3"}
+    again = prepare_dataset(spark, config_of(tmp_path / "again", {"format": "jdbc", "options": split_up}))
+    assert again.manifest.inputs["sales"] == known
+
+
+def test_a_frame_from_code_is_known_by_the_sum_of_its_rows(
+    spark: SparkSession, frame: DataFrame, tmp_path: Path
+) -> None:
+    first = prepare_dataset(spark, config_of(tmp_path, None), frame)
+    shuffled = frame.repartition(7).orderBy("price")
+    second = prepare_dataset(spark, config_of(tmp_path / "second", None), shuffled)
+    assert first.manifest.inputs["frame"] == second.manifest.inputs["frame"]
+    assert first.content_id == second.content_id
+    changed = spark.createDataFrame(rows().assign(price=lambda table: table["price"].where(table["id"] != 7, 8.0)))
+    third = prepare_dataset(spark, config_of(tmp_path / "third", None), changed)
+    assert third.manifest.inputs["frame"]["rows"] == ROWS
+    assert third.manifest.inputs["frame"] != first.manifest.inputs["frame"]
