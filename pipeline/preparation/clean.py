@@ -119,7 +119,9 @@ def add_reasons(frame: DataFrame, config: PipelineConfig) -> DataFrame:
     checks += rule_checks(config, frame, values)
     # The list is made for rejected rows only: making it for every row costs more than all conditions.
     unfit = reduce(operator.or_, (F.coalesce(condition, F.lit(False)) for condition, _ in checks))
-    reasons = F.array_compact(F.array(*(F.when(condition, F.lit(reason)) for condition, reason in checks)))
+    listed = F.array(*(F.when(condition, F.lit(reason)) for condition, reason in checks))
+    # Unlike `array_compact` it leaves the code of the whole stage compiled; a reason that is given twice is one.
+    reasons = F.array_except(listed, F.array(F.lit(None).cast("string")))
     return frame.select(
         *(value.alias(name) for name, value in values.items()),
         F.when(unfit, reasons).alias(REASONS),

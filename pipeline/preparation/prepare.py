@@ -26,7 +26,7 @@ from pipeline.preparation.fit import fit
 from pipeline.preparation.inputs import Inputs, all_files, check_unchanged, fingerprints, list_inputs, request_of
 from pipeline.preparation.label import LabelEncoder, classes_of, fit_label
 from pipeline.preparation.layout import Layout, choose_layout
-from pipeline.preparation.profile import profiles, report_drift
+from pipeline.preparation.profile import kept_kinds, label_profile, profiles, report_drift
 from pipeline.preparation.progress import Progress, StepProgress
 from pipeline.preparation.read import Census, compares_ids, parsed, query_rows, read_inputs, take_census, wanted
 from pipeline.preparation.rules import check_rule_limits, repairs_of
@@ -186,8 +186,9 @@ class _Preparation:
         """Fit features and label, and profile the columns, in the same passes over the train rows."""
         config = self.config
         paths = [str(one.path) for one in self._files(rows, "train")]
-        kinds = raw_inputs(config.features)
+        kinds = {**kept_kinds(config, rows.frame.schema), **raw_inputs(config.features)}
         wanted_profiles = profiles(kinds, config.source.sensitive)
+        wanted_profiles[config.label.column] = label_profile(config)
         others = [fit_label(config.label), *wanted_profiles.values()] if not self.base else [*wanted_profiles.values()]
         configured = {} if self.base else effective_features(config)
         features, found = fit(self.session, configured, kinds, paths, repairs_of(config), others)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pyspark.sql import types as T
 
 from pipeline.config import PipelineConfig
 from pipeline.config.data import DriftConfig
@@ -23,6 +24,7 @@ from pipeline.features.kinds import Array, Raw
 from pipeline.features.numeric import Finite
 from pipeline.features.quantiles import Bins
 from pipeline.features.sketches import Cells, Fitting, Present, Sketch, Values, ask, float_of_bits, side_by_side
+from pipeline.features.target import LABEL
 from pipeline.features.texts import Texts
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,21 @@ _SHOWN_QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 def profiles(kinds: Mapping[str, Kind], sensitive: Sequence[str]) -> dict[str, Fitting]:
     """One fit per raw column, each ending with its profile."""
     return {name: _profile(name, kind, name in sensitive) for name, kind in kinds.items()}
+
+
+def kept_kinds(config: PipelineConfig, schema: T.StructType) -> dict[str, Kind]:
+    """The kept columns that have a profile, by the kind of their type."""
+    types: dict[type[T.DataType], Kind] = {T.StringType: "string", T.TimestampType: "timestamp"}
+    types |= {T.BooleanType: "boolean", T.DoubleType: "number", T.FloatType: "number"}
+    types |= {T.ByteType: "number", T.ShortType: "number", T.IntegerType: "number", T.LongType: "number"}
+    kept = {name: types.get(type(schema[name].dataType)) for name in config.dataset.keep}
+    return {name: kind for name, kind in kept.items() if kind is not None and name != config.label.column}
+
+
+def label_profile(config: PipelineConfig) -> Fitting:
+    """The profile of the label, as it is staged."""
+    kind: Kind = "string" if config.label.type == "multiclass" else "number"
+    return _profile(LABEL, kind, config.label.column in config.source.sensitive)
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def test_a_database_is_read_over_jdbc_and_known_by_the_sum_of_its_rows(
     assert sorted(read_all(dataset)["id"]) == list(range(ROWS))
     known = dataset.manifest.inputs["sales"]
     assert known["rows"] == ROWS
-    split_up = {**database, "partitionColumn": "ID", "lowerBound": "0", "upperBound": "300", "numPartitions": "3"}
+    split_up = {**database, "partitionColumn": "id", "lowerBound": "0", "upperBound": "300", "numPartitions": "3"}
     again = prepare_dataset(spark, config_of(tmp_path / "again", {"format": "jdbc", "options": split_up}))
     assert again.manifest.inputs["sales"] == known
 
