@@ -102,7 +102,8 @@ class SourceConfig(Section):
     row_changes: Literal["error", "allowed"] = "error"
     """Whether the query may lose or multiply rows of the primary input; counted are then the rows that it gives."""
     sensitive: Names = []
-    """Columns whose values appear in no profile, report or quarantine, and whose categories are kept as digests."""
+    """Columns whose values appear in no profile, report or quarantine, and whose categories are kept as digests.
+    Lines of their input that cannot be parsed are counted, but not shown."""
 
     @model_validator(mode="after")
     def _primary_is_an_input(self) -> SourceConfig:
@@ -244,5 +245,6 @@ class DatasetConfig(Section):
     wide: bool = True
     """Also write typed columns for people and stock tools; false saves the space."""
     statistics_from: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    """Content id of a version whose fitted features are used as they are, so that category ids stay."""
+    """Content id of a version that new rows are added to: its files stay where they are, rows whose id it has stay in
+    their split, fitted features and category ids are its own; the other rows become further files."""
     drift: DriftConfig = DriftConfig()

@@ -21,7 +21,7 @@ _SETTINGS = {
     # A cast that fails gives null, which cleaning finds and rejects by name.
     "spark.sql.ansi.enabled": "false",
     "spark.sql.caseSensitive": "true",
-    # The JVM leaves methods of more than 8000 bytes uncompiled: with some 40 columns the code of a whole stage is longer,
+    # The JVM leaves methods of more than 8000 bytes uncompiled: with 40 columns the code of a whole stage is longer,
     # and half as fast as Spark's code by operator.
     "spark.sql.codegen.hugeMethodLimit": "8000",
     # Dates before 1582 in files that Spark did not write are read as they stand.
