@@ -105,8 +105,13 @@ class DatasetSchema:
 
     @property
     def label(self) -> Column:
-        """The label column."""
+        """The label column, where there is one."""
         return self.with_role("label")[0]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the label columns: one, several of one type, or none."""
+        return tuple(column.name for column in self.with_role("label"))
 
 
 @dataclass(frozen=True)

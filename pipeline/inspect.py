@@ -74,7 +74,7 @@ def _lines(manifest: Manifest) -> Iterable[str]:
         f"rows        {counts.rows_in:,} in = {counts.published:,} published + {counts.duplicates:,} duplicates "
         f"+ {counts.rejected:,} rejected{_classes(counts.reasons)}"
     )
-    yield f"label       {schema.label.name} ({schema.label_type})"
+    yield f"label       {', '.join(schema.labels) or 'none'}{f' ({schema.label_type})' if schema.label_type else ''}"
     if counts.repaired:
         yield f"repaired    {', '.join(f'{rule}: {count:,} values' for rule, count in counts.repaired.items())}"
     kinds = {"numeric": schema.numeric, "categorical": schema.cardinalities, "vectors": schema.vectors}

@@ -32,7 +32,7 @@ from pipeline.dataset import (
 from pipeline.layout import parquet_options
 
 Values = Mapping[str, npt.NDArray[Any]]
-LabelType = Literal["binary", "multiclass", "regression"]
+LabelType = Literal["binary", "multiclass", "regression"] | None
 
 
 def tiny_dataset(
@@ -44,6 +44,7 @@ def tiny_dataset(
     *,
     vectors: Mapping[str, tuple[str, tuple[int, ...]]] | None = None,
     label_type: LabelType = "binary",
+    labels: Sequence[str] = ("label",),
     classes: Sequence[str] = ("a", "b", "c"),
     rows_per_row_group: int = 64,
     rows_per_file: int = 256,
@@ -59,7 +60,8 @@ def tiny_dataset(
         categorical: int32 columns ``c0``, ``c1``... with 8, 9... ids.
         seed: of the values.
         vectors: name to (dtype, shape) of vector columns.
-        label_type: binary, multiclass or regression.
+        label_type: binary, multiclass or regression; None with no ``labels``.
+        labels: names of the label columns.
         classes: names of the classes of a multiclass label.
         rows_per_row_group: of every row group but the last of a file.
         rows_per_file: of every file but the last of a split.
@@ -71,7 +73,7 @@ def tiny_dataset(
     """
     if isinstance(rows, int):
         rows = {"train": rows, "validation": rows // 4, "test": rows // 4}
-    schema = tiny_schema(numeric, categorical, vectors or {}, label_type, tuple(classes))
+    schema = tiny_schema(numeric, categorical, vectors or {}, label_type, tuple(classes), labels)
     parts_of = {}
     for number, (split, count) in enumerate(rows.items()):
         values = tiny_values(schema, count, np.random.default_rng([seed, number]))
@@ -118,6 +120,7 @@ def tiny_schema(
     vectors: Mapping[str, tuple[str, tuple[int, ...]]],
     label_type: LabelType,
     classes: tuple[str, ...],
+    labels: Sequence[str] = ("label",),
 ) -> DatasetSchema:
     """The schema of `tiny_dataset`."""
     features = [Column(f"n{i}", "float32", "numeric") for i in range(numeric)]
@@ -127,7 +130,7 @@ def tiny_schema(
     return DatasetSchema(
         columns=(
             Column("id", "int64", "id"),
-            Column("label", "int64" if label_type == "multiclass" else "float32", "label"),
+            *(Column(name, "int64" if label_type == "multiclass" else "float32", "label") for name in labels),
             *features,
         ),
         packed=tuple(
@@ -140,7 +143,9 @@ def tiny_schema(
 
 
 def tiny_values(schema: DatasetSchema, count: int, random: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
-    """Random columns for `tiny_schema`; the label depends on all numeric and categorical columns."""
+    """Random columns for `tiny_schema`; labels depend on all numeric and categorical columns, every other one on
+    their opposite.
+    """
     values: dict[str, npt.NDArray[Any]] = {"id": np.arange(count)}
     score = random.normal(0, 0.5, count)
     for number, column in enumerate(schema.with_role("numeric", "categorical", "vector")):
@@ -153,7 +158,8 @@ def tiny_values(schema: DatasetSchema, count: int, random: np.random.Generator) 
         else:
             numbers = random.integers(0, 256, (count, column.width))
             values[column.name] = numbers.astype(column.dtype)
-    values["label"] = _label(score, schema)
+    for number, name in enumerate(schema.labels):
+        values[name] = _label(score * (-1) ** number, schema)
     return values
 
 
@@ -184,7 +190,7 @@ def encoded_table(schema: DatasetSchema, values: Values, wide: bool = True) -> p
             columns[column.name] = pa.array(values[column.name])
     for packed in schema.packed:
         columns[packed.name] = _packed_array(np.column_stack([values[name] for name in packed.members]))
-    read = {"label", "weight", *(packed.name for packed in schema.packed)}
+    read = {*schema.labels, "weight", *(packed.name for packed in schema.packed)}
     fields = [pa.field(name, array.type, nullable=name not in read) for name, array in columns.items()]
     return pa.table(list(columns.values()), schema=pa.schema(fields))
 

@@ -13,8 +13,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from pipeline.dataset import Dataset, DatasetSchema
 from pipeline.inference.answers import Answers
-from pipeline.inference.encoded import read_row_group, row_groups
+from pipeline.inference.encoded import labels_of, read_row_group, row_groups
 from pipeline.inference.inputs import Arrays
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,10 @@ class TrainRows:
         count = len(self.label)
         return f"all {count:,} train rows" if count == self.of else f"the first {count:,} of {self.of:,} train rows"
 
+    def of_label(self, number: int) -> TrainRows:
+        """The same rows with one of their labels."""
+        return replace(self, label=self.label[:, number], answers=replace(self.answers, labels=()))
+
 
 def read_train_rows(dataset: Dataset, most: int, answers: Answers) -> TrainRows:
     """The first rows of the train split; rows lie in the order of a hash of their id, so these are a fair sample."""
@@ -83,10 +87,10 @@ def read_train_rows(dataset: Dataset, most: int, answers: Answers) -> TrainRows:
         keep = slice(0, most - count)
         inputs.append({name: values[keep].copy() for name, values in learnable(group_inputs).items()})
         others.append({name: values[keep].copy() for name, values in group_others.items()})
-        count += len(others[-1][dataset.schema.label.name])
+        count += len(labels_of(dataset.schema, others[-1]))
     columns = {name: np.concatenate([part[name] for part in others]) for name in others[0]}
     weights = [columns[column.name] for column in dataset.schema.with_role("weight")]
-    label = answers.in_unit(columns[dataset.schema.label.name])
+    label = answers.in_unit(labels_of(dataset.schema, columns))
     return TrainRows(
         inputs={name: np.concatenate([part[name] for part in inputs]) for name in inputs[0]},
         label=label if answers.type == "regression" else label.astype(np.int64),
@@ -98,7 +102,7 @@ def read_train_rows(dataset: Dataset, most: int, answers: Answers) -> TrainRows:
 
 def span_of(rows: TrainRows) -> tuple[float, float] | None:
     """Between which values nearly all labels lie, for plots; none where there are no numbers, or only one."""
-    if rows.answers.type != "regression":
+    if rows.answers.type != "regression" or rows.answers.labels:
         return None
     low, high = (float(value) for value in np.quantile(rows.label, (0.005, 0.995)))
     return (low, high) if low < high else None
@@ -108,8 +112,12 @@ def fit_baselines(rows: TrainRows, schema: DatasetSchema) -> list[Baseline]:
     """Fit all baselines on train rows.
 
     Returns:
-        The constant; then, if the label varies and there is something to learn from, the other two.
+        The constant; then, if the label varies and there is something to learn from, the other two. With several
+        labels each baseline is one for every label.
     """
+    if rows.answers.labels:
+        each = [fit_baselines(rows.of_label(number), schema) for number in range(len(rows.answers.labels))]
+        return [Baseline(b[0].name, b[0].note, SideBySide([one.answer for one in b])) for b in zip(*each, strict=False)]
     baselines = [_constant(rows)]
     if len(np.unique(rows.label)) < 2 or not rows.inputs:
         return baselines
@@ -143,6 +151,17 @@ class Constant:
         """One answer per row."""
         rows = len(next(iter(inputs.values())))
         return np.tile(self.value, (rows, *[1] * np.ndim(self.value)))
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """What several baselines say of every row, one column for each."""
+
+    answers: Sequence[Answer]
+
+    def __call__(self, inputs: Arrays) -> npt.NDArray[Any]:
+        """Rows x answers."""
+        return np.column_stack([answer(inputs) for answer in self.answers])
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,13 @@ def read_row_group(
     return model_inputs(encoded, schema), {name: _values(table.column(name)) for name in others}
 
 
+def labels_of(schema: DatasetSchema, others: Arrays) -> Array:
+    """The published label of each row of `read_row_group`; of several labels (rows, labels)."""
+    if len(schema.labels) == 1:
+        return others[schema.label.name]
+    return np.column_stack([others[name] for name in schema.labels])
+
+
 def _values(column: pa.ChunkedArray) -> Array:
     return np.asarray(column.to_numpy())
 

@@ -170,7 +170,7 @@ def evaluate(
         spark: spreads the work over its tasks if the split is large; the result is the same to the bit.
 
     Raises:
-        ConfigError: a slice is not a kept column.
+        ConfigError: a slice is not a kept column, or there is no label.
         DataError: the split is empty, or the model was trained on differently encoded columns.
         StorageError: a part file is corrupt.
     """
@@ -178,7 +178,8 @@ def evaluate(
     started = time.monotonic()
     verify_crc(dataset, SPLIT)
     rows = read_train_rows(dataset, evaluation.baseline_rows, predictor.answers)
-    how = measure_of(predictor.answers.type, len(predictor.answers.classes), span_of(rows))
+    answers = predictor.answers
+    how = measure_of(answers.type, len(answers.classes), span_of(rows), answers.labels)
     baselines = fit_baselines(rows, dataset.schema)
     fitted = time.monotonic()
     columns = _slice_columns(dataset.schema, evaluation.slices)
@@ -193,6 +194,8 @@ def evaluate(
 
 def _check(dataset: Dataset, predictor: Predictor, evaluation: EvaluationConfig) -> None:
     _slice_columns(dataset.schema, evaluation.slices)
+    if dataset.schema.label_type is None:
+        raise ConfigError("the dataset has no label; expected one to evaluate by; score a table and judge its answers")
     if not dataset.manifest.rows(SPLIT):
         raise DataError("the test split is empty; expected rows to evaluate on; raise split.test or give more data")
     if dataset.schema != predictor.schema or dataset.manifest.statistics != predictor.statistics:
@@ -230,9 +233,9 @@ def _evaluation(
         measured=Measured.of("model", "", how, own),
         baselines=tuple(Measured.of(b.name, b.note, how, sums[(b.name,)]) for b in measurement.baselines),
         slices=tuple(_slice(columns[key[0]], key[1], how, sums[key]) for key in sorted(sums) if len(key) == 2),
-        label_type=label_type,
+        label_type=label_type or "binary",
         classes=("0", "1") if label_type == "binary" else predictor.answers.classes,
-        roc_auc_bound=roc_auc_bound(own) if label_type == "binary" else 0.0,
+        roc_auc_bound=roc_auc_bound(own) if label_type == "binary" and not predictor.answers.labels else 0.0,
     )
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pipeline.dataset import Dataset, DatasetSchema
 from pipeline.inference.baselines import Baseline
-from pipeline.inference.encoded import RowGroup, read_row_group, row_groups
+from pipeline.inference.encoded import RowGroup, labels_of, read_row_group, row_groups
 from pipeline.inference.predictor import PredictorSource
 from pipeline.metrics import Measure, Sums
 
@@ -55,7 +55,7 @@ class Measurement:
         """The sums of one row group."""
         inputs, others = read_row_group(self.dataset_url, self.schema, group, list(self.slices))
         predictor = self.predictor.load()
-        label = predictor.answers.in_unit(others[self.schema.label.name])
+        label = predictor.answers.in_unit(labels_of(self.schema, others))
         weights = [others[column.name] for column in self.schema.with_role("weight")]
         weight = weights[0] if weights else None
         answer = predictor.predict_encoded(inputs)

@@ -198,11 +198,13 @@ class Predictor:
         """The probability of every class for raw rows: float32, one column per class, with the index of ``rows``.
 
         Raises:
-            ConfigError: a regression label has no classes.
+            ConfigError: the label has no classes, or there are several labels.
             DataError: as `predict`.
         """
-        if self.answers.type == "regression":
+        if self.answers.type in ("regression", None):
             raise ConfigError("the model predicts numbers; expected a label with classes; use predict")
+        if self.answers.labels:
+            raise ConfigError(f"the model has {len(self.answers.labels)} labels; expected one; use predict")
         answer = self.predict_canonical(self.canonical(rows))
         if self.answers.type == "binary":
             return pd.DataFrame({"0": 1 - answer, "1": answer}, index=rows.index)

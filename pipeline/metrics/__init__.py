@@ -10,6 +10,7 @@ they do not depend on the order of addition: ranks, tasks and a single process g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 from numpy.typing import ArrayLike
@@ -28,6 +29,7 @@ from pipeline.metrics.binary import (
 )
 from pipeline.metrics.multiclass import MULTICLASS_METRICS, Multiclass
 from pipeline.metrics.regression import REGRESSION_METRICS, Regression
+from pipeline.metrics.several import Several
 
 __all__ = [
     "BINARY_METRICS",
@@ -40,6 +42,7 @@ __all__ = [
     "Measure",
     "Multiclass",
     "Regression",
+    "Several",
     "Sums",
     "binary_curves",
     "binary_metrics",
@@ -69,7 +72,7 @@ class Measure(Protocol):
     """How answers are measured.
 
     An *answer* is what a model says of a row: the probability of class 1 for a binary label, one probability per
-    class for a multiclass label (rows x classes), the value for regression.
+    class for a multiclass label (rows x classes), the value for regression; of several labels one column for each.
     """
 
     def sums(self, label: ArrayLike, answer: ArrayLike, weight: ArrayLike | None = None) -> Sums:
@@ -93,14 +96,22 @@ class Measure(Protocol):
         ...
 
 
-def measure_of(label_type: LabelType | None, classes: int = 0, span: tuple[float, float] | None = None) -> Measure:
+def measure_of(
+    label_type: LabelType | None,
+    classes: int = 0,
+    span: tuple[float, float] | None = None,
+    labels: Sequence[str] = (),
+) -> Measure:
     """The measure of a label type.
 
     Args:
         label_type: of the dataset's schema.
         classes: of a multiclass label.
         span: for regression, the values between which plots look closely.
+        labels: names of the labels, if there are several.
     """
+    if len(labels) > 1:
+        return Several(measure_of(label_type, classes), tuple(labels))
     options: dict[str, Any] = {"span": span} if span else {}
     if label_type == "binary":
         return Binary()

@@ -37,10 +37,12 @@ def dry_run(config: ModelConfig, schema: DatasetSchema, user_code: UserCode | No
                 f"the model fails on inputs {_shapes(inputs)}: {type(error).__name__}: {error}; "
                 "expected it to take a dict of tensors by name"
             ) from error
-        if code.loss is None:
+        if code.loss is None or schema.label_type is None:
             _check_output(output, schema)
-        else:
+        if code.loss is not None:
             _check_loss(code.loss, output, schema)
+        elif schema.label_type is None:
+            raise ConfigError("the dataset has no label; expected a loss from code; give loss= a function")
     return model
 
 
@@ -70,15 +72,14 @@ def _check_output(output: Any, schema: DatasetSchema) -> None:
         hint = "; squeeze the last dimension" if actual == (*expected, 1) else ""
         raise ConfigError(
             f"the model's output for {_ROWS} rows is {actual}; expected {expected} "
-            f"for a {schema.label_type} label{hint}"
+            f"for {f'a {schema.label_type} label' if schema.label_type else 'a dataset without label'}{hint}"
         )
 
 
 def _check_loss(loss: Any, output: Any, schema: DatasetSchema) -> None:
     """Twice the weights must give twice the loss: a mean would change the gradient with the division of rows."""
     label = torch.zeros(_ROWS, dtype=torch.int64 if schema.label_type == "multiclass" else torch.float32)
-    labels = len(schema.with_role("label"))
-    label = label if labels <= 1 else torch.zeros(_ROWS, labels)
+    label = label if len(schema.labels) == 1 else torch.zeros(_ROWS, len(schema.labels))
     try:
         once, twice = loss(output, label, torch.ones(_ROWS)), loss(output, label, torch.full((_ROWS,), 2.0))
         fine = isinstance(once, Tensor) and once.ndim == 0 and once.requires_grad

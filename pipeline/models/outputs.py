@@ -11,7 +11,7 @@ def output_width(schema: DatasetSchema) -> int:
     """Numbers per row: one per class of a multiclass label, else one per label column."""
     if schema.label_type == "multiclass":
         return len(schema.classes)
-    return max(1, len(schema.with_role("label")))
+    return max(1, len(schema.labels))
 
 
 def shaped(output: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class Batch:
 
     Attributes:
         inputs: ``numeric`` (rows, columns) float32, ``categorical`` (rows, columns) int64, each vector by its name.
-        label: (rows,) float32, or int64 for classes.
+        label: (rows,) float32, or int64 for classes; several labels (rows, labels), none (rows, 0).
         weight: (rows,) float32; None where every row counts 1.
         ids: the id columns, if they were asked for.
     """
@@ -131,7 +131,7 @@ class ModelColumns:
             Field(packed.name, packed.dtype, (sum(widths[name] for name in packed.members),))
             for packed in schema.packed
         ]
-        self._label, self._weight = schema.label, next(iter(schema.with_role("weight")), None)
+        self._labels, self._weight = schema.labels, next(iter(schema.with_role("weight")), None)
         self.fields += [Field(column.name, column.dtype) for column in schema.with_role("label", "weight")]
         self._pieces: dict[str, list[_Piece]] = {}
         for packed in schema.packed:
@@ -152,7 +152,15 @@ class ModelColumns:
         if "categorical" in inputs:
             inputs["categorical"] = inputs["categorical"].long()
         weight = taken[self._weight.name] if self._weight else None
-        return Batch(inputs, taken[self._label.name], weight, ids)
+        return Batch(inputs, self._label(taken, inputs), weight, ids)
+
+    def _label(self, taken: dict[str, torch.Tensor], inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        if len(self._labels) == 1:
+            return taken[self._labels[0]]
+        if self._labels:
+            return torch.stack([taken[name] for name in self._labels], dim=1)
+        some = next(iter(inputs.values()))
+        return some.new_empty((len(some), 0), dtype=torch.float32)
 
 
 def _joined(pieces: Sequence[_Piece]) -> list[_Piece]:

@@ -56,7 +56,9 @@ def build_learner(
     compression = build_compression(config.compression, collective, config.compression_rank)
     return Learner(
         model=model,
-        objective=build_objective(dataset.schema, task.user_code.loss, task.user_code.metrics),
+        objective=build_objective(
+            dataset.schema, task.user_code.loss, task.user_code.metrics, dataset.manifest.statistics.get("label")
+        ),
         optimizer=optimizer or build_optimizer(config.optimizer, model.parameters(), task.user_code.optimizer, rate),
         gradients=Gradients(model.parameters(), compression, config.bucket_bytes),
         average=MovingAverage(model, config.ema_decay) if config.ema_decay else None,

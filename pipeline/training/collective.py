@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from pipeline.config.training import CollectiveName
 from pipeline.errors import LostPeersError
+
+_POLL_SECONDS = 0.0002
 
 # Horovod's tensor fusion adds up whatever tensors are ready in the same cycle, and so the order of additions, and
 # with it the last bits, differ from run to run. No second tuned value may be set (HOROVOD_CYCLE_TIME is the other
@@ -229,6 +232,9 @@ class _HorovodHandle:
     def wait(self) -> Tensor:
         if self._result is None:
             with lost_peers(self._name):
+                # `synchronize` alone would spin, and take the core from Horovod's own threads, which do the work.
+                while not self._hvd.poll(self._handle):
+                    time.sleep(_POLL_SECONDS)
                 result = self._hvd.synchronize(self._handle)
             self._result = result[0] if isinstance(result, tuple) else result  # alltoall gives its splits too
         return self._result

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pipeline.dataset import DatasetSchema
 from pipeline.errors import ConfigError
-from pipeline.metrics import LOWER_IS_BETTER, Measure, binary_metrics, binary_sums, measure_of
+from pipeline.metrics import DECISIVE, LOWER_IS_BETTER, measure_of
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 Sums = npt.NDArray[np.float64]
@@ -44,25 +44,55 @@ class Objective:
     best_by: str
 
 
-def build_objective(schema: DatasetSchema, own_loss: Loss | None = None, own_metrics: Any = None) -> Objective:
-    """The objective of the dataset's label, with the user's own loss and metrics if there are any."""
-    objective = _objective_of(schema)
+def build_objective(
+    schema: DatasetSchema,
+    own_loss: Loss | None = None,
+    own_metrics: Any = None,
+    label_state: Mapping[str, Any] | None = None,
+) -> Objective:
+    """The objective of the dataset's labels.
+
+    Args:
+        schema: names the labels and their type.
+        own_loss: the user's, instead of the one that the type asks for.
+        own_metrics: the user's, beside those that the type asks for.
+        label_state: the dataset's ``statistics["label"]``: the unit of a regression label, in which it is measured.
+
+    Raises:
+        ConfigError: several labels of several classes each.
+    """
+    objective = _objective_of(schema, label_state or {})
     if own_loss is not None:
         objective = replace(objective, loss=own_loss)
     return objective if own_metrics is None else _with_own_metrics(objective, own_metrics)
 
 
-def _objective_of(schema: DatasetSchema) -> Objective:
-    labels = len(schema.with_role("label"))
-    if labels != 1 and schema.label_type != "regression":
-        return Objective(binary_loss if labels else _no_loss, lambda p, y, w: np.zeros(0), lambda sums: {}, "loss")
+def _objective_of(schema: DatasetSchema, label_state: Mapping[str, Any]) -> Objective:
+    if schema.label_type is None:
+        return Objective(_no_loss, lambda p, y, w: np.zeros(0), lambda sums: {}, "loss")
+    if schema.label_type == "multiclass" and len(schema.labels) > 1:
+        raise ConfigError(f"{len(schema.labels)} labels are multiclass; expected one; several are binary or regression")
+    measure = measure_of(schema.label_type, len(schema.classes), labels=schema.labels)
+    answer = _answer_of(schema, label_state)
+
+    def sums(predictions: Tensor, label: Tensor, weight: Tensor) -> Sums:
+        return measure.sums(*answer(predictions.detach().cpu(), label.cpu()), weight.cpu().numpy())
+
+    best_by = DECISIVE["binary"] if schema.label_type == "binary" else "loss"
+    return Objective(_LOSSES[schema.label_type], sums, measure.metrics, best_by)
+
+
+Answered = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+
+
+def _answer_of(schema: DatasetSchema, state: Mapping[str, Any]) -> Callable[[Tensor, Tensor], Answered]:
+    """From label and output of the model to what is compared: probabilities, or values in the label's own unit."""
     if schema.label_type == "binary":
-        return Objective(binary_loss, _binary_sums, binary_metrics, "roc_auc")
+        return lambda predictions, label: (label.numpy(), torch.sigmoid(predictions).numpy())
     if schema.label_type == "multiclass":
-        classes = measure_of("multiclass", len(schema.classes))
-        return Objective(class_loss, lambda p, y, w: _class_sums(p, y, w, classes), classes.metrics, "loss")
-    values = measure_of("regression")
-    return Objective(squared_loss, lambda p, y, w: _regression_sums(p, y, w, values), values.metrics, "loss")
+        return lambda predictions, label: (label.numpy(), torch.softmax(predictions.float(), 1).numpy())
+    offset, scale = np.asarray(state.get("offset", 0.0)), np.asarray(state.get("scale", 1.0))
+    return lambda predictions, label: tuple(t.double().numpy() * scale + offset for t in (label, predictions))  # type: ignore[return-value]
 
 
 def _with_own_metrics(objective: Objective, own: Callable[..., dict[str, Any]]) -> Objective:
@@ -88,12 +118,13 @@ def _no_loss(predictions: Tensor, label: Tensor, weight: Tensor) -> Tensor:
 
 
 def is_better(metric: str, value: float, than: float | None) -> bool:
-    """Whether a value of a metric beats the best so far; NaN never does."""
+    """Whether a value of a metric, or of ``<metric>_<label>``, beats the best so far; NaN never does."""
     if math.isnan(value):
         return False
     if than is None or math.isnan(than):
         return True
-    return value < than if metric in SMALLER_IS_BETTER else value > than
+    smaller = any(metric == name or metric.startswith(f"{name}_") for name in SMALLER_IS_BETTER)
+    return value < than if smaller else value > than
 
 
 def choose_metric(best_by: str, objective: Objective, metrics: dict[str, float]) -> str:
@@ -128,21 +159,7 @@ def _rows(losses: Tensor) -> Tensor:
     return losses.flatten(1).mean(1) if losses.ndim > 1 else losses
 
 
-def _binary_sums(predictions: Tensor, label: Tensor, weight: Tensor) -> Sums:
-    return binary_sums(label.cpu().numpy(), torch.sigmoid(predictions).cpu().numpy(), weight.cpu().numpy())
-
-
-def _class_sums(predictions: Tensor, label: Tensor, weight: Tensor, measure: Measure) -> Sums:
-    probability = torch.softmax(predictions.float(), 1)
-    return measure.sums(label.cpu().numpy(), probability.cpu().numpy(), weight.cpu().numpy())
-
-
-def _regression_sums(predictions: Tensor, label: Tensor, weight: Tensor, measure: Measure) -> Sums:
-    """Of several labels each counts as a row with its part of the weight."""
-    labels = label[0].numel() if len(label) else 1
-    parts = weight.double().repeat_interleave(labels) / labels
-    answer = predictions.double().flatten().cpu().numpy()
-    return measure.sums(label.double().flatten().cpu().numpy(), answer, parts.cpu().numpy())
+_LOSSES: dict[str, Loss] = {"binary": binary_loss, "multiclass": class_loss, "regression": squared_loss}
 
 
 def class_weight_table(
@@ -161,8 +178,10 @@ def class_weight_table(
     if setting is None:
         return None
     classes = list(schema.classes) if schema.label_type == "multiclass" else ["0", "1"]
-    if schema.label_type == "regression":
-        raise ConfigError("training.class_weights is set for a regression label; expected null; it has no classes")
+    if schema.label_type in ("regression", None):
+        raise ConfigError("training.class_weights is set for a label without classes; expected null")
+    if len(schema.labels) > 1:
+        raise ConfigError(f"training.class_weights is set for {len(schema.labels)} labels; expected null, or one label")
     if isinstance(setting, Mapping):
         unknown = sorted(set(setting) - set(classes))
         if unknown:
