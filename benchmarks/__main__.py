@@ -10,6 +10,7 @@ BENCHMARKS = {
     "training": [],
     "loader": [],
     "prepare": ["--scaling", "1,2,4"],
+    "flights": [],
 }
 
 
