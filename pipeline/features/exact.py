@@ -68,9 +68,10 @@ class MomentsResult:
 
     @property
     def std(self) -> float:
-        """The root of the mean square distance from the exact mean."""
-        mean = self.total / self.count
-        return math.sqrt(float(self.square / self.count - mean * mean))
+        """The root of the mean square distance from the exact mean; of magnitudes up to `LARGEST`."""
+        largest = Fraction(LARGEST)
+        mean = min(max(self.total / self.count, -largest), largest)
+        return math.sqrt(float(max(Fraction(0), self.square / self.count - mean * mean)))
 
     def with_constant(self, value: float, count: int) -> MomentsResult:
         """The moments after ``count`` more numbers, all of them ``value``."""

@@ -129,6 +129,18 @@ def test_rejections_are_exactly_the_planted_ones(
     assert accounting.rows_in == len(published) + accounting.duplicates + accounting.rejected
 
 
+def test_lines_that_cannot_be_parsed_are_not_shown_where_a_column_is_sensitive(
+    spark: SparkSession, config: PipelineConfig, planted: tuple[Path, dict[str, set[int]], set[str]]
+) -> None:
+    source = config.source.model_copy(update={"sensitive": ["code"]})
+    dataset = prepare_dataset(spark, config.model_copy(update={"source": source}))
+    (attempt,) = Path(dataset.url, "quarantine").iterdir()
+    faults = pd.concat(pd.read_parquet(path) for path in (attempt / "faults" / "table").iterdir())
+    assert len(faults) == dataset.manifest.accounting.reasons["row cannot be parsed"] == len(planted[2])
+    assert faults["line"].isna().all()
+    assert faults["file"].str.endswith("table.csv").all()
+
+
 def test_a_sample_of_the_quarantine_still_has_exact_counts(spark: SparkSession, config: PipelineConfig) -> None:
     config = config.model_copy(update={"clean": config.clean.model_copy(update={"quarantine": "none"})})
     dataset = prepare_dataset(spark, config)

@@ -23,6 +23,7 @@ from pipeline.dataset import SPLITS
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import FittedFeatures, canonical
 from pipeline.features.target import Target
+from pipeline.inspect import describe
 from pipeline.preparation.prepare import prepare_dataset
 from tests.spark.datasets import read_all, read_split
 
@@ -261,6 +262,9 @@ def test_rules_reject_with_their_reasons_and_repairs_are_part_of_the_state(
         "id fails id % 10 <> 3 OR n > 100": len(threes),
     }
     assert accounting.rejected == len(not_ab | threes)
+    beyond = {row for row in range(ROWS) if abs(plain["n"][row]) > 1}
+    assert accounting.repaired == {"n: clip": len(beyond - not_ab - threes)}
+    assert f"n: clip: {accounting.repaired['n: clip']:,} values" in describe(dataset.url)
     features = FittedFeatures.from_json(dataset.manifest.statistics)
     low, high = features.transform({"n": np.array([-50.0, 50]), "c": canonical(["a", "a"], "string")})["n"]
     same = features.transform({"n": np.array([-1.0, 1]), "c": canonical(["a", "a"], "string")})["n"]
