@@ -1,11 +1,10 @@
-"""How long it takes until ranks train: the three launchers, two ranks with nothing to do, Spark already up.
+"""How long it takes until ranks train: the launchers, two ranks with nothing to do, Spark already up.
 
 python -m benchmarks.launch [REPEATS]
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import tempfile
@@ -13,12 +12,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results_file import keep, table
 from pipeline.config.training import ClusterConfig, ModelConfig, TrainingConfig
 from pipeline.launch import launch_training
 from pipeline.launch.session import spark_session
 from pipeline.task import TrainingTask
 
-LAUNCHERS = ("barrier", "horovod", "in_process")
+LAUNCHERS: dict[str, dict[str, Any]] = {
+    "barrier over Horovod": {"launcher": "barrier", "collective": "horovod"},
+    "barrier over torch": {"launcher": "barrier", "collective": "torch"},
+    "horovod.spark.run": {"launcher": "horovod"},
+    "in process, one rank": {"launcher": "in_process"},
+}
 
 
 def nothing(task: Any, collective: Any, reporter: Any, stop: Any) -> int:
@@ -26,10 +31,10 @@ def nothing(task: Any, collective: Any, reporter: Any, stop: Any) -> int:
     return int(collective.world_size)
 
 
-def seconds(spark: Any, launcher: str, folder: Path) -> float:
+def seconds(spark: Any, launcher: dict[str, Any], folder: Path) -> float:
     """One launch, from the call to the result."""
     task = TrainingTask("none", "none", ModelConfig(name="linear"), TrainingConfig(run_url=str(folder)))
-    cluster = ClusterConfig(master="local[2]", num_proc=2, launcher=launcher)
+    cluster = ClusterConfig(master="local[2]", num_proc=2, **launcher)
     began = time.monotonic()
     launch_training(spark, task, cluster, body=nothing)
     return time.monotonic() - began
@@ -43,9 +48,9 @@ def measure(repeats: int = 5) -> dict[str, Any]:
         with spark_session(ClusterConfig(master="local[2]"), folder) as spark:
             spark.range(1).count()
             results["session"] = {"first": round(time.monotonic() - began, 2)}
-            for launcher in LAUNCHERS:
-                times = [seconds(spark, launcher, Path(folder, launcher)) for _ in range(repeats + 1)]
-                results[launcher] = {
+            for name, launcher in LAUNCHERS.items():
+                times = [seconds(spark, launcher, Path(folder, launcher["launcher"])) for _ in range(repeats + 1)]
+                results[name] = {
                     "first": round(times[0], 2),
                     "median": round(statistics.median(times[1:]), 2),
                     "range": [round(min(times[1:]), 2), round(max(times[1:]), 2)],
@@ -53,9 +58,25 @@ def measure(repeats: int = 5) -> dict[str, Any]:
     return results
 
 
+def page(sections: dict[str, Any]) -> list[str]:
+    """The result for people."""
+    found = sections["seconds"]
+    rows = [[name, one["first"], one["median"], " to ".join(map(str, one["range"]))] for name, one in found.items()][1:]
+    barrier, run = found["barrier over Horovod"]["median"], found["horovod.spark.run"]["median"]
+    return [
+        "# Launching two ranks that have nothing to do, Spark already up",
+        "",
+        sections["machine"],
+        "",
+        *table(["launcher", "first s (with imports)", "median of the next s", "range s"], rows),
+        f"* the session itself: {found['session']['first']} s",
+        f"* a barrier stage starts ranks {run / max(barrier, 0.01):.0f} times as fast as horovod.spark.run",
+    ]
+
+
 def main() -> None:
-    """Print the measurement as JSON."""
-    print(json.dumps({"launch_seconds": measure(*(int(a) for a in sys.argv[1:2]))}, indent=1))
+    """Measure and keep."""
+    keep("launch", "seconds", measure(*(int(a) for a in sys.argv[1:2])), page)
 
 
 if __name__ == "__main__":

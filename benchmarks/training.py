@@ -1,23 +1,27 @@
-"""How fast the engine trains: two ranks against two processes that know nothing of each other, and what goes where.
+"""How fast the engine trains, what goes where, and how long a fit takes beside others.
 
-python -m benchmarks.training [ROWS]
+    python -m benchmarks.training [scaling] [checkpoint] [compression] [fit]
 
-The ceiling is the sum of two independent single-process trainings at the same time: the same cores and memory, and no
-word between them. A model of 24 features, batch 1,024 a rank, embeddings and an MLP of 256-128, one thread a rank.
+Each part takes some minutes and keeps its result beside those of the others. The ceiling of scaling is the sum of
+independent single-process trainings at the same time: the same cores and memory, and no word between them. A model of
+24 features, 1,024 rows a step and rank, embeddings and a perceptron of 256-128, one thread a rank. Rounds are
+interleaved, so that a noisy machine is noisy for all.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks import fit
+from benchmarks.results_file import keep, table
 from pipeline.config.training import ClusterConfig, ModelConfig, TrainingConfig
 from pipeline.dataset import Dataset
 from pipeline.launch import launch_training
@@ -27,94 +31,190 @@ from pipeline.testing import tiny_dataset
 from pipeline.training.collective import SoloCollective
 from pipeline.training.worker import train
 
+ROWS = 300_000
 BATCH_PER_RANK = 1024
 EPOCHS = 4
+ROUNDS = 3
+COLLECTIVES = ("horovod", "torch")
+COMPRESSIONS = ("none", "fp16", "bf16", "powersgd")
 SHARES = ("rows_per_second", "data_wait_share", "communication_share", "checkpoint_share", "straggler_ratio")
 
+Values = dict[str, float]
 
-def task_for(dataset: Dataset, run: str, ranks: int, **training: Any) -> TrainingTask:
+
+def task_for(dataset: Dataset, run: Path, ranks: int, **training: Any) -> TrainingTask:
     """The same model and rows a rank, whatever the number of ranks."""
     values = {"epochs": EPOCHS, "optimizer": {"name": "AdamW", "learning_rate": 0.002}, **training}
-    config = TrainingConfig(run_url=run, global_batch_size=BATCH_PER_RANK * ranks, **values)
+    config = TrainingConfig(run_url=str(run), global_batch_size=BATCH_PER_RANK * ranks, **values)
     return TrainingTask(dataset.url, dataset.content_id, ModelConfig(name="tabular"), config, threads=1)
 
 
 class _Metrics(SilentReporter):
     def __init__(self) -> None:
-        self.epochs: list[dict[str, float]] = []
+        self.epochs: list[Values] = []
 
     def metrics(self, values: Any, step: int) -> None:
         self.epochs.append(dict(values))
 
 
-def summary(epochs: list[dict[str, float]]) -> dict[str, float]:
+def summary(epochs: list[Values]) -> Values:
     """Medians over the epochs after the first, and the last AUC."""
     values = {name: statistics.median(epoch[name] for epoch in epochs[1:]) for name in (*SHARES, "bytes_per_step")}
-    return {**{n: round(v, 4) for n, v in values.items()}, "roc_auc": round(epochs[-1]["validation_roc_auc"], 5)}
+    return {**values, "roc_auc": epochs[-1]["validation_roc_auc"]}
 
 
-def alone(dataset_url: str, run: str) -> dict[str, float]:
+def alone(dataset_url: str, run: str) -> Values:
     """One process on its own."""
     reporter = _Metrics()
-    train(task_for(Dataset.open(dataset_url), run, 1), SoloCollective(), reporter, lambda: False)
+    train(task_for(Dataset.open(dataset_url), Path(run), 1), SoloCollective(), reporter, lambda: False)
     return summary(reporter.epochs)
 
 
-def independent(dataset: Dataset, folder: Path, processes: int) -> list[dict[str, float]]:
+def independent(dataset: Dataset, run: Path, processes: int) -> list[Values]:
     """So many processes at once that know nothing of each other."""
-    commands = [[sys.executable, "-m", "benchmarks.training", "--alone", dataset.url] for _ in range(processes)]
+    command = [sys.executable, "-m", "benchmarks.training", "--alone", dataset.url]
     started = [
-        subprocess.Popen([*command, str(folder / f"alone-{processes}-{number}")], stdout=subprocess.PIPE, text=True)
-        for number, command in enumerate(commands)
+        subprocess.Popen([*command, f"{run}-{number}"], stdout=subprocess.PIPE, text=True)
+        for number in range(processes)
     ]
     return [json.loads(process.communicate()[0].splitlines()[-1]) for process in started]
 
 
-def ranks_together(spark: Any, dataset: Dataset, run: Path, **training: Any) -> dict[str, float]:
-    """Two Horovod ranks in a barrier stage."""
-    reporter = _Metrics()
-    cluster = ClusterConfig(master="local[2]", num_proc=2)
-    launch_training(spark, task_for(dataset, str(run), 2, **training), cluster, tracker=reporter)  # type: ignore[arg-type]
-    return summary(reporter.epochs)
+class Bench:
+    """A dataset and a Spark session to train with, as often as wanted."""
 
-
-def measure(rows: int) -> dict[str, Any]:
-    """Everything, as JSON values."""
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
-        folder = Path(name)
-        dataset = tiny_dataset(
-            str(folder / "data"), rows, 20, 4, rows_per_row_group=4096, rows_per_file=32768, wide=False
+    def __init__(self, folder: Path, spark: Any) -> None:
+        self.folder, self.spark, self.runs = folder, spark, 0
+        self.dataset = tiny_dataset(
+            str(folder / "data"), ROWS, 20, 4, rows_per_row_group=4096, rows_per_file=32768, wide=False
         )
-        one = independent(dataset, folder, 1)[0]
-        ceiling = sum(process["rows_per_second"] for process in independent(dataset, folder, 2))
-        spark = stack.enter_context(spark_session(ClusterConfig(master="local[2]"), str(folder)))
-        plain = ranks_together(spark, dataset, folder / "plain")
-        saving = ranks_together(spark, dataset, folder / "saving", checkpoint={"every_seconds": 1.0})
-        compressed = {
-            name: ranks_together(spark, dataset, folder / name, compression=name)
-            for name in ("fp16", "bf16", "powersgd")
-        }
+
+    def run_folder(self) -> Path:
+        """A new one."""
+        self.runs += 1
+        return self.folder / f"run-{self.runs}"
+
+    def together(self, collective: str, ranks: int = 2, **training: Any) -> Values:
+        """Ranks in a barrier stage."""
+        reporter = _Metrics()
+        cluster = ClusterConfig(master="local[2]", num_proc=ranks, collective=collective)
+        task = task_for(self.dataset, self.run_folder(), ranks, **training)
+        launch_training(self.spark, task, cluster, tracker=reporter)  # type: ignore[arg-type]
+        return summary(reporter.epochs)
+
+    def apart(self, processes: int) -> Values:
+        """Independent processes: the sum of their rates, the median of the rest."""
+        each = independent(self.dataset, self.run_folder(), processes)
+        values = {name: statistics.median(one[name] for one in each) for name in each[0]}
+        return {**values, "rows_per_second": sum(one["rows_per_second"] for one in each)}
+
+
+def _medians(rounds: list[dict[str, Values]]) -> dict[str, Values]:
     return {
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "one process": one,
-        "two independent processes, rows/s": round(ceiling),
-        "two ranks": plain,
-        "two ranks / ceiling": round(plain["rows_per_second"] / ceiling, 3),
-        "a checkpoint every second": saving,
-        "compression": {
-            name: {"bytes_per_step": values["bytes_per_step"], "roc_auc": values["roc_auc"]}
-            for name, values in {"none": plain, **compressed}.items()
-        },
+        name: {key: round(statistics.median(one[name][key] for one in rounds), 5) for key in rounds[0][name]}
+        for name in rounds[0]
     }
 
 
+def scaling(bench: Bench) -> dict[str, Any]:
+    """One and two ranks against as many independent processes."""
+    rounds = []
+    for _ in range(ROUNDS):
+        found = {f"{count} independent": bench.apart(count) for count in (1, 2)}
+        found |= {f"{ranks} {name}": bench.together(name, ranks) for name in COLLECTIVES for ranks in (1, 2)}
+        rounds.append(found)
+        print({name: round(values["rows_per_second"]) for name, values in found.items()}, file=sys.stderr, flush=True)
+    return {"rounds": ROUNDS, "medians": _medians(rounds)}
+
+
+def checkpoint(bench: Bench) -> dict[str, Any]:
+    """A checkpoint every second, which is far more often than anybody needs."""
+    often = {"checkpoint": {"every_seconds": 1.0}}
+    return {"medians": _medians([{name: bench.together(name, **often) for name in COLLECTIVES} for _ in range(ROUNDS)])}
+
+
+def compression(bench: Bench) -> dict[str, Any]:
+    """Bytes that a rank sends in a step, and what the model reaches."""
+    return {
+        collective: {name: bench.together(collective, compression=name) for name in COMPRESSIONS}
+        for collective in COLLECTIVES
+    }
+
+
+def _scaling_page(values: Mapping[str, Any]) -> list[str]:
+    medians = values["medians"]
+    ceiling = {count: medians[f"{count} independent"]["rows_per_second"] for count in (1, 2)}
+
+    def row(name: str, one: Values) -> list[Any]:
+        share = one["rows_per_second"] / ceiling[int(name[0])]
+        shares = (f"{100 * one[key]:.1f} %" for key in ("data_wait_share", "communication_share"))
+        kind = name[2:] if name.endswith("independent") else f"ranks over {name[2:]}"
+        return [f"{name[0]} {kind}", f"{one['rows_per_second']:,.0f}", f"{share:.2f}", *shares]
+
+    waiting = max(medians[f"2 {name}"]["data_wait_share"] for name in COLLECTIVES)
+    reached = ", ".join(
+        f"{medians[f'2 {name}']['rows_per_second'] / ceiling[2]:.2f} over {name}" for name in COLLECTIVES
+    )
+    return [
+        "## One and two ranks against independent processes",
+        "",
+        f"{ROWS:,} rows, {BATCH_PER_RANK:,} a step and rank, {EPOCHS} epochs; medians of {values['rounds']} "
+        "interleaved rounds.",
+        "",
+        *table(
+            ["", "rows/s", "of the ceiling", "waiting for data", "waiting for the other rank"],
+            [row(name, one) for name, one in medians.items()],
+        ),
+        f"* two ranks, of the ceiling: {reached} (goal 0.9)",
+        f"* waiting for data: {100 * waiting:.1f} % of a step (goal under 5 %)",
+        "",
+    ]
+
+
+def _checkpoint_page(values: Mapping[str, Any]) -> list[str]:
+    stalls = ", ".join(f"{100 * one['checkpoint_share']:.2f} % over {name}" for name, one in values["medians"].items())
+    return [
+        "## Checkpoints",
+        "",
+        f"* a checkpoint every second holds training up for {stalls} of the time (goal under 3.5 %)",
+        "",
+    ]
+
+
+def _compression_page(values: Mapping[str, Any]) -> list[str]:
+    rows = [
+        [name, collective, f"{one['bytes_per_step']:,.0f}", f"{one['roc_auc']:.5f}", f"{one['rows_per_second']:,.0f}"]
+        for collective, found in values.items()
+        for name, one in found.items()
+    ]
+    head = ["compression", "over", "bytes a rank sends per step", "validation ROC AUC", "rows/s"]
+    return ["## Compression", "", *table(head, rows)]
+
+
+PAGES = {"scaling": _scaling_page, "checkpoint": _checkpoint_page, "compression": _compression_page, "fit": fit.page}
+
+
+def page(sections: Mapping[str, Any]) -> list[str]:
+    """All that has been measured so far."""
+    parts = [line for name, write in PAGES.items() if name in sections for line in write(sections[name])]
+    return ["# Training", "", sections["machine"], "", *parts]
+
+
 def main(arguments: list[str]) -> None:
-    """Print the measurement as JSON."""
+    """Measure the named parts, or all."""
     if arguments[:1] == ["--alone"]:
         print(json.dumps(alone(*arguments[1:])))
-    else:
-        print(json.dumps(measure(int(arguments[0]) if arguments else 100_000), indent=1))
+        return
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        wanted = arguments or list(PAGES)
+        if "fit" in wanted:
+            keep("training", "fit", fit.measure(folder / "fit"), page)
+        if engine := [part for part in (scaling, checkpoint, compression) if part.__name__ in wanted]:
+            spark = stack.enter_context(spark_session(ClusterConfig(master="local[2]"), str(folder)))
+            bench = Bench(folder, spark)
+            for part in engine:
+                keep("training", part.__name__, part(bench), page)
 
 
 if __name__ == "__main__":
