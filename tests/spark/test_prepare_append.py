@@ -114,8 +114,7 @@ def test_an_input_of_new_rows_alone_counts_beside_the_old_ones(spark: SparkSessi
 
 
 def test_every_reader_sees_all_rows_once(spark: SparkSession, make: Make, tmp_path: Path) -> None:
-    from petastorm import make_batch_reader
-
+    make_batch_reader = pytest.importorskip("petastorm").make_batch_reader
     old = prepare_dataset(spark, make())
     add_rows(tmp_path)
     new = Dataset.open(prepare_dataset(spark, make(old.content_id)).url)

