@@ -255,12 +255,14 @@ def train_stage(
 
 
 def check_model(config: PipelineConfig, dataset: Dataset, code: UserCode) -> None:
-    """One small batch through the model on the driver: a wrong shape is found before anything long begins."""
+    """One small batch through the model on the driver, and its optimizer: what is wrong is found before the launch."""
     if code.loop is None:
         from pipeline.inference.predictor import check_exportable
         from pipeline.models.dry_run import dry_run
+        from pipeline.training.optimizers import build_optimizer
 
-        dry_run(config.model, dataset.schema, code)
+        model = dry_run(config.model, dataset.schema, code)
+        build_optimizer(config.training.optimizer, model.parameters(), code.optimizer)
         if code.model is not None:
             check_exportable(config.model, dataset.schema, code)
 

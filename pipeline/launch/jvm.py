@@ -95,7 +95,7 @@ def _interrupt_handler_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_connections() -> Iterator[None]:
-    """Keep py4j from logging a traceback of its own on the root logger for every call that Ctrl-C or the JVM breaks off.
+    """Keep py4j from logging a traceback of its own on the root logger for a call that Ctrl-C or the JVM breaks off.
 
     The call raises all the same, and whoever made it says what that means.
     """

@@ -16,7 +16,7 @@ from pipeline.launch.budget import RestartBudget
 from pipeline.launch.cluster import refuse_forbidden_settings, wait_for_slots, wait_for_slots_again
 from pipeline.launch.horovod_run import HorovodRunLauncher
 from pipeline.launch.in_process import run_in_process
-from pipeline.launch.preflight import preflight
+from pipeline.launch.preflight import preflight, preflight_here
 from pipeline.launch.progress import ProgressDisplay
 from pipeline.launch.rank import TRAIN, Body, RankCall
 from pipeline.launch.record import RunRecord
@@ -77,6 +77,8 @@ def _launch(
     resources = plan_resources(facts, cluster)
     if not facts.local and cluster.launcher == "barrier":
         preflight(spark, task, resources.num_proc, cluster.deadlines.launch)
+    elif body == TRAIN:
+        preflight_here(task)
     logger.info("train: %d ranks over %s", resources.num_proc, chosen_by(cluster.collective, collective))
     budget = RestartBudget(cluster.max_failures, cluster.max_preemptions)
     while True:

@@ -16,7 +16,7 @@ from pipeline.errors import ServiceError, StorageError
 from pipeline.launch.channel import ChannelServer
 from pipeline.launch.cluster import driver_addresses
 from pipeline.launch.job import run_job
-from pipeline.launch.probe import Finding, Question, look_around, versions
+from pipeline.launch.probe import Finding, Question, look_around, unreadable, versions
 from pipeline.launch.watch import python_part
 from pipeline.task import TrainingTask
 
@@ -41,6 +41,18 @@ def preflight(spark: SparkSession, task: TrainingTask, num_proc: int, seconds: f
     if offences := judge(findings, versions()):
         raise ServiceError(*offences)
     return findings
+
+
+def preflight_here(task: TrainingTask) -> None:
+    """The part that is left where driver and executors are one process: the run folder and the dataset.
+
+    Raises:
+        ServiceError: the run folder cannot be written, or the dataset cannot be read.
+    """
+    with _marker(task.training.run_url) as marker:
+        troubles = [unreadable(url, start) for url, start in (marker, *_dataset_files(task))]
+    if offences := [trouble for trouble in troubles if trouble]:
+        raise ServiceError(*offences)
 
 
 def judge(findings: Sequence[Finding], expected: Mapping[str, str]) -> list[str]:

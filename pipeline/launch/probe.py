@@ -53,7 +53,7 @@ def look_around(question: Question) -> Finding:
     """The finding of the executor that runs this barrier task."""
     context = BarrierTaskContext.get()
     resources = context.resources()
-    troubles = [_unreachable(question.driver), *(_unreadable(url, start) for url, start in question.files)]
+    troubles = [_unreachable(question.driver), *(unreadable(url, start) for url, start in question.files)]
     return Finding(
         host=context.getTaskInfos()[context.partitionId()].address.rsplit(":", 1)[0],
         versions=versions(),
@@ -98,7 +98,8 @@ def _unreachable(driver: tuple[str, int]) -> str | None:
         return f"cannot reach the driver at {driver[0]}:{driver[1]} ({error}); set spark.driver.host, check firewalls"
 
 
-def _unreadable(url: str, start: bytes) -> str | None:
+def unreadable(url: str, start: bytes) -> str | None:
+    """What is wrong with a file that should begin with some bytes; None if nothing is."""
     try:
         with storage.open_read(url) as stream:
             found = stream.read(len(start))

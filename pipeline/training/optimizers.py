@@ -20,7 +20,7 @@ from pipeline.config.training import OptimizerConfig, ScheduleConfig
 from pipeline.errors import ConfigError
 
 _UNCOMPILED = "__dynamo_disable"
-_NEED_MORE = {"LBFGS", "SparseAdam", "Optimizer"}  # closures, sparse gradients, the base class
+_NEED_MORE = {"SparseAdam", "Optimizer"}  # sparse gradients, the base class
 
 
 def build_optimizer(
@@ -38,14 +38,25 @@ def build_optimizer(
         own: ``own(parameters)`` gives a ``torch.optim.Optimizer``; its learning rates are what the schedule scales.
 
     Raises:
-        ConfigError: no such optimizer, or it does not take the options.
+        ConfigError: no such optimizer, it does not take the options, or it wants to compute losses by itself.
     """
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     with without_compiler():
         optimizer = own(trainable) if own is not None else _by_name(config, trainable, learning_rate)
+    _refuse_closures(optimizer)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", float(group["lr"]))
     return optimizer
+
+
+def _refuse_closures(optimizer: torch.optim.Optimizer) -> None:
+    """Such as LBFGS: its line search would run the model on other weights, each time with sums over all ranks."""
+    closure = inspect.signature(inspect.unwrap(type(optimizer).step)).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ConfigError(
+            f"the optimizer is {type(optimizer).__name__}, which evaluates the loss several times in a step (closure); "
+            "expected one that takes the gradients as they are, such as AdamW or SGD"
+        )
 
 
 def _by_name(

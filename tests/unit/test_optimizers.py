@@ -109,3 +109,9 @@ def test_the_average_follows_the_weights_and_swaps_places_with_them() -> None:
     assert torch.allclose(model.weight, start + 0.5)
     average.swap()
     assert torch.equal(model.weight, live)
+
+
+def test_an_optimizer_that_wants_a_closure_is_refused_by_name_and_from_code() -> None:
+    for config, own in ((OptimizerConfig(name="LBFGS"), None), (OptimizerConfig(), torch.optim.LBFGS)):
+        with pytest.raises(ConfigError, match=r"LBFGS, which evaluates the loss several times in a step \(closure\)"):
+            build_optimizer(config, [_parameter()], own)

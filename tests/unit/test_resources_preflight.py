@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from pipeline.launch.preflight import judge, table
+from pathlib import Path
+
+import pytest
+
+from pipeline.config.training import ModelConfig, TrainingConfig
+from pipeline.errors import ServiceError
+from pipeline.launch.preflight import judge, preflight_here, table
 from pipeline.launch.probe import Finding, versions
+from pipeline.task import TrainingTask
+from pipeline.testing import tiny_dataset
 
 EXPECTED = {"python": "3.11.7", "torch": "2.13.0"}
 
@@ -45,3 +53,14 @@ def test_versions_of_this_machine_include_the_code_itself() -> None:
     found = versions()
     assert len(found["pipeline code"]) == 12
     assert found["numpy"] != "missing"
+
+
+def test_where_all_is_one_process_the_dataset_and_the_run_folder_are_still_looked_at(tmp_path: Path) -> None:
+    dataset = tiny_dataset(str(tmp_path / "data"), 100)
+    training = TrainingConfig(run_url=str(tmp_path / "run"))
+    task = TrainingTask(dataset.url, dataset.content_id, ModelConfig(name="linear"), training)
+    preflight_here(task)
+    assert not list((tmp_path / "run").iterdir()), "the marker is gone"
+    Path(dataset.url, dataset.manifest.splits["train"][0].path).unlink()
+    with pytest.raises(ServiceError, match=r"cannot read .*part-00000\.parquet"):
+        preflight_here(task)
