@@ -297,11 +297,11 @@ class DigestingWriter:
 
 
 @contextlib.contextmanager
-def open_write(url: str) -> Iterator[DigestingWriter]:
+def open_write(url: str, durable: bool = True) -> Iterator[DigestingWriter]:
     """Write a new file and know its `Digest`; on an error nothing is left under the name.
 
-    Local files are fsynced. The name must be unique to this writer: publishing is a matter of the
-    file that refers to it.
+    Local files are fsynced, unless they are not to be ``durable``. The name must be unique to this writer:
+    publishing is a matter of the file that refers to it.
     """
     filesystem_, path = filesystem(url)
     with storage_errors(url):
@@ -311,7 +311,7 @@ def open_write(url: str) -> Iterator[DigestingWriter]:
             with filesystem_.open(path, "wb") as stream:
                 writer = DigestingWriter(stream)
                 yield writer
-                if is_local(url):
+                if is_local(url) and durable:
                     stream.flush()
                     os.fsync(stream.fileno())
         except BaseException:

@@ -14,7 +14,9 @@ from pipeline import storage
 from pipeline.preparation.session import spark_errors
 
 
-def write_rows(url: str, tables: Iterable[pa.Table], rows_per_row_group: int) -> tuple[int, storage.Digest] | None:
+def write_rows(
+    url: str, tables: Iterable[pa.Table], rows_per_row_group: int, durable: bool = True
+) -> tuple[int, storage.Digest] | None:
     """Write tables as one Parquet file with row groups of exactly so many rows; no rows, no file."""
     rows = 0
     groups = _regroup(tables, rows_per_row_group)
@@ -22,7 +24,7 @@ def write_rows(url: str, tables: Iterable[pa.Table], rows_per_row_group: int) ->
     if first is None:
         return None
     texts = [field.name for field in first.schema if pa.types.is_string(field.type)]
-    with storage.open_write(url) as stream:
+    with storage.open_write(url, durable) as stream:
         with pq.ParquetWriter(stream, first.schema, use_dictionary=texts) as writer:
             for group in itertools.chain([first], groups):
                 writer.write_table(group, row_group_size=rows_per_row_group)

@@ -149,7 +149,8 @@ class _StageWriter:
             kept = counts.knowing(batches, replace(self.ties, same=self.ties.ids))
         else:
             kept = counts.keeping(batches, self.ties)
-        written = write_rows(url, kept, self.layout.rows_per_row_group)
+        # What dies with the attempt need not survive a power cut; rejected rows become the quarantine.
+        written = write_rows(url, kept, self.layout.rows_per_row_group, durable=split == "rejected")
         return Staged(
             bucket=bucket,
             path=url if written else None,
