@@ -8,7 +8,8 @@ whole epochs as begin within a second; medians are reported. Every epoch is chec
 up to those that went in. An epoch that takes more than a minute is stopped, which the table says, and whoever needs
 more than 20 s for one is measured twice only. Peers get an epoch of fewer rows, because it takes them long to write
 more. They are installed into environments below the user's cache folder; what cannot be installed is reported with
-the reason. `--folder` keeps the files for another call, so that writing them is no part of the measurement.
+the reason. `--folder` keeps the files for another call, so that writing them is no part of the measurement. `--only` measures some contenders; what an earlier call has
+found of the others on the same rows stays in the results.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import venv
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ class Contest:
         seconds: per row, of each further round; ``cpu`` likewise.
         delivered: rows of the last round; fewer than ``rows`` if it was stopped.
         lost_epochs: rounds in which rows were missing.
+        earlier: measured by an earlier call, that named other contenders.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Contest:
     cpu: list[float] = field(default_factory=list)
     delivered: int = 0
     lost_epochs: int = 0
+    earlier: bool = False
 
     def start(self, folder: Path) -> None:
         """Start the process; its own files are written before it answers."""
@@ -173,17 +176,9 @@ class Contest:
 
     def to_json(self) -> dict[str, Any]:
         """All that was measured."""
-        return {
-            "rows_per_second": self.rate * 1e6,
-            "first_epoch_seconds": self.first,
-            "seconds_per_row": self.seconds,
-            "cpu_seconds_per_row": self.cpu,
-            "rows": self.rows,
-            "delivered": self.delivered,
-            "lost_epochs": self.lost_epochs,
-            "version": self.version,
-            "problem": self.problem,
-        }
+        left_out = {"name", "process"}
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in left_out}
+        return {"rows_per_second": self.rate * 1e6, **values}
 
 
 def contest(name: str, shape: Shape, rounds: int, only: list[str], folder: Path) -> list[Contest]:
@@ -221,6 +216,7 @@ def table(name: str, shape: Shape, contests: list[Contest]) -> list[str]:
         rows = f"{each.rows:,}"
         rows += f", stopped after {each.delivered:,}" if each.delivered < each.rows else ""
         rows += f", lost {each.lost_epochs} epochs" if each.lost_epochs else ""
+        rows += ", in another call" if each.earlier else ""
         lines.append(
             f"| {label} | {_three_digits(each.rate)} | {_three_digits(each.rate * shape.row_bytes)} "
             f"| {_three_digits(each.rate / scan if scan else 0)} "
@@ -251,6 +247,21 @@ def goals(rates: Mapping[str, float]) -> list[str]:
     ]
 
 
+def measured_earlier(path: Path, now: set[str], shape: Shape) -> list[Contest]:
+    """What an earlier call found of contenders that this one does not name, on the same rows."""
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())
+    if found.get("shape_rows") != shape.rows:
+        return []
+    kept = {name: values for name, values in found["contenders"].items() if name not in now}
+    known = {each.name for each in fields(Contest)}
+    return [
+        Contest(name, **{key: value for key, value in values.items() if key in known} | {"earlier": True})
+        for name, values in kept.items()
+    ]
+
+
 def machine() -> str:
     """The machine in a line."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -277,10 +288,12 @@ def measure(name: str, options: argparse.Namespace) -> None:
             shutil.rmtree(folder.parent, ignore_errors=True)
     output = Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
+    contests = [*contests, *measured_earlier(output / f"loader-{name}.json", set(only), shape)]
+    contests.sort(key=lambda each: list(CONTENDERS).index(each.name))
     lines = [f"# Loading shuffled batches of {BATCH_SIZE:,} rows", "", before, "", *table(name, shape, contests)]
     (output / f"loader-{name}.md").write_text("\n".join(lines))
     values = {each.name: each.to_json() for each in contests}
-    result = {"machine": before, "batch_size": BATCH_SIZE, "shape": name, "contenders": values}
+    result = {"machine": before, "batch_size": BATCH_SIZE, "shape_rows": shape.rows, "contenders": values}
     (output / f"loader-{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     print("\n".join(lines), flush=True)
 

@@ -28,7 +28,7 @@ from pipeline.training.part_files import PartFiles
 from pipeline.training.reads import GroupRead, Timings
 from pipeline.training.windows import WINDOWS, ResidentRows, WindowRing
 
-WINDOW_BYTES = 8 << 20
+WINDOW_BYTES = 4 << 20
 """Two windows and a batch fit the share that a core has of a server's last-level cache, where rows are gathered up to
 four times as fast as in main memory."""
 
@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 
 
 def default_window_bytes(row_bytes: int) -> int:
-    """Most bytes of rows that are shuffled together if nobody says otherwise: 8 MiB, up to 32 MiB for wide rows."""
-    return max(WINDOW_BYTES, min(WINDOW_ROWS * row_bytes, 4 * WINDOW_BYTES))
+    """Most bytes of rows that are shuffled together if nobody says otherwise: 4 MiB, up to 32 MiB for wide rows."""
+    return max(WINDOW_BYTES, min(WINDOW_ROWS * row_bytes, 8 * WINDOW_BYTES))
 
 
 class ReadGroups(Protocol):

@@ -8,7 +8,7 @@ Every other column, and every file that is not ours, goes through pyarrow.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow.parquet as pq
@@ -18,12 +18,6 @@ from pipeline.training.reads import Array, Field
 _HEADER_BYTES = 256
 _DATA_PAGE, _PLAIN = 0, 0
 _FIXED_WIDTH = {"FIXED_LEN_BYTE_ARRAY", "FLOAT", "DOUBLE", "INT32", "INT64"}
-
-ReadAt = Callable[[int, int], bytes]
-"""``(offset, size)`` -> the bytes there; fewer at the end of the file."""
-
-ReadInto = Callable[[int, "memoryview[int]"], None]
-"""Fill memory with the bytes at an offset."""
 
 
 class NotPlain(Exception):
@@ -64,19 +58,26 @@ def _chunks_of(group: pq.RowGroupMetaData, fields: Sequence[Field], indices: Seq
     return chunks
 
 
-def read_chunk(chunk: Chunk, target: Array, read_at: ReadAt, read_into: ReadInto) -> None:
-    """Fill a contiguous array with a column chunk.
+def read_chunk(chunk: Chunk, target: Array, file: LocalFile) -> None:
+    """Fill a contiguous array with a column chunk: in one call if it is one page, as our writers make it.
 
     Raises:
         NotPlain: the chunk holds something else than plain values of exactly the array's size.
     """
     memory = target.data.cast("B")
+    header = bytearray(max(0, min(_HEADER_BYTES, chunk.size - len(memory))))
+    file.read_into(chunk.offset, [header, memory])
+    if data_page(bytes(header) + bytes(_HEADER_BYTES)) != (len(header), len(memory)):
+        _read_pages(chunk, memory, file)
+
+
+def _read_pages(chunk: Chunk, memory: memoryview[int], file: LocalFile) -> None:
     at, end, filled = chunk.offset, chunk.offset + chunk.size, 0
     while at < end:
-        header_bytes, page_bytes = data_page(read_at(at, min(_HEADER_BYTES, end - at)))
+        header_bytes, page_bytes = data_page(file.read_at(at, min(_HEADER_BYTES, end - at)))
         if filled + page_bytes > len(memory):
             raise NotPlain("more values than rows")
-        read_into(at + header_bytes, memory[filled : filled + page_bytes])
+        file.read_into(at + header_bytes, [memory[filled : filled + page_bytes]])
         filled += page_bytes
         at += header_bytes + page_bytes
     if filled != len(memory):
@@ -161,10 +162,15 @@ class LocalFile:
         """Bytes at an offset."""
         return os.pread(self._descriptor, size, offset)
 
-    def read_into(self, offset: int, memory: memoryview[int]) -> None:
-        """Fill memory; the kernel copies straight into it."""
-        while len(memory):
-            count = os.preadv(self._descriptor, [memory], offset)
+    def read_into(self, offset: int, buffers: Sequence[bytearray | memoryview[int]]) -> None:
+        """Fill buffers, one after the other; the kernel copies straight into them."""
+        left = [memoryview(buffer) for buffer in buffers if len(buffer)]
+        while left:
+            count = os.preadv(self._descriptor, left, offset)
             if not count:
                 raise NotPlain("the file ends too early")
-            offset, memory = offset + count, memory[count:]
+            offset += count
+            while left and count >= len(left[0]):
+                count -= len(left.pop(0))
+            if count:
+                left[0] = left[0][count:]

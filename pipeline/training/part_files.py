@@ -116,7 +116,7 @@ class PartFiles:
         try:
             with LocalFile(storage.local_path(source)) as file:
                 for field in self.fields:
-                    read_chunk(chunks[field.name], into[field.name], file.read_at, file.read_into)
+                    read_chunk(chunks[field.name], into[field.name], file)
         except NotPlain:
             return False
         finally:

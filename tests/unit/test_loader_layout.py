@@ -101,7 +101,7 @@ def test_nulls_other_types_and_other_widths_are_named(tmp_path):
 def test_small_data_has_many_row_groups_and_large_data_small_ones_in_bytes():
     assert rows_per_row_group(100, 100) == 512
     assert rows_per_row_group(64 * 2000, 100) == 2000
-    assert rows_per_row_group(10**9, 148) == (4 << 20) // 148
+    assert rows_per_row_group(10**9, 148) == (2 << 20) // 148
     assert rows_per_row_group(10**9, 8) == 65_536
     assert rows_per_row_group(10**9, 100 << 20) == 1
 

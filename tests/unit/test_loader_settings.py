@@ -39,7 +39,7 @@ def test_settings_reach_the_loader_and_the_result_is_the_same(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("row_bytes", "window"), [(8, 8 * MIB), (788, 8 * MIB), (2052, 8192 * 2052), (1 << 20, 32 * MIB)]
+    ("row_bytes", "window"), [(8, 4 * MIB), (788, 8192 * 788), (2052, 8192 * 2052), (1 << 20, 32 * MIB)]
 )
 def test_wide_rows_get_larger_windows_up_to_a_bound(row_bytes, window):
     assert default_window_bytes(row_bytes) == window
