@@ -17,6 +17,8 @@ REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements"
 IS_DEFAULT = find_spec("horovod") is not None
 SOURCES = ["runtime", "dev"] if IS_DEFAULT else ["modern", "modern-dev"]
 
+EXTRAS = ["track", "serve", "report", "dev", *(["prepare", "train", "all"] if IS_DEFAULT else ["modern"])]
+
 # (who, needs what) that the lock does not satisfy, and why that is right.
 EXCEPTIONS = {
     ("petastorm", "setuptools"): "asks for < 70, but imports nothing of setuptools at run time; torch needs >= 77",
@@ -75,9 +77,7 @@ def test_the_package_itself_needs_only_what_is_locked() -> None:
         assert requirement.specifier.contains(PINS[canonicalize_name(requirement.name)])
 
 
-@pytest.mark.parametrize(
-    "extra", ["prepare", "train", "track", "serve", "report", "dev", "all" if IS_DEFAULT else "modern"]
-)
+@pytest.mark.parametrize("extra", EXTRAS)
 def test_the_lock_satisfies_every_extra(extra: str) -> None:
     asked = [Requirement(line) for line in requires("spark-torch-pipeline") or []]
     for requirement in asked:
