@@ -8,8 +8,8 @@ whole epochs as begin within a second; medians are reported. Every epoch is chec
 up to those that went in. An epoch that takes more than a minute is stopped, which the table says, and whoever needs
 more than 20 s for one is measured twice only. Peers get an epoch of fewer rows, because it takes them long to write
 more. They are installed into environments below the user's cache folder; what cannot be installed is reported with
-the reason. `--folder` keeps the files for another call, so that writing them is no part of the measurement. `--only` measures some contenders; what an earlier call has
-found of the others on the same rows stays in the results.
+the reason. `--folder` keeps the files for another call, so that writing them is no part of the measurement. `--only`
+measures some contenders; what an earlier call has found of the others on the same rows stays in the results.
 """
 
 from __future__ import annotations
