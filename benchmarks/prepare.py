@@ -16,9 +16,7 @@ import argparse
 import json
 import os
 import platform
-import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,27 +30,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.prepare_page import page
+
 NUMBERS = [f"n{number}" for number in range(22)]
 TEXTS = [f"c{number}" for number in range(14)]
 CARDINALITIES = [2, 3, 5, 8, 12, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000]
 FILES = 16
 PEERS = {"duckdb": "duckdb==1.4.2", "polars": "polars==1.35.2"}
 RESULTS = Path(__file__).parent / "results" / "prepare.json"
-NOTES = (
-    "Medians of runs in processes of their own, start-up of Python and Spark included (5 to 9 s for both that use it).",
-    "The goal of half the time of the pyspark.ml pipeline at 5 million rows is missed, unless the table says 2 or more;",
-    "it takes half the processor time. Most of the wall clock is one step: rows leave the columns of the scan, cross one",
-    "shuffle to the file in which they will stay, are sorted, and become Arrow columns again. The pyspark.ml pipeline",
-    "does not shuffle: it leaves rows where they lie, in their order, with duplicates, and reads the table four times.",
-    "",
-    "DuckDB and Polars are about five times as fast. They keep columns in memory as columns from scan to file, and they",
-    "write unshuffled rows without ids compared, rejected rows, raw test rows, exact order-free statistics, profiles or",
-    "checksums. They are the better tools where one machine holds the table; the shuffle is what makes any batch of a",
-    "file a random one and the same rows the same dataset on every cluster.",
-    "",
-    "Driver memory is that of its Python process and, in local mode, of a JVM that is executor too.",
-)
-"""What the figures say; a reader should know it before he quotes them."""
 
 
 def generate(folder: Path, rows: int) -> None:
@@ -158,9 +143,9 @@ def peer(name: str, environments: Path, source: Path, target: Path) -> list[str]
 def measure(command: list[str]) -> dict[str, Any]:
     """Seconds, processor seconds, peak memory and, where the command tells its steps, the seconds of each."""
     started, done, peak = time.monotonic(), threading.Event(), {"total": 0.0, "python": 0.0, "jvm": 0.0}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor: dict[int, float] = {}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    watcher = threading.Thread(target=_watch, args=(process.pid, done, peak), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(process.pid, done, peak, processor), daemon=True)
     watcher.start()
     assert process.stdout is not None
     told = [line.split(" ", 2)[1:] for line in process.stdout if line.startswith("STEP ")]
@@ -170,10 +155,9 @@ def measure(command: list[str]) -> dict[str, Any]:
     watcher.join()
     if code != 0:
         raise SystemExit(f"{command[:4]} failed with {code}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     found: dict[str, Any] = {
         "seconds": round(ended, 1),
-        "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        "cpu_seconds": round(sum(processor.values()), 1),
         **{f"{name}_mib": round(mib) for name, mib in peak.items() if mib},
     }
     if told:
@@ -184,8 +168,11 @@ def measure(command: list[str]) -> dict[str, Any]:
     return found
 
 
-def _watch(pid: int, done: threading.Event, peak: dict[str, float]) -> None:
-    """Peak resident memory: of all processes, of the driver's Python alone, of its JVM alone."""
+def _watch(pid: int, done: threading.Event, peak: dict[str, float], processor: dict[int, float]) -> None:
+    """Peak resident memory of all processes, of the driver's Python alone and of its JVM alone; their processor time.
+
+    Looked at twice a second, since Spark's workers are nobody's children when they have ended.
+    """
     import psutil
 
     while not done.wait(0.5):
@@ -193,6 +180,7 @@ def _watch(pid: int, done: threading.Event, peak: dict[str, float]) -> None:
         try:
             for one in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
                 mib = one.memory_info().rss / 2**20
+                processor[one.pid] = sum(one.cpu_times()[:2])
                 sizes["total"] += mib
                 sizes["python"] += mib if one.pid == pid else 0
                 sizes["jvm"] += mib if "java" in one.name() else 0
@@ -231,37 +219,7 @@ def record(new: Sequence[Mapping[str, Any]], fresh: bool) -> None:
     runs = [*old, *new]
     machine = {"processors": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
     RESULTS.write_text(json.dumps({"machine": machine, "runs": runs}, indent=1) + "\n")
-    RESULTS.with_suffix(".md").write_text(table(runs))
-
-
-def table(runs: Sequence[Mapping[str, Any]]) -> str:
-    """The medians as Markdown."""
-    lines = ["| rows | contestant | runs | seconds | times this package | processor seconds | peak MiB (Python, JVM) |"]
-    lines.append("|---:|---|---:|---:|---:|---:|---:|")
-    keys = sorted(
-        {(one["rows"], one["contestant"]) for one in runs}, key=lambda key: (key[0], key[1] != "package", key)
-    )
-    for rows, name in keys:
-        ours = median(runs, rows, "package", "seconds")
-        seconds = median(runs, rows, name, "seconds")
-        count = sum((one["rows"], one["contestant"]) == (rows, name) for one in runs)
-        memory = [median(runs, rows, name, f"{kind}_mib") for kind in ("total", "python", "jvm")]
-        lines.append(
-            f"| {rows:,} | {name} | {count} | {seconds:.1f} | {seconds / ours if ours else float('nan'):.2f} "
-            f"| {median(runs, rows, name, 'cpu_seconds'):.0f} "
-            f"| {memory[0]:,.0f} ({memory[1]:,.0f}, {memory[2]:,.0f}) |"
-        )
-    compared = [one for one in runs if one.get("steps") and (one["rows"], "pyspark_ml") in named]
-    for one in compared[-1:]:
-        lines += ["", f"Where the package's {one['seconds']:.0f} s at {one['rows']:,} rows go:", ""]
-        lines += [f"* {name}: {seconds:.1f} s" for name, seconds in one["steps"].items()]
-    return "# Preparation\n\n" + "\n".join([*lines, "", *NOTES]) + "\n"
-
-
-def median(runs: Sequence[Mapping[str, Any]], rows: int, name: str, key: str) -> float:
-    """Over the runs of a contestant at a size; 0 if there is none."""
-    found = [one.get(key, 0) for one in runs if (one["rows"], one["contestant"]) == (rows, name)]
-    return float(statistics.median(found)) if found else 0.0
+    RESULTS.with_suffix(".md").write_text(page(runs))
 
 
 def source_of(folder: Path, rows: int) -> Path:
