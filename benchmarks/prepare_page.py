@@ -36,7 +36,8 @@ def page(runs: Runs) -> str:
         ours = [one for one in runs if (one["rows"], one["contestant"]) == (rows, "package")]
         seconds, theirs = (_median(some, "seconds") for some in (found, ours))
         numbers = [len(found), f"{seconds:.1f}", f"{seconds / theirs:.2f}" if theirs else ""]
-        numbers.append(f"{_median(found, 'cpu_seconds'):.0f}")
+        processor = _median(found, "cpu_seconds")
+        numbers.append(f"{processor:.0f}" if processor else "–")
         numbers += [f"{_median(found, f'{kind}_mib'):,.0f}" for kind in ("total", "python", "jvm")]
         lines.append(f"| {rows:,} | {name} | {' | '.join(map(str, numbers))} |")
     compared = [one for one in runs if one.get("steps") and (one["rows"], "pyspark_ml") in named]

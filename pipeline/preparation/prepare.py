@@ -102,6 +102,13 @@ def _staging(url: str) -> Iterator[str]:
         storage.remove(storage.join(url, "_staging"))
 
 
+def _known_of_inputs(listed: Inputs, census: Mapping[str, Census]) -> dict[str, Any]:
+    """What is recorded of each input: its files, or the sum of its rows."""
+    others = {name: one for name, one in census.items() if one.contents is not None}
+    sums = {name: fingerprint(one.rows + one.faults, one.contents or 0) for name, one in others.items()}
+    return {**fingerprints(listed), **sums}
+
+
 @dataclass(frozen=True)
 class _Rows:
     """The cleaned rows of an attempt, staged."""
@@ -169,14 +176,7 @@ class _Preparation:
                 accounting=dataclasses.replace(accounting, repaired=publish.repaired(written)),
                 class_counts=class_counts,
                 request=request_of(self.config, self.inputs),
-                inputs={
-                    **fingerprints(listed),
-                    **{
-                        name: fingerprint(one.rows + one.faults, one.contents)
-                        for name, one in census.items()
-                        if one.contents is not None
-                    },
-                },
+                inputs=_known_of_inputs(listed, census),
                 profile=profile,
                 base=self.base.dataset.manifest if self.base else None,
             ),
