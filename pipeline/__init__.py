@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Dataset": "pipeline.dataset",
-    "Evaluated": "pipeline.flow",
-    "Model": "pipeline.flow",
-    "Run": "pipeline.flow",
+    "Evaluated": "pipeline.stage_values",
+    "Model": "pipeline.stage_values",
+    "Run": "pipeline.stage_values",
     "evaluate": "pipeline.flow",
     "load_config": "pipeline.config",
     "prepare": "pipeline.flow",

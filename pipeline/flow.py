@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline import storage
@@ -20,67 +19,13 @@ from pipeline.dataset import Dataset
 from pipeline.errors import StorageError
 from pipeline.run_folder import RunFolder
 from pipeline.stack import chosen_by, collective_of, reader_of
-from pipeline.task import TrainingResult, TrainingTask, UserCode
+from pipeline.stage_values import Evaluated, Model, Run
+from pipeline.task import TrainingTask, UserCode
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from pipeline.inference.evaluate import Evaluation
-
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished training: its folder holds checkpoints, metrics and the model.
-
-    Attributes:
-        reused: the folder held this very training already, and nothing was done.
-    """
-
-    config: PipelineConfig
-    dataset: Dataset
-    result: TrainingResult
-    mlflow_run_id: str | None
-    reused: bool = False
-
-    @property
-    def url(self) -> str:
-        """The run folder."""
-        return self.config.training.run_url
-
-    @property
-    def model_url(self) -> str:
-        """The model folder, which predictors load."""
-        return storage.join(self.url, "model")
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A run with what it reached on the test split."""
-
-    run: Run
-    evaluation: Evaluation
-    reused: bool = False
-
-    @property
-    def metrics(self) -> Mapping[str, float]:
-        """Metrics of the model on the test split."""
-        return self.evaluation.metrics
-
-    def _repr_html_(self) -> str:
-        from pipeline.report import render_table
-
-        return render_table(self.evaluation)
-
-
-@dataclass(frozen=True)
-class Model:
-    """A registered model version, or an unregistered model folder."""
-
-    url: str
-    name: str | None = None
-    version: str | None = None
 
 
 class SparkOnDemand(contextlib.ExitStack):

@@ -14,6 +14,7 @@ from pipeline import flow, storage
 from pipeline.config import PipelineConfig
 from pipeline.dataset import Dataset
 from pipeline.errors import GateError, PipelineError, StorageError
+from pipeline.stage_values import Evaluated, Model, Run
 from pipeline.task import UserCode
 
 if TYPE_CHECKING:
@@ -69,16 +70,16 @@ class Outcome:
         self.values["dataset"] = {"url": dataset.url, "content_id": dataset.content_id}
         self.values["rows"] = dataset.manifest.accounting.as_rows()
 
-    def run(self, run: flow.Run) -> None:
+    def run(self, run: Run) -> None:
         """Note what was trained."""
         stack = {"collective": run.result.collective, "reader": run.result.reader}
         self.values["run"] = {"url": run.url, "mlflow_run_id": run.mlflow_run_id, **stack}
 
-    def evaluated(self, evaluated: flow.Evaluated) -> None:
+    def evaluated(self, evaluated: Evaluated) -> None:
         """Note what the test split says."""
         self.values["metrics"] = dict(evaluated.metrics)
 
-    def model(self, model: flow.Model) -> None:
+    def model(self, model: Model) -> None:
         """Note which model version came of it."""
         self.values["model"] = {"name": model.name, "version": model.version, "url": model.url}
 
@@ -130,7 +131,7 @@ def _prepare(config: PipelineConfig, session: flow.SparkOnDemand, outcome: Outco
 
 def _train(
     config: PipelineConfig, dataset: Dataset, session: flow.SparkOnDemand, outcome: Outcome, quiet: bool
-) -> flow.Run:
+) -> Run:
     with outcome.stage("train"):
         run = flow.train_stage(config, dataset, session, quiet=quiet)
     outcome.run(run)
@@ -139,7 +140,7 @@ def _train(
     return run
 
 
-def _evaluate(run: flow.Run, session: flow.SparkOnDemand, outcome: Outcome) -> None:
+def _evaluate(run: Run, session: flow.SparkOnDemand, outcome: Outcome) -> None:
     """Evaluate, then register if the gate allows it; the report is written in any case."""
     with outcome.stage("evaluate"):
         evaluated = flow.evaluate_stage(run, session)
@@ -157,7 +158,7 @@ def _evaluate(run: flow.Run, session: flow.SparkOnDemand, outcome: Outcome) -> N
     _report(run, evaluated, outcome)
 
 
-def _report(run: flow.Run, evaluated: flow.Evaluated, outcome: Outcome) -> None:
+def _report(run: Run, evaluated: Evaluated, outcome: Outcome) -> None:
     """Write the report of a run that did something; one that found all done keeps the report with its times."""
     url = storage.join(run.url, "report.html")
     outcome.values["report"] = url
@@ -168,7 +169,7 @@ def _report(run: flow.Run, evaluated: flow.Evaluated, outcome: Outcome) -> None:
         _track(run, evaluated)
 
 
-def _track(run: flow.Run, evaluated: flow.Evaluated) -> None:
+def _track(run: Run, evaluated: Evaluated) -> None:
     """Test metrics and files to the MLflow run; a tracking server that is down costs a warning."""
     from pipeline.tracking import log_results
 
