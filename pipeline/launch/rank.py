@@ -71,7 +71,10 @@ def barrier_task(call: RankCall) -> Iterator[tuple[int, Any]]:
 
 
 def run_rank(call: RankCall, place: Place, host: str) -> Any:
-    """Join the other ranks as this place says, and run the body."""
+    """Join the other ranks as this place says, if there are any, and run the body."""
+    if place.world_size == 1:
+        with environment(call.variables):
+            return _run(call, place.rank, _alone)
     if call.collective == "horovod":
         with environment({**horovod_environment(place, host, call.rendezvous), **call.variables}):
             return _run(call, place.rank, _join_horovod)
@@ -99,6 +102,13 @@ def _run(call: RankCall, rank: int, join: Callable[[], Collective]) -> Any:
         except BaseException as error:
             reporter.failure(error)
             raise
+
+
+def _alone() -> Collective:
+    """A single rank has nobody to wait for, not even for the next cycle of Horovod's thread."""
+    from pipeline.training.collective import SoloCollective
+
+    return SoloCollective()
 
 
 def _join_horovod() -> Collective:

@@ -13,7 +13,9 @@ import pytest
 from pipeline.config.training import DeadlineConfig
 from pipeline.errors import InterruptedRunError, RankFailedError, ServiceError, StorageError
 from pipeline.launch.channel import ChannelServer, Message
+from pipeline.launch.rank import RankCall, run_rank
 from pipeline.launch.reporter import ChannelReporter, describe
+from pipeline.launch.resources import Place
 from pipeline.launch.watch import Watch
 
 
@@ -227,3 +229,14 @@ def test_when_no_rank_could_speak_the_python_part_of_sparks_reason_is_shown() ->
     error = Watch(1, DeadlineConfig(), 0.0).verdict(Exception(reason))
     assert isinstance(error, RankFailedError)
     assert error.detail == "Traceback (most recent call last):\n  File\nImportError: no"
+
+
+def _who_adds_up(task: Any, collective: Any, reporter: Any, stop: Any) -> str:
+    return type(collective).__name__
+
+
+@pytest.mark.parametrize("collective", ["horovod", "torch"])
+def test_a_rank_alone_starts_no_collective_library(collective: Any) -> None:
+    with ChannelServer("127.0.0.1", "127.0.0.1") as server:
+        call = RankCall(_who_adds_up, None, collective, 60, server.address)
+        assert run_rank(call, Place(0, 1, 0, 1, 0, 1), "127.0.0.1") == "SoloCollective"
