@@ -40,10 +40,10 @@ COMPRESSIONS = ("none", "fp16", "bf16", "powersgd")
 SHARES = ("rows_per_second", "data_wait_share", "communication_share", "checkpoint_share", "straggler_ratio")
 
 PROFILE = (
-    "* where the rest goes, by profile of a rank on two cores: Horovod's own thread wakes up every millisecond to agree "
-    "with the other ranks over Gloo, on the cores that compute: 170,000 involuntary context switches in 7 s (14,000 over "
-    "torch, 4,000 alone) and a third of the processor time in the kernel (an eighth; a fortieth). Other cycle times (0.1 "
-    "and 5 ms) were slower. Steps of 8 ms are short; with larger models or batches the share shrinks."
+    "* what is missed, as far as is known: Horovod's operations start with the next cycle of its thread (1 ms) and are "
+    "negotiated before; a step of this model takes about 10 ms. Its `synchronize` spun on the processor (170,000 "
+    "involuntary context switches of a rank in 7 s, 14,000 over torch, 4,000 alone), which waiting by polls has ended; "
+    "what then remains is not profiled yet. Rounds differ by up to a half on this shared machine."
 )
 
 Values = dict[str, float]
