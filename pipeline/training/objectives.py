@@ -92,7 +92,7 @@ def _answer_of(schema: DatasetSchema, state: Mapping[str, Any]) -> Callable[[Ten
     if schema.label_type == "multiclass":
         return lambda predictions, label: (label.numpy(), torch.softmax(predictions.float(), 1).numpy())
     offset, scale = np.asarray(state.get("offset", 0.0)), np.asarray(state.get("scale", 1.0))
-    return lambda predictions, label: tuple(t.double().numpy() * scale + offset for t in (label, predictions))  # type: ignore[return-value]
+    return lambda predictions, label: tuple(t.double().numpy() * scale + offset for t in (label, predictions))
 
 
 def _with_own_metrics(objective: Objective, own: Callable[..., dict[str, Any]]) -> Objective:
