@@ -12,6 +12,7 @@ from pipeline.dataset import Column
 from pipeline.errors import DataError
 from pipeline.features.exact import LARGEST, Moments, MomentsResult
 from pipeline.features.kinds import Array, Raw, canonical
+from pipeline.features.logarithm import log1p
 from pipeline.features.quantiles import quantiles
 from pipeline.features.sketches import Fitting, Mode, Present, ask, side_by_side
 
@@ -92,7 +93,7 @@ class Numeric:
         low, high = (-LARGEST, LARGEST) if self.low is None else (self.low, self.high)
         filled = np.clip(filled, low, high)
         # For negative numbers the curve is mirrored, so that no value is lost.
-        return np.copysign(np.log1p(np.abs(filled)), filled) + 0.0 if self.log1p else filled
+        return np.copysign(log1p(np.abs(filled)), filled) + 0.0 if self.log1p else filled
 
     def encode(self, raw: Raw) -> dict[str, Array]:
         """From canonical raw columns to the encoded ones."""
