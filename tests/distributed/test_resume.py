@@ -14,6 +14,7 @@ import torch
 from pipeline.dataset import Dataset
 from pipeline.testing import tiny_dataset
 from pipeline.training.checkpoint import published_steps, read_weights, step_url
+from tests.distributed.driver import killed_driver
 from tests.distributed.ranks import fingerprints, run_ranks, spec, started_ranks
 from tests.stacks import COLLECTIVES, DEFAULT_COLLECTIVE, needs_horovod
 
@@ -91,10 +92,16 @@ def test_ranks_resume_to_the_same_bits_wherever_they_stop_and_however_they_compr
     _assert_equal_bits(ranks, dataset, tmp_path, variants)
 
 
+DRIVER = -1
+
+
 def _killed(dataset: Dataset, folder: Path, number: int, kill_after: int, kill_rank: int, stack: str) -> Path:
-    """A run folder of which a rank was killed in a step."""
+    """A run folder of which a rank, or the driver, was killed in a step."""
     run = folder / f"killed-{number}"
     killed = {**spec(dataset, run, checkpoint={"every_steps": 2}), "kill_after": kill_after, "kill_rank": kill_rank}
+    if kill_rank == DRIVER:
+        killed_driver({**killed, "collective": stack}, folder)
+        return run
     path = folder / "killed.json"
     path.write_text(json.dumps([killed]))
     with started_ranks(2, [str(path)], stack) as ranks:
@@ -123,13 +130,21 @@ def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint_and_no_bit(
 
 
 @pytest.mark.slow
+@pytest.mark.distributed
+def test_a_killed_driver_leaves_nothing_running_and_costs_no_bit(dataset: Dataset, tmp_path: Path) -> None:
+    _assert_survives(dataset, tmp_path, [(7, DRIVER)])
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.distributed
 def test_twenty_kills_at_random_steps_change_no_bit(dataset: Dataset, tmp_path: Path) -> None:
     seed = int(os.environ.get("TEST_SEED", random.randrange(10**6)))
     print(f"TEST_SEED={seed}")
     dice = random.Random(seed)
-    _assert_survives(dataset, tmp_path, [(dice.randint(1, LAST_STEP), dice.randint(0, 1)) for _ in range(20)])
+    kills = [(dice.randint(1, LAST_STEP), dice.choice([0, 1, DRIVER])) for _ in range(20)]
+    print("kills (step, rank):", ", ".join(f"{step} {'driver' if who == DRIVER else who}" for step, who in kills))
+    _assert_survives(dataset, tmp_path, kills)
 
 
 @needs_horovod
