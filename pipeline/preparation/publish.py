@@ -182,7 +182,7 @@ def _place_files(
 def _petastorm_metadata(
     config: PipelineConfig, folder: str, schema: DatasetSchema, row_groups: Mapping[str, int]
 ) -> dict[str, storage.Digest]:
-    """Petastorm's own metadata where Petastorm is installed; without it, its stock readers infer what it says."""
+    """Petastorm's own metadata where Petastorm is installed; without it, its stock readers need names of columns."""
     if find_spec("petastorm") is None:
         return {}
     from pipeline.preparation.petastorm_metadata import FILE_NAME, write_metadata

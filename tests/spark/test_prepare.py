@@ -7,7 +7,6 @@ import itertools
 import json
 import random
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from pipeline.dataset import Dataset, commit_numbers
 from pipeline.errors import ConfigError, DataError, InputMissingError, InterruptedRunError, PipelineError
 from pipeline.features import FittedFeatures, canonical
 from pipeline.preparation import prepare as module
-from pipeline.preparation import publish
 from pipeline.preparation.prepare import prepare_dataset, published
 from tests.spark.datasets import read_all, read_split
 from tests.stacks import needs_petastorm
@@ -178,23 +176,9 @@ def test_packed_columns_are_the_wide_ones_side_by_side(spark: SparkSession, make
 
 @needs_petastorm
 def test_stock_petastorm_opens_a_split_folder(spark: SparkSession, make: Make) -> None:
-    _assert_stock_petastorm_reads(prepare_dataset(spark, make()))
-
-
-@needs_petastorm
-def test_stock_petastorm_opens_what_was_written_without_petastorm(
-    spark: SparkSession, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(publish, "find_spec", lambda name: None if name == "petastorm" else find_spec(name))
-        dataset = prepare_dataset(spark, make())
-    assert not [path for path in dataset.manifest.extra_files if path.endswith("_common_metadata")]
-    _assert_stock_petastorm_reads(dataset)
-
-
-def _assert_stock_petastorm_reads(dataset: Dataset) -> None:
     from petastorm import make_batch_reader, make_reader
 
+    dataset = prepare_dataset(spark, make())
     folder = Path(dataset.url, "versions", dataset.content_id, "train").as_uri()
     rows = dataset.manifest.rows("train")
     with make_reader(folder, num_epochs=1, reader_pool_type="dummy", shuffle_row_groups=False) as reader:

@@ -83,6 +83,7 @@ def test_after_4_then_3_then_5_ranks_each_row_was_read_once(tmp_path, reader):
 
 
 def test_both_readers_give_the_numbers_that_lie_in_the_files_bit_for_bit(tmp_path):
+    pytest.importorskip("petastorm")
     vectors = {"image": ("uint8", (2, 3)), "v": ("float32", (3,))}
     dataset = make(tmp_path / "data", 90, vectors=vectors)
     parts = dataset.manifest.splits["train"]
