@@ -66,7 +66,8 @@ def pyarrow_10() -> Path:
 def fit_once(name: str, folder: Path) -> dict[str, float]:
     """One fit in a process of its own; its seconds by phase, and ``process`` for all of it."""
     paths = [str(pyarrow_10())] if name == _ESTIMATOR else []
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, os.getcwd()]), "PYTHONWARNINGS": "ignore"}
+    python = {"PYTHONPATH": os.pathsep.join([*paths, os.getcwd()]), "PYSPARK_PYTHON": sys.executable}
+    environment = {**os.environ, **python, "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", "benchmarks.fit_contenders", name, str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
