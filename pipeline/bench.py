@@ -59,7 +59,8 @@ class LoaderReport:
         lines = [f"fastest window: {best.removeprefix('window ')}"]
         gain = windows[best] / self.seconds("memory")
         lines.append(
-            f"training.loader.cache_bytes={self.bytes} (the whole split in memory) makes later epochs {gain:.1f} times as fast"
+            f"training.loader.cache_bytes={self.bytes} (the whole split in memory) makes later epochs {gain:.1f} times "
+            "as fast"
         )
         return lines
 

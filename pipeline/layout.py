@@ -3,9 +3,9 @@
 * Packed columns are Parquet FIXED_LEN_BYTE_ARRAY (``pyarrow.binary(row_bytes)``), the label and weight plain numbers;
   all of them required (``nullable=False``), uncompressed, without dictionary, one data page per row group. Such a
   column lies in the file as its matrix lies in memory, so reading is copying: two to nine times the bytes
-  per second of a scan by pyarrow 14, on three shapes of rows. Uncompressed, because decoding zstd or snappy costs more than reading the bytes from a local disk or page cache
-  (0.3 to 0.7 GB/s against more than 5), and random-looking features hardly shrink; a column that is compressed all
-  the same is read through pyarrow's decoder.
+  per second of a scan by pyarrow 14, on three shapes of rows. Uncompressed, because decoding zstd or snappy costs more
+  than reading the bytes from a local disk or page cache (0.3 to 0.7 GB/s against more than 5), and
+  random-looking features hardly shrink; a column that is compressed all the same is read through pyarrow's decoder.
 * Row groups of about 2 MiB of packed bytes: two windows of two of them fit the share that a core has of a server's
   cache, where gathering shuffled rows is up to four times as fast as in main memory; with smaller ones the time goes
   into opening them.

@@ -129,9 +129,7 @@ def _prepare(config: PipelineConfig, session: flow.SparkOnDemand, outcome: Outco
     return dataset
 
 
-def _train(
-    config: PipelineConfig, dataset: Dataset, session: flow.SparkOnDemand, outcome: Outcome, quiet: bool
-) -> Run:
+def _train(config: PipelineConfig, dataset: Dataset, session: flow.SparkOnDemand, outcome: Outcome, quiet: bool) -> Run:
     with outcome.stage("train"):
         run = flow.train_stage(config, dataset, session, quiet=quiet)
     outcome.run(run)
