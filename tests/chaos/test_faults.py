@@ -317,6 +317,7 @@ def test_a_stopped_mlflow_server_changes_nothing_and_its_metrics_wait(
     run = folder / "tracked"
     tracking = TrackingConfig(uri=f"http://127.0.0.1:{free_port}", experiment="chaos")
     with _mlflow_server(folder / "mlflow", free_port) as server, Tracker(tracking, str(run), 40) as tracker:
+        tracker.metrics({"before_the_fault": 1.0}, 0)  # the run is opened with the first thing to log
         _wait_until(lambda: tracker.run_id is not None, 200)
         began = time.monotonic()
         witness = WitnessAndTracker(lambda: _kill_group(server), tracker)
