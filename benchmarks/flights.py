@@ -13,10 +13,12 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+from benchmarks.results_file import keep, table
+
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 CONFIG = ROOT / "examples" / "flights" / "pipeline.yaml"
 TREES, LINEAR = "gradient-boosted trees", "logistic regression"
 CONTENDERS = ("model", TREES, LINEAR)
@@ -37,22 +39,17 @@ def run(salt: str, folder: Path) -> dict[str, float]:
     return {each["name"]: each["metrics"]["roc_auc"] for each in measured if each["name"] in CONTENDERS}
 
 
-def table(results: dict[str, dict[str, float]]) -> str:
-    """Markdown: a line per salt, then mean, and the lead over trees and over the linear model."""
-    lines = [
-        f"| salt | {' | '.join(CONTENDERS)} | lead over trees | lead over logistic regression |",
-        "|---|" + "---:|" * (len(CONTENDERS) + 2),
-    ]
-
-    def line(name: str, auc: dict[str, float]) -> str:
-        values = [f"{auc[contender]:.4f}" for contender in CONTENDERS]
-        leads = [f"{auc['model'] - auc[peer]:+.4f}" for peer in (TREES, LINEAR)]
-        return f"| {name} | {' | '.join(values + leads)} |"
-
+def page(results: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A line per salt, then the mean, with the lead over the trees and over the linear model."""
     ordered = sorted(results.items(), key=lambda item: item[1][TREES])
-    lines += [line(salt, auc) for salt, auc in ordered]
     mean = {name: statistics.fmean(auc[name] for auc in results.values()) for name in CONTENDERS}
-    return "\n".join([*lines, line("**mean**", mean)]) + "\n"
+    head = ["salt", *CONTENDERS, "lead over trees", "lead over logistic regression"]
+    return table(head, [_row(salt, auc) for salt, auc in [*ordered, ("**mean**", mean)]])
+
+
+def _row(name: str, auc: Mapping[str, float]) -> list[str]:
+    values = [f"{auc[contender]:.4f}" for contender in CONTENDERS]
+    return [name, *values, *(f"{auc['model'] - auc[peer]:+.4f}" for peer in (TREES, LINEAR))]
 
 
 def main() -> None:
@@ -65,10 +62,7 @@ def main() -> None:
     for salt in (f"days-{number}" for number in range(options.salts)):
         results[salt] = run(salt, options.folder)
         print(salt, {name: round(auc, 4) for name, auc in results[salt].items()}, flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "flights.json").write_text(json.dumps(results, indent=1) + "\n")
-    (RESULTS / "flights.md").write_text(table(results))
-    print(table(results))
+    keep("flights", "roc_auc", results, lambda sections: page(sections["roc_auc"]))
 
 
 if __name__ == "__main__":

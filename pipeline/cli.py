@@ -1,4 +1,4 @@
-"""DRIVER. The `pipeline` command: parse arguments, call one function, print RESULT, give the exit code."""
+"""DRIVER. The `pipeline` command: parse arguments, call one command, print RESULT, give the exit code."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
+from pipeline import commands
 from pipeline.errors import InterruptedRunError, PipelineError, ServiceError, UsageError
-
-Command = Callable[[argparse.Namespace], "dict[str, Any] | None"]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -122,13 +121,13 @@ class _Verbs:
         self._common.add_argument("--quiet", action="store_true", help="warnings and errors only")
         self._common.add_argument("--debug", action="store_true", help="debug messages, and tracebacks of errors")
 
-    def add(self, name: str, command: Command, help: str) -> argparse.ArgumentParser:
+    def add(self, name: str, command: commands.Command, help: str) -> argparse.ArgumentParser:
         """A verb and what it calls."""
         verb = self._verbs.add_parser(name, help=help, description=help, parents=[self._common])
         verb.set_defaults(command=command)
         return verb
 
-    def add_configured(self, name: str, command: Command, help: str) -> argparse.ArgumentParser:
+    def add_configured(self, name: str, command: commands.Command, help: str) -> argparse.ArgumentParser:
         """A verb that reads a configuration."""
         verb = self.add(name, command, help)
         verb.add_argument("config", help="YAML configuration")
@@ -148,16 +147,16 @@ def _add_stages(verbs: _Verbs) -> None:
         "train": "a published dataset to a trained model",
         "evaluate": "the test split, beside baselines; gate and registry",
     }.items():
-        stage = verbs.add_configured(name, _stage(name), help)
+        stage = verbs.add_configured(name, commands.stage(name), help)
         stage.add_argument("--dry-run", action="store_true", help="validate, show what would be done, write nothing")
 
 
 def _add_predictions(verbs: _Verbs) -> None:
-    score = verbs.add_configured("score", _score, "predictions for a Spark table")
+    score = verbs.add_configured("score", commands.score, "predictions for a Spark table")
     score.add_argument("input", help="table to score, as Parquet or CSV with the raw columns")
     score.add_argument("output", help="folder for the scored Parquet table")
     score.add_argument("--model", help="model folder, run folder, or name@alias; by default the registered model")
-    serve = verbs.add("serve", _serve, "predictions over HTTP")
+    serve = verbs.add("serve", commands.serve, "predictions over HTTP")
     serve.add_argument("model", help="model folder, run folder, or a configuration whose registered model is served")
     serve.add_argument("--host")
     serve.add_argument("--port", type=int)
@@ -166,151 +165,42 @@ def _add_predictions(verbs: _Verbs) -> None:
 
 
 def _add_folders(verbs: _Verbs) -> None:
-    status = verbs.add("status", _status, "what a run is doing, from any host")
+    status = verbs.add("status", commands.status, "what a run is doing, from any host")
     status.add_argument("run", help="run folder")
-    report = verbs.add("report", _report, "write a run's report.html again")
+    report = verbs.add("report", commands.report, "write a run's report.html again")
     report.add_argument("run", help="run folder")
     inspect = verbs.add(
-        "inspect", _inspect, "what a dataset, checkpoint, model or run folder holds; checks its checksums"
+        "inspect", commands.inspect, "what a dataset, checkpoint, model or run folder holds; checks its checksums"
     )
     inspect.add_argument("path")
     inspect.add_argument("--deep", action="store_true", help="also check every sha256")
-    export = verbs.add("export", _export, "a dataset as plain wide Parquet")
+    export = verbs.add("export", commands.export, "a dataset as plain wide Parquet")
     export.add_argument("dataset")
     export.add_argument("output", help="new folder; one folder per split")
     export.add_argument("--split", dest="splits", action="append", choices=["train", "validation", "test"])
-    bench = verbs.add("bench", _bench, "how fast a dataset loads here, beside a raw scan, and what to set")
+    bench = verbs.add("bench", commands.bench, "how fast a dataset loads here, beside a raw scan, and what to set")
     bench.add_argument("what", choices=["loader"])
     bench.add_argument("dataset")
     bench.add_argument("--split", default="train")
     bench.add_argument("--batch-size", type=int, default=4096)
     collect = verbs.add_configured(
-        "gc", _gc, "remove old versions of a dataset, never one that a run or a reader holds"
+        "gc", commands.gc, "remove old versions of a dataset, never one that a run or a reader holds"
     )
     collect.add_argument("--keep", type=int, default=2, metavar="N", help="the newest versions that stay")
     collect.add_argument("--run", dest="runs", action="append", default=[], help="further run folders to respect")
 
 
 def _add_starting_points(verbs: _Verbs) -> None:
-    init = verbs.add("init", _init, "propose a configuration for a table, which runs as it is")
+    init = verbs.add("init", commands.init, "propose a configuration for a table, which runs as it is")
     init.add_argument("data", help="table as CSV, JSON lines, Parquet or ORC")
     init.add_argument("output", nargs="?", default="pipeline.yaml")
     init.add_argument("--label", help="column to predict; by default the likeliest")
-    doctor = verbs.add("doctor", _doctor, "what is installed, what is missing, what to do")
+    doctor = verbs.add("doctor", commands.doctor, "what is installed, what is missing, what to do")
     doctor.add_argument("--json", action="store_true")
-    config = verbs.add("config", _config, "the configuration's JSON schema, or its resolved values")
+    config = verbs.add("config", commands.config, "the configuration's JSON schema, or its resolved values")
     config.add_argument("what", choices=["schema", "show"])
     config.add_argument("config", nargs="?")
     _add_overrides(config)
-
-
-def _load(options: argparse.Namespace) -> Any:
-    from pipeline.config import load_config
-
-    return load_config(options.config, options.overrides, options.target)
-
-
-def _stage(name: str) -> Command:
-    def command(options: argparse.Namespace) -> dict[str, Any]:
-        config = _load(options)
-        from pipeline import stages
-
-        if options.dry_run:
-            return stages.dry_run(config, name, show=print)
-        return stages.run_stage(config, name, quiet=options.quiet)
-
-    return command
-
-
-def _score(options: argparse.Namespace) -> dict[str, Any]:
-    config = _load(options)
-    from pipeline import stages
-
-    return stages.score_table(config, options.input, options.output, model=options.model)
-
-
-def _serve(options: argparse.Namespace) -> dict[str, Any]:
-    from pipeline.inference import serve
-
-    return serve.run(
-        options.model,
-        host=options.host,
-        port=options.port,
-        allow_factories=options.allow_factory,
-        public=options.public,
-    )
-
-
-def _status(options: argparse.Namespace) -> None:
-    from pipeline.status import read_status
-
-    print("\n".join(read_status(options.run).lines()))
-
-
-def _report(options: argparse.Namespace) -> dict[str, Any]:
-    from pipeline import stages
-
-    return {"report": stages.write_report(options.run)}
-
-
-def _inspect(options: argparse.Namespace) -> None:
-    from pipeline import inspect
-
-    print(inspect.describe(options.path, deep=options.deep))
-
-
-def _export(options: argparse.Namespace) -> dict[str, Any]:
-    from pipeline.dataset import Dataset
-    from pipeline.export import export_dataset
-
-    return {"rows": export_dataset(Dataset.open(options.dataset), options.output, options.splits)}
-
-
-def _bench(options: argparse.Namespace) -> dict[str, Any]:
-    from pipeline.bench import bench_loader
-    from pipeline.dataset import Dataset
-
-    report = bench_loader(Dataset.open(options.dataset), options.split, options.batch_size)
-    print(report.render())
-    return {"loader": report.to_json()}
-
-
-def _gc(options: argparse.Namespace) -> dict[str, Any]:
-    config = _load(options)
-    from pipeline.preparation.gc import collect_garbage
-
-    runs = [config.training.run_url, *options.runs]
-    return {"removed": collect_garbage(config.dataset.url, options.keep, runs)}
-
-
-def _init(options: argparse.Namespace) -> dict[str, Any]:
-    from pipeline import stages
-
-    return {"config": stages.propose_config(options.data, options.output, options.label)}
-
-
-def _doctor(options: argparse.Namespace) -> None:
-    from pipeline import doctor
-
-    report = doctor.report()
-    print(json.dumps(report.to_json(), indent=1) if options.json else doctor.render(report))
-    if not report.works:
-        raise ServiceError(
-            "the core is incomplete; expected all that every command needs; install what is missing above"
-        )
-
-
-def _config(options: argparse.Namespace) -> None:
-    import yaml
-
-    from pipeline.config import PipelineConfig
-
-    if options.what == "schema":
-        print(json.dumps(PipelineConfig.model_json_schema(), indent=1))
-        return
-    if options.config is None:
-        raise UsageError("config show needs a configuration; expected `pipeline config show CONFIG`")
-    print(yaml.safe_dump(_load(options).model_dump(mode="json", by_alias=True), sort_keys=False), end="")
 
 
 if __name__ == "__main__":

@@ -89,8 +89,19 @@ def tiny_dataset(
         )
         for split, parts in parts_of.items()
     }
-    total = sum(rows.values())
-    manifest = Manifest(
+    return publish(folder, _manifest(identity, schema, splits, statistics, seed))
+
+
+def _manifest(
+    identity: str,
+    schema: DatasetSchema,
+    splits: Mapping[str, tuple[PartFile, ...]],
+    statistics: Mapping[str, Any],
+    seed: int,
+) -> Manifest:
+    """Of a version that was made from no inputs."""
+    total = sum(part.rows for parts in splits.values() for part in parts)
+    return Manifest(
         content_id=identity,
         schema=schema,
         splits=splits,
@@ -103,7 +114,6 @@ def tiny_dataset(
         extra_files={},
         versions={"pyarrow": pa.__version__},
     )
-    return publish(folder, manifest)
 
 
 def publish(folder: str, manifest: Manifest) -> Dataset:

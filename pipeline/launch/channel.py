@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from pipeline.errors import ServiceError
+from pipeline.launch.listening import listening_on
 
 LINE_BYTES = 1 << 20
 _AUTHENTICATION_SECONDS = 10.0
@@ -73,13 +73,8 @@ class ChannelServer:
     def __init__(self, bind: str, advertised: str) -> None:
         token = secrets.token_hex(32)
         self.messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        try:
+        with listening_on(bind):
             self._server = _Server((bind, 0), token, self.messages)
-        except OSError as error:
-            raise ServiceError(
-                f"the driver's address {bind} cannot be listened on: {error.strerror}; expected an address of this "
-                "machine; set spark.driver.bindAddress and spark.driver.host"
-            ) from error
         self.address = ChannelAddress(advertised, self._server.server_address[1], token)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="channel", daemon=True)
 

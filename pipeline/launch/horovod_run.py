@@ -18,8 +18,8 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from pipeline.errors import ServiceError
 from pipeline.launch.cluster import driver_addresses
+from pipeline.launch.listening import listening_on
 from pipeline.launch.rank import RankCall, interface_of, run_started_rank
 
 logger = logging.getLogger(__name__)
@@ -66,13 +66,8 @@ def _mended(stop: threading.Event, bind: str) -> Iterator[None]:
     from horovod.runner.http import http_server
 
     def find_port(start: Callable[[tuple[str, int]], Any]) -> tuple[Any, int]:
-        try:
+        with listening_on(bind):
             server = start((bind, 0))
-        except OSError as error:
-            raise ServiceError(
-                f"the driver's address {bind} cannot be listened on: {error.strerror}; expected an address of this "
-                "machine; set spark.driver.bindAddress and spark.driver.host"
-            ) from error
         return server, int(server.server_address[1])
 
     def quiet(thread_end: threading.ExceptHookArgs) -> None:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 
 from pipeline.config.training import CollectiveName
-from pipeline.errors import ServiceError
+from pipeline.launch.listening import listening_on
 
 _LONGEST_VALUE = 1 << 16
 
@@ -27,18 +27,8 @@ def rendezvous(collective: CollectiveName, bind: str) -> Iterator[int]:
     Raises:
         ServiceError: the address is not one of this machine.
     """
-    try:
-        with _torch_store(bind) if collective == "torch" else _horovod_server(bind) as port:
-            yield port
-    except _CannotListenError as error:
-        raise ServiceError(
-            f"the driver's address {bind} cannot be listened on: {error}; expected an address of this "
-            "machine; set spark.driver.bindAddress and spark.driver.host"
-        ) from error
-
-
-class _CannotListenError(Exception):
-    pass
+    with _torch_store(bind) if collective == "torch" else _horovod_server(bind) as port:
+        yield port
 
 
 @contextlib.contextmanager
@@ -46,10 +36,8 @@ def _torch_store(bind: str) -> Iterator[int]:
     """`torch.distributed.TCPStore`, which would listen on every interface if it opened the port itself."""
     import torch.distributed as dist
 
-    try:
+    with listening_on(bind):
         listener = socket.create_server((bind, 0))
-    except OSError as error:
-        raise _CannotListenError(error.strerror) from error
     port = int(listener.getsockname()[1])
     store = dist.TCPStore(  # type: ignore[attr-defined]
         bind, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
@@ -77,10 +65,8 @@ def _horovod_server(bind: str) -> Iterator[int]:
             else:
                 super().do_PUT()
 
-    try:
+    with listening_on(bind):
         server = RendezvousHTTPServer((bind, 0), SmallValues, False)
-    except OSError as error:
-        raise _CannotListenError(error.strerror) from error
     server.daemon_threads = True
     server.init([])
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="rendezvous", daemon=True)

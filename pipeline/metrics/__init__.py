@@ -65,7 +65,7 @@ METRICS: dict[LabelType, tuple[str, ...]] = {
 DECISIVE: dict[LabelType, str] = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
 """The metric that says which of two models is better."""
 
-LOWER_IS_BETTER = frozenset({"log_loss", "mae", "rmse"})
+LOWER_IS_BETTER = frozenset({"loss", "log_loss", "mae", "rmse"})
 
 
 class Measure(Protocol):

@@ -183,7 +183,7 @@ def _over_epochs(content: Content, label: str, keys: Mapping[str, str], metric: 
         points = [(number, line[key]) for number, line in enumerate(content.epochs, 1) if line.get(key) is not None]
         style = next(styles)
         if points:
-            best = (min if metric in {*LOWER_IS_BETTER, "loss"} else max)(points, key=lambda point: point[1])
+            best = (min if metric in LOWER_IS_BETTER else max)(points, key=lambda point: point[1])
             lines.append(Line(name, points, style, dots=True, marked=best if name == "validation" else None))
     if not lines:
         return ""

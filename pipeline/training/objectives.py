@@ -24,8 +24,6 @@ from pipeline.metrics import DECISIVE, LOWER_IS_BETTER, measure_of
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 Sums = npt.NDArray[np.float64]
 
-SMALLER_IS_BETTER = LOWER_IS_BETTER | {"loss"}
-
 
 @dataclass(frozen=True)
 class Objective:
@@ -123,7 +121,7 @@ def is_better(metric: str, value: float, than: float | None) -> bool:
         return False
     if than is None or math.isnan(than):
         return True
-    smaller = any(metric == name or metric.startswith(f"{name}_") for name in SMALLER_IS_BETTER)
+    smaller = any(metric == name or metric.startswith(f"{name}_") for name in LOWER_IS_BETTER)
     return value < than if smaller else value > than
 
 

@@ -1,0 +1,145 @@
+"""DRIVER. What each verb of the command line does: parsed options in, what RESULT says of it out.
+
+Rooms are imported where they are used, so that `pipeline --help` needs none of their libraries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.errors import ServiceError, UsageError
+
+Command = Callable[[argparse.Namespace], "dict[str, Any] | None"]
+
+
+def _load(options: argparse.Namespace) -> Any:
+    from pipeline.config import load_config
+
+    return load_config(options.config, options.overrides, options.target)
+
+
+def stage(name: str) -> Command:
+    """The command of a stage, or of all of them."""
+
+    def command(options: argparse.Namespace) -> dict[str, Any]:
+        config = _load(options)
+        from pipeline import stages
+
+        if options.dry_run:
+            return stages.dry_run(config, name, show=print)
+        return stages.run_stage(config, name, quiet=options.quiet)
+
+    return command
+
+
+def score(options: argparse.Namespace) -> dict[str, Any]:
+    """Predict for a Spark table."""
+    config = _load(options)
+    from pipeline import stages
+
+    return stages.score_table(config, options.input, options.output, model=options.model)
+
+
+def serve(options: argparse.Namespace) -> dict[str, Any]:
+    """Predict over HTTP, until a signal."""
+    from pipeline.inference import serve
+
+    return serve.run(
+        options.model,
+        host=options.host,
+        port=options.port,
+        allow_factories=options.allow_factory,
+        public=options.public,
+    )
+
+
+def status(options: argparse.Namespace) -> None:
+    """Print what a run is doing."""
+    from pipeline.status import read_status
+
+    print("\n".join(read_status(options.run).lines()))
+
+
+def report(options: argparse.Namespace) -> dict[str, Any]:
+    """Write a run's report again."""
+    from pipeline import stages
+
+    return {"report": stages.write_report(options.run)}
+
+
+def inspect(options: argparse.Namespace) -> None:
+    """Print what a folder holds."""
+    from pipeline import inspect
+
+    print(inspect.describe(options.path, deep=options.deep))
+
+
+def export(options: argparse.Namespace) -> dict[str, Any]:
+    """Write a dataset as plain Parquet."""
+    from pipeline.dataset import Dataset
+    from pipeline.export import export_dataset
+
+    return {"rows": export_dataset(Dataset.open(options.dataset), options.output, options.splits)}
+
+
+def bench(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure and print how fast a dataset loads."""
+    from pipeline.bench import bench_loader
+    from pipeline.dataset import Dataset
+
+    report = bench_loader(Dataset.open(options.dataset), options.split, options.batch_size)
+    print(report.render())
+    return {"loader": report.to_json()}
+
+
+def gc(options: argparse.Namespace) -> dict[str, Any]:
+    """Remove old versions of a dataset."""
+    config = _load(options)
+    from pipeline.preparation.gc import collect_garbage
+
+    runs = [config.training.run_url, *options.runs]
+    return {"removed": collect_garbage(config.dataset.url, options.keep, runs)}
+
+
+def init(options: argparse.Namespace) -> dict[str, Any]:
+    """Propose a configuration for a table."""
+    from pipeline import stages
+
+    return {"config": stages.propose_config(options.data, options.output, options.label)}
+
+
+def doctor(options: argparse.Namespace) -> None:
+    """Print what is installed and missing.
+
+    Raises:
+        ServiceError: what every command needs is missing.
+    """
+    from pipeline import doctor
+
+    report = doctor.report()
+    print(json.dumps(report.to_json(), indent=1) if options.json else doctor.render(report))
+    if not report.works:
+        raise ServiceError(
+            "the core is incomplete; expected all that every command needs; install what is missing above"
+        )
+
+
+def config(options: argparse.Namespace) -> None:
+    """Print the configuration's JSON schema, or its resolved values.
+
+    Raises:
+        UsageError: there is no configuration to show.
+    """
+    import yaml
+
+    from pipeline.config import PipelineConfig
+
+    if options.what == "schema":
+        print(json.dumps(PipelineConfig.model_json_schema(), indent=1))
+        return
+    if options.config is None:
+        raise UsageError("config show needs a configuration; expected `pipeline config show CONFIG`")
+    print(yaml.safe_dump(_load(options).model_dump(mode="json", by_alias=True), sort_keys=False), end="")
