@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,33 +16,27 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
 from pyspark import cloudpickle
 
 from pipeline.config.release import TrackingConfig
-from pipeline.config.training import CheckpointConfig, DeadlineConfig, ModelConfig, TrainingConfig
 from pipeline.errors import RankFailedError, StorageError
-from pipeline.launch import launch_training
 from pipeline.launch.session import spark_session
-from pipeline.status import read_status
-from pipeline.task import SilentReporter, TrainingResult, TrainingTask, UserCode
+from pipeline.task import TrainingResult
 from pipeline.testing import tiny_dataset
 from pipeline.tracking import Tracker
+from tests.chaos import trial as trial_module
 from tests.chaos.cluster import StandaloneCluster, standalone_cluster
+from tests.chaos.trial import Trial, Witness, executor, rank_process, same
+from tests.stacks import COLLECTIVES, DEFAULT_COLLECTIVE
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed, pytest.mark.timeout(600)]
-
-EPOCHS = 4
-CHECKPOINT_STEPS = 5
-FAULT_STEP = 22
-STEP_SECONDS = 0.1
 
 
 @pytest.fixture(scope="module", autouse=True)
 def own_code_travels_by_value() -> Iterator[None]:
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    cloudpickle.register_pickle_by_value(trial_module)
     yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    cloudpickle.unregister_pickle_by_value(trial_module)
 
 
 @pytest.fixture(scope="module")
@@ -68,171 +61,98 @@ def dataset(folder: Path) -> Any:
     return tiny_dataset(str(folder / "dataset"), 4000)
 
 
-class SlowLinear(torch.nn.Module):
-    """Takes its time, so that a fault can fall into the middle of training."""
-
-    def __init__(self, schema: Any, bad_rank: int | None = None, bad_step: int = 0) -> None:
-        super().__init__()
-        self.linear = torch.nn.Linear(len(schema.numeric), 1)
-        self.bad_rank, self.bad_step, self.steps = bad_rank, bad_step, 0
-
-    def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        self.steps += self.training
-        if os.environ.get("HOROVOD_RANK") == str(self.bad_rank) and self.steps == self.bad_step:
-            raise ArithmeticError("a mistake in the user's model")
-        time.sleep(STEP_SECONDS)
-        return self.linear(inputs["numeric"]).squeeze(1)
-
-
-class Witness(SilentReporter):
-    """Notes when things happen, and throws the fault at the wanted step."""
-
-    def __init__(self, fault: Callable[[], None] | None = None) -> None:
-        self._fault = fault
-        self.thrown = self.noticed = self.back = 0.0
-        self.events: list[str] = []
-
-    def progress(self, *, epoch: int, step: int, steps: int, loss: float, rows_per_second: float) -> None:
-        if self._fault is not None and step >= FAULT_STEP:
-            fault, self._fault = self._fault, None
-            self.thrown = time.monotonic()
-            threading.Thread(target=fault).start()
-        elif self.noticed and not self.back:
-            self.back = time.monotonic()
-
-    def event(self, message: str) -> None:
-        self.events.append(message)
-        if self.thrown and not self.noticed and ("failure 1 of" in message or "preemption 1 of" in message):
-            self.noticed = time.monotonic()
-
-    def say(self, what: str) -> None:
-        print(
-            f"\n{what}: detected after {self.noticed - self.thrown:.1f} s, "
-            f"training again after {self.back - self.thrown:.1f} s"
-        )
-
-
-def _task(dataset: Any, run: Path, **model: Any) -> TrainingTask:
-    training = TrainingConfig(
-        run_url=str(run),
-        epochs=EPOCHS,
-        seed=5,
-        global_batch_size=256,
-        micro_batch_size=256,
-        checkpoint=CheckpointConfig(every_steps=CHECKPOINT_STEPS, keep=2),
-    )
-    return TrainingTask(
-        dataset.url,
-        dataset.content_id,
-        ModelConfig(name=None, factory="tests:slow", options=model),
-        training,
-        UserCode(model=SlowLinear),
-    )
-
-
-def _train(session: Any, cluster: Any, dataset: Any, run: Path, witness: Any = None, **options: Any) -> Any:
-    model = options.pop("model", {})
-    settings = {"num_proc": 2, "deadlines": DeadlineConfig(silence=6, step=60, launch=120), **options}
-    return launch_training(session, _task(dataset, run, **model), cluster.config(**settings), tracker=witness)
-
-
-def _weights(result: TrainingResult) -> str:
-    return hashlib.sha256(Path(result.best_checkpoint, "model.safetensors").read_bytes()).hexdigest()
+@pytest.fixture(params=COLLECTIVES)
+def trial(request: pytest.FixtureRequest, session: Any, cluster: Any, dataset: Any, folder: Path) -> Trial:
+    return Trial(session, cluster, dataset, folder, request.param)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(session: Any, cluster: Any, dataset: Any, folder: Path) -> TrainingResult:
     began = time.monotonic()
-    result = _train(session, cluster, dataset, folder / "undisturbed")
-    print(f"\nundisturbed: {result.steps} steps in {time.monotonic() - began:.1f} s")
+    calm = Trial(session, cluster, dataset, folder, DEFAULT_COLLECTIVE)
+    result = calm.train(calm.run("undisturbed"))
+    print(f"\nundisturbed ({calm.collective}): {result.steps} steps in {time.monotonic() - began:.1f} s")
     return result
 
 
-def _rank_process(run: Path, rank: int) -> psutil.Process:
-    [pid] = [entry["pid"] for entry in read_status(str(run)).values["ranks"] if entry["rank"] == rank]
-    return psutil.Process(pid)
+def test_a_killed_executor_is_replaced_and_the_weights_are_the_same(trial: Trial, undisturbed: TrainingResult) -> None:
+    run = trial.run("executor")
+    witness = Witness(lambda: executor(run, 1).kill())
+    same(trial.train(run, witness), undisturbed)
+    trial.say("executor killed", witness)
 
 
-def _executor(run: Path, rank: int) -> psutil.Process:
-    return next(process for process in _rank_process(run, rank).parents() if "java" in process.name())
+def test_a_killed_rank_restarts_and_the_weights_are_the_same(trial: Trial, undisturbed: TrainingResult) -> None:
+    run = trial.run("rank")
+    witness = Witness(lambda: rank_process(run, 1).kill())
+    same(trial.train(run, witness), undisturbed)
+    trial.say("rank killed", witness)
 
 
-def _same(result: TrainingResult, undisturbed: TrainingResult) -> None:
-    assert result.steps == undisturbed.steps
-    assert result.best_metrics == undisturbed.best_metrics
-    assert _weights(result) == _weights(undisturbed)
-
-
-def test_a_killed_executor_is_replaced_and_the_weights_are_the_same(
-    session: Any, cluster: Any, dataset: Any, folder: Path, undisturbed: TrainingResult
-) -> None:
-    run = folder / "executor"
-    witness = Witness(lambda: _executor(run, 1).kill())
-    _same(_train(session, cluster, dataset, run, witness), undisturbed)
-    witness.say("executor killed")
-
-
-def test_a_killed_rank_restarts_and_the_weights_are_the_same(
-    session: Any, cluster: Any, dataset: Any, folder: Path, undisturbed: TrainingResult
-) -> None:
-    run = folder / "rank"
-    witness = Witness(lambda: _rank_process(run, 1).kill())
-    _same(_train(session, cluster, dataset, run, witness), undisturbed)
-    witness.say("rank killed")
-
-
-def test_a_stopped_rank_is_named_and_replaced(
-    session: Any, cluster: Any, dataset: Any, folder: Path, undisturbed: TrainingResult
-) -> None:
-    run = folder / "stopped"
+def test_a_stopped_rank_is_named_and_replaced(trial: Trial, undisturbed: TrainingResult) -> None:
+    run = trial.run("stopped")
     stopped: list[psutil.Process] = []
 
     def stop() -> None:
-        stopped.append(_rank_process(run, 1))
+        stopped.append(rank_process(run, 1))
         stopped[0].send_signal(signal.SIGSTOP)
 
     witness = Witness(stop)
-    _same(_train(session, cluster, dataset, run, witness), undisturbed)
+    same(trial.train(run, witness), undisturbed)
     assert any(event.startswith("rank 1 on ") and "no sign of life" in event for event in witness.events)
     assert not psutil.wait_procs(stopped, timeout=10)[1]
-    witness.say("rank stopped (SIGSTOP, cluster.deadlines.silence=6)")
+    trial.say("rank stopped (SIGSTOP, cluster.deadlines.silence=6)", witness)
 
 
-def test_a_preempted_executor_saves_first_and_loses_no_step(
-    session: Any, cluster: Any, dataset: Any, folder: Path, undisturbed: TrainingResult
-) -> None:
-    run = folder / "preempted"
-    witness = Witness(lambda: _rank_process(run, 1).terminate())
-    _same(_train(session, cluster, dataset, run, witness, max_failures=0), undisturbed)
+def test_a_preempted_executor_saves_first_and_loses_no_step(trial: Trial, undisturbed: TrainingResult) -> None:
+    run = trial.run("preempted")
+    witness = Witness(lambda: rank_process(run, 1).terminate())
+    same(trial.train(run, witness, max_failures=0), undisturbed)
     assert any("preemption 1 of" in event for event in witness.events)
-    witness.say("rank preempted (SIGTERM)")
+    trial.say("rank preempted (SIGTERM)", witness)
 
 
-def test_an_error_in_one_rank_ends_all_within_seconds(session: Any, cluster: Any, dataset: Any, folder: Path) -> None:
-    began = time.monotonic()
+def test_an_error_in_one_rank_ends_all_within_seconds(trial: Trial) -> None:
     with pytest.raises(RankFailedError, match=r"rank 1 on .*ArithmeticError: a mistake in the user's model") as caught:
-        _train(session, cluster, dataset, folder / "error", model={"bad_rank": 1, "bad_step": 10})
+        trial.train(trial.run("error"), model={"bad_rank": 1, "bad_step": 10})
+    ended = time.monotonic()
     assert "in forward" in (caught.value.detail or "")
-    print(
-        f"\nerror in one rank: ended {time.monotonic() - began - 10 * STEP_SECONDS:.1f} s after launch, less 10 steps"
-    )
+    [raised] = re.findall(r"user's model at ([\d.]+)", str(caught.value))
+    print(f"\nerror in one rank ({trial.collective}): training ended {ended - float(raised):.1f} s after it")
 
 
 def test_a_flipped_byte_in_the_newest_checkpoint_costs_its_steps_only(
-    session: Any, cluster: Any, dataset: Any, folder: Path, undisturbed: TrainingResult
+    trial: Trial, undisturbed: TrainingResult
 ) -> None:
-    run = folder / "flipped"
+    run = trial.run("flipped")
     witness = Witness(lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
-        _train(session, cluster, dataset, run, witness)
+        trial.train(run, witness)
     newest = max((run / "checkpoints").glob("step-*"), key=lambda path: int(path.name[5:]))
     weights = newest / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    again = Witness()
-    _same(_train(session, cluster, dataset, run, again), undisturbed)
-    assert any(newest.name in event or str(newest) in event for event in again.events)
+    again = Noticing(newest.name)
+    began = time.monotonic()
+    same(trial.train(run, again), undisturbed)
+    print(
+        f"\nbyte flipped ({trial.collective}): detected {again.noticed - began:.1f} s after the start of the "
+        f"resumed run, training again after {again.back - began:.1f} s"
+    )
+
+
+class Noticing(Witness):
+    """Waits for an event that has a word in it."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__()
+        self._word = word
+
+    def event(self, message: str) -> None:
+        super().event(message)
+        if self._word in message and not self.noticed:
+            self.noticed = time.monotonic()
 
 
 @contextlib.contextmanager
@@ -247,18 +167,16 @@ def _small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_of_checkpoints_is_an_error_that_names_it(
-    session: Any, cluster: Any, dataset: Any, folder: Path, undisturbed: TrainingResult
-) -> None:
-    with _small_disk(folder / "disk", "256k") as disk:
+def test_a_full_disk_of_checkpoints_is_an_error_that_names_it(trial: Trial, undisturbed: TrainingResult) -> None:
+    with _small_disk(trial.run("disk"), "256k") as disk:
         run = disk / "run"
         ballast = disk / "ballast"
         witness = Witness(lambda: _fill(ballast))
         with pytest.raises(StorageError, match="the disk is full"):
-            _train(session, cluster, dataset, run, witness)
-        print(f"\ndisk full: ended {time.monotonic() - witness.thrown:.1f} s after the disk was filled")
+            trial.train(run, witness)
+        print(f"\ndisk full ({trial.collective}): ended {time.monotonic() - witness.thrown:.1f} s after it was filled")
         ballast.unlink()
-        _same(_train(session, cluster, dataset, run), undisturbed)
+        same(trial.train(run), undisturbed)
 
 
 def _fill(path: Path) -> None:
@@ -314,35 +232,37 @@ class WitnessAndTracker(Witness):
 def test_a_stopped_mlflow_server_changes_nothing_and_its_metrics_wait(
     session: Any, cluster: Any, dataset: Any, folder: Path, undisturbed: TrainingResult, free_port: int
 ) -> None:
-    run = folder / "tracked"
+    """No rank knows of MLflow, so one collective is enough."""
+    trial = Trial(session, cluster, dataset, folder, DEFAULT_COLLECTIVE)
+    run = trial.run("tracked")
     tracking = TrackingConfig(uri=f"http://127.0.0.1:{free_port}", experiment="chaos")
     with _mlflow_server(folder / "mlflow", free_port) as server, Tracker(tracking, str(run), 40) as tracker:
         tracker.metrics({"before_the_fault": 1.0}, 0)  # the run is opened with the first thing to log
         _wait_until(lambda: tracker.run_id is not None, 200)
         began = time.monotonic()
         witness = WitnessAndTracker(lambda: _kill_group(server), tracker)
-        _same(_train(session, cluster, dataset, run, witness), undisturbed)
+        same(trial.train(run, witness), undisturbed)
         print(f"\nMLflow server killed: training ended {time.monotonic() - began:.1f} s after its start, undisturbed")
     assert (run / "tracking-pending.jsonl").read_text().count("validation_loss") >= 1
 
 
-def test_z_a_killed_worker_leaves_fewer_ranks_that_finish_the_work(
-    session: Any, cluster: StandaloneCluster, dataset: Any, folder: Path, undisturbed: TrainingResult
-) -> None:
-    """Last, since the cluster is smaller afterwards."""
-    run = folder / "worker"
+def test_a_killed_worker_leaves_fewer_ranks_that_finish_the_work(trial: Trial, undisturbed: TrainingResult) -> None:
+    run = trial.run("worker")
 
     def kill() -> None:
-        parents = {process.pid for process in _executor(run, 1).parents()}
-        [worker] = [worker for worker in cluster.workers if worker.pid in parents]
+        parents = {process.pid for process in executor(run, 1).parents()}
+        [worker] = [worker for worker in trial.cluster.workers if worker.pid in parents]
         worker.kill()
 
     witness = Witness(kill)
-    result = _train(session, cluster, dataset, run, witness, min_proc=1)
+    try:
+        result = trial.train(run, witness, min_proc=1)
+    finally:
+        trial.cluster.add_worker()  # for those who come after
     assert result.steps == undisturbed.steps
     assert result.rows == undisturbed.rows
     assert any("on 1 ranks" in event for event in witness.events)
-    witness.say("worker killed")
+    trial.say("worker killed, one rank left", witness)
 
 
 def test_zz_nothing_of_the_runs_is_left(session: Any, cluster: StandaloneCluster) -> None:
