@@ -282,7 +282,7 @@ def register(evaluated: Evaluated) -> Model:
 
 
 def score(frame: DataFrame, model: Model | Run | str) -> DataFrame:
-    """Append ``prediction`` and ``probability`` to every row of a Spark table of raw columns."""
+    """Append ``prediction`` and ``probability``, or those of each label, to every row of a table of raw columns."""
     from pipeline.inference.score import score as score_frame
 
     url = model if isinstance(model, str) else model.model_url if isinstance(model, Run) else model.url

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import flow, storage
 from pipeline.config import PipelineConfig
 from pipeline.dataset import Dataset
-from pipeline.errors import GateError, PipelineError, StorageError
+from pipeline.errors import ConfigError, GateError, PipelineError, StorageError
 from pipeline.stage_values import Evaluated, Model, Run
 from pipeline.task import UserCode
 
@@ -99,6 +99,7 @@ def run_stage(
     """
     outcome = Outcome(config, last)
     with outcome.written() as values, flow.SparkOnDemand(config, spark) as session:
+        _check_label(config, last)
         if last in ("prepare", "run"):
             dataset = _prepare(config, session, outcome)
         else:
@@ -113,6 +114,19 @@ def run_stage(
             _evaluate(run, session, outcome)
         values["stage"] = last
     return values
+
+
+def _check_label(config: PipelineConfig, last: str) -> None:
+    """Without a label only `prepare` has all that it needs in the configuration.
+
+    Raises:
+        ConfigError: it is another stage.
+    """
+    if config.label is None and last != "prepare":
+        raise ConfigError(
+            f"label is missing, and `{last}` has no loss or measure without one; expected label.column; to learn "
+            "without label, run `pipeline prepare` and give pipeline.train a loss or a loop from code"
+        )
 
 
 def _prepare(config: PipelineConfig, session: flow.SparkOnDemand, outcome: Outcome) -> Dataset:
@@ -186,6 +200,7 @@ def write_report(run_url: str, values: dict[str, Any] | None = None) -> str:
 
 def dry_run(config: PipelineConfig, stage: str, show: Callable[[str], None]) -> dict[str, Any]:
     """Say what a stage would do and with which resources; writes nothing."""
+    _check_label(config, stage)
     values: dict[str, Any] = {"status": "dry run", "stage": stage}
     prepares = stage in ("prepare", "run")
     dataset = _preview(config, values, show) if prepares else Dataset.open(config.dataset.url)

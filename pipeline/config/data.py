@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.config.features import (
     BooleanFeature,
@@ -170,19 +171,57 @@ class CleanConfig(Section):
     """How many rejected rows are kept with their reasons; counts are exact in any case."""
 
 
-class LabelConfig(Section):
-    """The column to predict."""
+def _one_or_several(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
-    column: str
+
+class LabelConfig(Section):
+    """The column to predict, or several columns of one type; what is set here holds for each of them."""
+
+    column: Annotated[str | list[str], BeforeValidator(_one_or_several)]
+    """One name, or a list of names: a model then predicts all of them at once."""
     type: Literal["binary", "multiclass", "regression"] = "binary"
     classes: list[str] | None = Field(default=None, min_length=2)
-    """Names of the classes in the order of their ids; by default those of the data, sorted."""
+    """Names of a multiclass label's classes in the order of their ids; by default those of the data, sorted."""
     max_classes: int = Field(default=1000, ge=2)
     scale: Literal["none", "standard"] = "none"
     """Of a regression label; predictions come in the original unit."""
     min: float | None = None
     max: float | None = None
     """Bounds of a regression label; rows beyond are rejected."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The label columns, however many there are."""
+        return (self.column,) if isinstance(self.column, str) else tuple(self.column)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_key(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "columns" in values:
+            raise ValueError("columns is unknown; expected label.column, which is one name or a list of names")
+        return values
+
+    @model_validator(mode="after")
+    def _several_are_plain(self) -> LabelConfig:
+        if not self.columns:
+            raise ValueError("column is empty; expected names; leave the section out for a dataset without label")
+        if len(self.columns) == 1:
+            return self
+        if twice := sorted({name for name in self.columns if self.columns.count(name) > 1}):
+            raise ValueError(f"column names {', '.join(twice)} twice; expected each label once")
+        if odd := [name for name in self.columns if not re.fullmatch(r"\w+", name)]:
+            raise ValueError(
+                f"column names {', '.join(map(repr, odd))}; expected letters, digits and underscores, since metrics "
+                "and predictions of several labels are named after them; give the column an alias in the query"
+            )
+        if self.type == "multiclass" or self.classes is not None:
+            setting = "type is multiclass" if self.type == "multiclass" else "classes are set"
+            raise ValueError(
+                f"{setting} for {len(self.columns)} columns; expected binary or regression labels; "
+                "train a model for each multiclass label"
+            )
+        return self
 
     @model_validator(mode="after")
     def _options_fit_the_type(self) -> LabelConfig:
@@ -198,7 +237,8 @@ class SplitConfig(Section):
 
     by: Literal["hash", "group", "time", "stratified", "column"] = "hash"
     key: str | None = None
-    """For `group` the column whose rows stay together, for `time` the timestamp, for `column` the split's name."""
+    """For `group` the column whose rows stay together, for `time` the timestamp, for `column` the split's name.
+    `stratified` needs none: rows are hashed within each class, with several labels within each combination."""
     validation: float = Field(default=0.1, gt=0, lt=1)
     test: float = Field(default=0.1, gt=0, lt=1)
     salt: str = "split"

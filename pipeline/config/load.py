@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from pipeline import storage
+from pipeline.config.agreement import disagreements
 from pipeline.config.data import (
     CleanConfig,
     DatasetConfig,
@@ -21,11 +22,11 @@ from pipeline.config.data import (
     SourceConfig,
     SplitConfig,
 )
-from pipeline.config.release import Bound, EvaluationConfig, MetricName, ServingConfig, TrackingConfig
+from pipeline.config.release import Bound, EvaluationConfig, ServingConfig, TrackingConfig
 from pipeline.config.section import Section
 from pipeline.config.training import ClusterConfig, ModelConfig, TrainingConfig
 from pipeline.errors import ConfigError, InputMissingError, StorageError
-from pipeline.metrics import METRICS
+from pipeline.metrics import LabelType
 
 
 class PipelineConfig(Section):
@@ -34,7 +35,8 @@ class PipelineConfig(Section):
     source: SourceConfig = SourceConfig()
     clean: CleanConfig = CleanConfig()
     features: dict[str, FeatureConfig] = Field(min_length=1)
-    label: LabelConfig
+    label: LabelConfig | None = None
+    """Without it the dataset has no label: for autoencoders and the like, which learn by a loss from code."""
     split: SplitConfig = SplitConfig()
     dataset: DatasetConfig
     model: ModelConfig = ModelConfig(name="tabular")
@@ -42,7 +44,8 @@ class PipelineConfig(Section):
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig = TrackingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    gate: dict[MetricName, Bound] = {}
+    gate: dict[str, Bound] = {}
+    """By the name of a metric; with several labels its mean over them, or `<metric>_<label>`."""
     serving: ServingConfig = ServingConfig()
 
     @model_validator(mode="before")
@@ -68,14 +71,15 @@ class PipelineConfig(Section):
             )
         return features
 
-    @model_validator(mode="after")
-    def _gate_fits_the_label(self) -> PipelineConfig:
-        known = METRICS[self.label.type]
-        if odd := [name for name in self.gate if name not in known]:
-            raise ValueError(
-                f"gate names {', '.join(odd)}, but label.type is {self.label.type}; expected {', '.join(known)}"
-            )
-        return self
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label columns: one, several or none."""
+        return self.label.columns if self.label else ()
+
+    @property
+    def label_type(self) -> LabelType | None:
+        """The type of the labels, where there are any."""
+        return self.label.type if self.label else None
 
 
 def load_config(path: str, overrides: Iterable[str] = (), target: str | None = None) -> PipelineConfig:
@@ -112,9 +116,12 @@ def load_config(path: str, overrides: Iterable[str] = (), target: str | None = N
 def parse_config(values: Mapping[str, Any], folder: str | None = None) -> PipelineConfig:
     """Validate plain values; relative paths are relative to ``folder``, by default the working directory."""
     try:
-        return PipelineConfig.model_validate(dict(values), context={"folder": folder})
+        config = PipelineConfig.model_validate(dict(values), context={"folder": folder})
     except ValidationError as error:
         raise ConfigError(*_offences(error)) from None
+    if offences := list(disagreements(config)):
+        raise ConfigError(*offences)
+    return config
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

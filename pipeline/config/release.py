@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
@@ -33,15 +33,12 @@ class TrackingConfig(Section):
     """Where a new experiment keeps its files; by default beside the sqlite file, else the server decides."""
 
 
-MetricName = Literal["accuracy", "precision", "recall", "f1", "roc_auc", "pr_auc", "log_loss", "mae", "rmse", "r2"]
-"""What models are measured by; `log_loss` in nats, `mae` and `rmse` in the label's unit, the rest at most 1.
-
-A binary label has all up to `log_loss`; a multiclass label all of these but `roc_auc` and `pr_auc`, precision, recall
-and f1 as means over the classes; a regression label `mae`, `rmse` and `r2`."""
-
-
 class Bound(Section):
-    """What a metric of the test split must reach."""
+    """What a metric of the test split must reach; `log_loss` in nats, `mae` and `rmse` in the label's unit.
+
+    A binary label has accuracy, precision, recall, f1, roc_auc, pr_auc and log_loss; a multiclass label all of these
+    but roc_auc and pr_auc, precision, recall and f1 as means over the classes; a regression label mae, rmse and r2.
+    """
 
     min: float | None = None
     max: float | None = None

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from pipeline.config.release import EvaluationConfig
 from pipeline.dataset import Dataset, DatasetSchema
 from pipeline.errors import ConfigError, DataError, PipelineError
@@ -89,7 +91,8 @@ class Evaluation:
         rows: of the test split; each confusion matrix adds up to it.
         label_type: decides which metrics there are.
         classes: names of the classes, by number.
-        roc_auc_bound: how far the model's ROC AUC may be from that of unbinned scores.
+        labels: names of the labels, if there are several; each has metrics of its own, ``<metric>_<label>``.
+        roc_auc_bound: how far the model's ROC AUC, of any label, may be from that of unbinned scores.
         request: what was asked for, to know whether it has to be asked again.
     """
 
@@ -103,6 +106,7 @@ class Evaluation:
     slices: Sequence[SliceValue] = ()
     label_type: LabelType = "binary"
     classes: Sequence[str] = ("0", "1")
+    labels: Sequence[str] = ()
     roc_auc_bound: float = 0.0
     seconds: Mapping[str, float] = field(default_factory=dict)
     request: str = ""
@@ -113,10 +117,16 @@ class Evaluation:
         return self.measured.metrics
 
     @property
+    def decisive(self) -> str:
+        """The metric that says which model is better; a mean over labels of different units would say nothing."""
+        return "r2" if self.labels and self.label_type == "regression" else DECISIVE[self.label_type]
+
+    @property
     def verdict(self) -> str:
-        """In words, which of them is best by the metric that decides for the label type."""
-        decisive = DECISIVE[self.label_type]
+        """In words, which of them is best by the metric that decides."""
+        decisive = self.decisive
         own, shown = self.metrics[decisive], SHOWN_AS.get(decisive, decisive)
+        shown = f"mean {shown}" if self.labels else shown
         rivals = {rival.name: rival.metrics[decisive] for rival in self.baselines}
         rivals = {name: value for name, value in rivals.items() if not math.isnan(value)}
         if math.isnan(own) or not rivals:
@@ -235,8 +245,13 @@ def _evaluation(
         slices=tuple(_slice(columns[key[0]], key[1], how, sums[key]) for key in sorted(sums) if len(key) == 2),
         label_type=label_type or "binary",
         classes=("0", "1") if label_type == "binary" else predictor.answers.classes,
-        roc_auc_bound=roc_auc_bound(own) if label_type == "binary" and not predictor.answers.labels else 0.0,
+        labels=predictor.answers.labels,
+        roc_auc_bound=_roc_auc_bound(own, len(predictor.answers.labels)) if label_type == "binary" else 0.0,
     )
+
+
+def _roc_auc_bound(sums: Sums, labels: int) -> float:
+    return max(map(roc_auc_bound, np.split(sums, max(1, labels))))
 
 
 def _slice(column: str, value: str, how: Measure, sums: Sums) -> SliceValue:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from pipeline.config.release import Bound, MetricName
+from pipeline.config.release import Bound
 from pipeline.errors import GateError
 
 
-def gate_offences(metrics: Mapping[str, float], gate: Mapping[MetricName, Bound]) -> list[str]:
+def gate_offences(metrics: Mapping[str, float], gate: Mapping[str, Bound]) -> list[str]:
     """One sentence for each metric that misses its bound; a metric that is undefined misses every bound."""
     return [
         f"{name} on the test split is {value:.4f}; expected {_wanted(bound)}; the model is not registered: "
@@ -19,7 +19,7 @@ def gate_offences(metrics: Mapping[str, float], gate: Mapping[MetricName, Bound]
     ]
 
 
-def check_gate(metrics: Mapping[str, float], gate: Mapping[MetricName, Bound]) -> None:
+def check_gate(metrics: Mapping[str, float], gate: Mapping[str, Bound]) -> None:
     """Compare the metrics of the test split with their bounds.
 
     Raises:

@@ -187,7 +187,7 @@ class Predictor:
         Returns:
             What the label type asks for (see `pipeline.inference.answers`), with the index of ``rows``:
             ``prediction`` (int32 0 or 1, a class's name, or a float64 value), and of classes ``probability``
-            (float32, of class 1 or of the predicted class).
+            (float32, of class 1 or of the predicted class); with several labels ``prediction_<label>`` of each.
 
         Raises:
             DataError: columns are missing or hold values of the wrong kind; names all of them.

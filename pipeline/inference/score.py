@@ -42,8 +42,9 @@ def score(frame: DataFrame, folder: str, allow_factories: Iterable[str] = ()) ->
     """Append ``prediction``, of classes its ``probability``, and ``model_version`` to every row.
 
     For a binary label that is 0 or 1 and the probability of class 1; for a multiclass label the name of the likeliest
-    class and its probability; for regression a number in the label's own unit, and no probability. Nothing else about
-    the rows changes. Each Python worker loads and verifies the model once.
+    class and its probability; for regression a number in the label's own unit, and no probability; with several labels
+    each has columns of its own, ``prediction_<label>``. Nothing else about the rows changes. Each Python worker loads
+    and verifies the model once.
 
     Args:
         frame: at least the raw columns that the model's features need.

@@ -3,7 +3,8 @@
     GET  /health    200 when a warm-up row has been predicted, 503 while draining; says which model it is
     POST /predict   {"rows": [{column: value, ...}]} -> {"predictions": [{"prediction", ...}], "model"}
 
-A prediction is 0 or 1 with ``probability`` (of class 1), a class's name with ``probability`` (its own), or a number.
+A prediction is 0 or 1 with ``probability`` (of class 1), a class's name with ``probability`` (its own), or a number;
+with several labels ``prediction_<label>`` and ``probability_<label>`` of each.
 
 Limits everywhere: body, rows, requests at a time, time to send a request. There is no authentication, so that the
 server listens on the loopback interface unless the configuration says that it may be public.

@@ -20,16 +20,19 @@ from pyspark.sql import functions as F
 
 from pipeline import storage
 from pipeline.config import PipelineConfig
+from pipeline.config.data import LabelConfig
 from pipeline.dataset import SPLITS, Accounting, Column, Dataset, DatasetSchema
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import FittedFeatures
 from pipeline.preparation.inputs import semantic
-from pipeline.preparation.label import LabelEncoder
+from pipeline.preparation.label import LabelEncoder, label_encoders
 from pipeline.preparation.schema import plain_sources
 from pipeline.preparation.stage import KNOWN
 
 _SPARK_TYPES = {"string": "string", "timestamp": "timestamp", "bool": "boolean", "float32": "float"}
 _SPARK_TYPES |= {"int8": "tinyint", "int16": "smallint", "int32": "int", "int64": "bigint", "float64": "double"}
+
+_UNIT = (("offset", 0.0), ("scale", 1.0))
 
 
 @dataclass(frozen=True)
@@ -68,15 +71,15 @@ class Base:
         """The features as they were fitted."""
         return FittedFeatures.from_json(self.dataset.manifest.statistics)
 
-    @property
-    def label(self) -> LabelEncoder:
-        """The label as it was fitted."""
+    def labels(self, config: LabelConfig | None) -> tuple[LabelEncoder, ...]:
+        """The labels as they were fitted."""
         state, schema = self.dataset.manifest.statistics["label"], self.dataset.schema
-        return LabelEncoder(state["type"], schema.classes, state.get("offset", 0.0), state.get("scale", 1.0))
+        units = zip(*(_each(state.get(name, [plain] * len(schema.labels))) for name, plain in _UNIT), strict=True)
+        return label_encoders(config, schema.classes, units)
 
     def cleaning(self, config: PipelineConfig) -> PipelineConfig:
         """The configuration by which new rows are cleaned: a class that the version does not know is rejected."""
-        if config.label.type != "multiclass":
+        if config.label is None or config.label.type != "multiclass":
             return config
         label = config.label.model_copy(update={"classes": list(self.dataset.schema.classes)})
         return config.model_copy(update={"label": label})
@@ -133,6 +136,10 @@ class Base:
 
     def _parts(self, split: str) -> Sequence[Any]:
         return self.dataset.manifest.splits[split]
+
+
+def _each(value: float | Sequence[float]) -> Sequence[float]:
+    return value if isinstance(value, Sequence) else [value]
 
 
 def _differences(config: PipelineConfig, then: Mapping[str, Any]) -> Iterator[str]:

@@ -63,7 +63,7 @@ def _named_columns(config: PipelineConfig) -> Iterable[tuple[str, str]]:
     for name, feature in config.features.items():
         if isinstance(feature, ElapsedFeature) and feature.since_column:
             yield f"features.{name}.since_column", feature.since_column
-    yield "label.column", config.label.column
+    yield from (("label.column", name) for name in config.labels)
     if config.split.key:
         yield "split.key", config.split.key
     yield from ((f"clean.rules.{number}", rule.column) for number, rule in enumerate(config.clean.rules))

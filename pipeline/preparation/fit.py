@@ -18,7 +18,7 @@ from pipeline.config.data import FeatureConfig
 from pipeline.features import FittedFeatures, Kind, fit_features
 from pipeline.features.repair import Repair, repaired
 from pipeline.features.sketches import Cells, Fitting, Want
-from pipeline.features.target import FOLD, LABEL
+from pipeline.features.target import FOLD
 from pipeline.preparation.columns import raw_arrays
 from pipeline.preparation.session import spark_errors
 from pipeline.preparation.stage import HASH
@@ -42,7 +42,7 @@ def fit(
     Args:
         session: to run tasks in.
         features: what to fit.
-        kinds: of all raw columns that are asked for.
+        kinds: of all raw columns that are asked for; what else is asked for was added while staging.
         paths: the staged train files.
         repairs: rules that change values before they are measured.
         others: further fits; their results come second.
@@ -83,13 +83,13 @@ class _Measure:
                 yield from self._file(self.paths[index])
 
     def _file(self, path: str) -> Iterator[pa.RecordBatch]:
-        added = {LABEL: LABEL, FOLD: HASH}
         columns = dict.fromkeys(column for want in self.measured for column in want.columns)
-        kinds = {column: self.kinds[column] for column in columns if column not in added}
+        kinds = {column: self.kinds[column] for column in columns if column in self.kinds}
+        added = {column: HASH if column == FOLD else column for column in columns if column not in kinds}
         cells: list[list[Cells]] = [[] for _ in self.measured]
         for table in read_groups(path, [added.get(column, column) for column in columns]):
             raw = dict(repaired(raw_arrays(table, kinds), self.repairs))
-            raw |= {column: table.column(added[column]).to_numpy() for column in columns if column in added}
+            raw |= {column: table.column(staged).to_numpy() for column, staged in added.items()}
             prepared = _Prepared(raw)
             for place, want in enumerate(self.measured):
                 cells[place].append(want.sketch.cells(prepared(want)))

@@ -24,9 +24,9 @@ from pipeline.preparation.append import Base
 from pipeline.preparation.clean import add_reasons, check_columns
 from pipeline.preparation.fit import fit
 from pipeline.preparation.inputs import Inputs, all_files, check_unchanged, fingerprints, list_inputs, request_of
-from pipeline.preparation.label import LabelEncoder, classes_of, fit_label
+from pipeline.preparation.label import LabelEncoder, classes_of, fit_labels, label_encoders, label_state
 from pipeline.preparation.layout import Layout, choose_layout
-from pipeline.preparation.profile import kept_kinds, label_profile, profiles, report_drift
+from pipeline.preparation.profile import kept_kinds, label_profiles, profiles, report_drift
 from pipeline.preparation.progress import Progress, StepProgress
 from pipeline.preparation.read import Census, compares_ids, parsed, query_rows, read_inputs, take_census, wanted
 from pipeline.preparation.rules import check_rule_limits, repairs_of
@@ -155,17 +155,17 @@ class _Preparation:
         classes = self.base.dataset.schema.classes if self.base else classes_of(self.config.label, class_counts)
         account.check_splits(counts, class_counts, classes)
         self.progress("fitting the features on train rows")
-        features, label, profile = self._fit(rows, classes)
+        features, labels, profile = self._fit(rows, classes)
         check_names(self.config, features)
         self.progress("encoding and writing")
         schema = dataset_schema(self.config, features, rows.frame.schema, classes)
         if self.base:
             self.base.check_schema(schema)
-        written = self._write(rows, features, label, schema)
+        written = self._write(rows, features, labels, schema)
         check_unchanged(self.config, self.inputs)
         check_files(tables)
         self.progress("publishing")
-        statistics = {**features.to_json(), "label": label.state(self.config.label, class_counts)}
+        statistics = {**features.to_json(), "label": label_state(self.config.label, labels, class_counts)}
         return publish.publish(
             self.config,
             lease,
@@ -182,24 +182,26 @@ class _Preparation:
             ),
         )
 
-    def _fit(self, rows: _Rows, classes: tuple[str, ...]) -> tuple[FittedFeatures, LabelEncoder, dict[str, Any]]:
-        """Fit features and label, and profile the columns, in the same passes over the train rows."""
+    def _fit(
+        self, rows: _Rows, classes: tuple[str, ...]
+    ) -> tuple[FittedFeatures, tuple[LabelEncoder, ...], dict[str, Any]]:
+        """Fit features and labels, and profile the columns, in the same passes over the train rows."""
         config = self.config
         paths = [str(one.path) for one in self._files(rows, "train")]
         kinds = {**kept_kinds(config, rows.frame.schema), **raw_inputs(config.features)}
-        wanted_profiles = profiles(kinds, config.source.sensitive)
-        wanted_profiles[config.label.column] = label_profile(config)
-        others = [fit_label(config.label), *wanted_profiles.values()] if not self.base else [*wanted_profiles.values()]
+        wanted_profiles = {**profiles(kinds, config.source.sensitive), **label_profiles(config)}
+        units = [] if self.base else fit_labels(config.label)
         configured = {} if self.base else effective_features(config)
+        others = [*units, *wanted_profiles.values()]
         features, found = fit(self.session, configured, kinds, paths, repairs_of(config), others)
         if self.base:
-            features, label = self.base.features, self.base.label
+            features, labels = self.base.features, self.base.labels(config.label)
         else:
-            label = LabelEncoder(config.label.type, classes, *found.pop(0))
-        profile = dict(zip(wanted_profiles, found, strict=True))
+            labels = label_encoders(config.label, classes, found[: len(units)])
+        profile = dict(zip(wanted_profiles, found[len(units) :], strict=True))
         drift = publish.compare_with_previous(config, profile)
         report_drift(drift, config)
-        return features, label, {"of": "train rows", "columns": profile, "drift": drift}
+        return features, labels, {"of": "train rows", "columns": profile, "drift": drift}
 
     def _frames(self, frame: DataFrame | None) -> dict[str, DataFrame]:
         frames = read_inputs(self.session, self.config, self.inputs)
@@ -238,7 +240,8 @@ class _Preparation:
     def _row_bytes(self) -> int:
         """About how long an encoded row is: features twice, wide and packed."""
         config = self.config
-        return 8 * (2 * len(config.features) + len(config.source.id) + len(config.dataset.keep) + 1)
+        single = len(config.source.id) + len(config.dataset.keep) + len(config.labels)
+        return 8 * (2 * len(config.features) + single)
 
     def _account(self, frames: Mapping[str, DataFrame], census: Mapping[str, Census], rows: _Rows) -> Accounting:
         accounting = account.account(census[self._primary(frames)], rows.files)
@@ -255,11 +258,11 @@ class _Preparation:
         return files_of(rows.files, rows.layout, split)
 
     def _write(
-        self, rows: _Rows, features: FittedFeatures, label: LabelEncoder, schema: DatasetSchema
+        self, rows: _Rows, features: FittedFeatures, labels: tuple[LabelEncoder, ...], schema: DatasetSchema
     ) -> dict[str, list[dict[str, Any]]]:
         encoded = {column.name: column for column in features.columns}
         sources = tuple(plain_sources(self.config, encoded).items())
-        writer = PartWriter(features, label, schema, sources, self.config.dataset.wide, self._folder("parts"))
+        writer = PartWriter(features, labels, schema, sources, self.config.dataset.wide, self._folder("parts"))
         staged = [(split, one) for split in SPLITS for one in self._files(rows, split)]
         with spark_errors("encoding"):
             results = run_tasks(self.session, writer, [(split, str(one.path)) for split, one in staged])

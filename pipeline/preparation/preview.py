@@ -40,7 +40,7 @@ def preview(session: SparkSession, config: PipelineConfig, frame: DataFrame | No
             queried = query_rows(session, config, frames, primary)
             check_columns(queried, config)
             ids = config.source.id or queried.columns
-            split = split_of(config, ids, config.label.column).alias("_split")
+            split = split_of(config, ids).alias("_split")
             with spark_errors("reading a sample"):
                 rows = add_reasons(queried, config).select("*", split).limit(_SAMPLE_ROWS).collect()
     reasons = Counter(reason for row in rows for reason in row[REASONS] or ())

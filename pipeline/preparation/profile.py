@@ -24,8 +24,8 @@ from pipeline.features.kinds import Array, Raw
 from pipeline.features.numeric import Finite
 from pipeline.features.quantiles import Bins
 from pipeline.features.sketches import Cells, Fitting, Present, Sketch, Values, ask, float_of_bits, side_by_side
-from pipeline.features.target import LABEL
 from pipeline.features.texts import Texts
+from pipeline.preparation.label import staged_labels
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +45,14 @@ def kept_kinds(config: PipelineConfig, schema: T.StructType) -> dict[str, Kind]:
     types |= {T.BooleanType: "boolean", T.DoubleType: "number", T.FloatType: "number"}
     types |= {T.ByteType: "number", T.ShortType: "number", T.IntegerType: "number", T.LongType: "number"}
     kept = {name: types.get(type(schema[name].dataType)) for name in config.dataset.keep}
-    return {name: kind for name, kind in kept.items() if kind is not None and name != config.label.column}
+    return {name: kind for name, kind in kept.items() if kind is not None and name not in config.labels}
 
 
-def label_profile(config: PipelineConfig) -> Fitting:
-    """The profile of the label, as it is staged."""
-    kind: Kind = "string" if config.label.type == "multiclass" else "number"
-    return _profile(LABEL, kind, config.label.column in config.source.sensitive)
+def label_profiles(config: PipelineConfig) -> dict[str, Fitting]:
+    """The profile of each label, as it is staged."""
+    kind: Kind = "string" if config.label_type == "multiclass" else "number"
+    labels = staged_labels(config.label)
+    return {column: _profile(staged, kind, column in config.source.sensitive) for staged, column in labels.items()}
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ _DTYPES: Mapping[type[T.DataType], str] = {
 
 def plain_sources(config: PipelineConfig, encoded: Mapping[str, object]) -> dict[str, str]:
     """Physical name of each id and kept column to its raw name: the same, or ``raw_<name>`` where a feature has it."""
-    taken = {*encoded, config.label.column}
-    names = dict.fromkeys([*config.source.id, *(name for name in config.dataset.keep if name != config.label.column)])
+    taken = {*encoded, *config.labels}
+    names = dict.fromkeys([*config.source.id, *(name for name in config.dataset.keep if name not in config.labels)])
     return {f"raw_{name}" if name in taken else name: name for name in names}
 
 
@@ -47,7 +47,7 @@ def effective_features(config: PipelineConfig) -> dict[str, FeatureConfig]:
 
 
 def check_features(config: PipelineConfig) -> None:
-    """Refuse features that cannot be: target encoding of classes, shown values of sensitive columns, the label itself.
+    """Refuse features that would show values of sensitive columns.
 
     Raises:
         ConfigError: all of them.
@@ -55,18 +55,14 @@ def check_features(config: PipelineConfig) -> None:
     offences = []
     for name, feature in config.features.items():
         column = feature.column or name
-        if isinstance(feature, TargetFeature) and config.label.type == "multiclass":
-            offences.append(f"features.{name} is a target encoding; expected a binary or regression label")
         if column in config.source.sensitive and isinstance(feature, (TargetFeature, CategoriesFeature)):
             offences.append(f"features.{name} would show values of sensitive column {column}; expected categorical")
-        if column == config.label.column:
-            offences.append(f"features.{name} is the label {column}; expected it to be predicted; remove the feature")
     if offences:
         raise ConfigError(*offences)
 
 
 def check_names(config: PipelineConfig, features: FittedFeatures) -> None:
-    """Refuse encoded columns of the same name, the label's included.
+    """Refuse encoded columns of the same name, those of labels included.
 
     Raises:
         ConfigError: all of them.
@@ -77,10 +73,11 @@ def check_names(config: PipelineConfig, features: FittedFeatures) -> None:
         for name in dict.fromkeys(names)
         if names.count(name) > 1
     ]
-    if config.label.column in [*names, *features.inputs]:
-        offences.append(
-            f"label {config.label.column} is a feature too; expected it to be predicted; remove the feature"
-        )
+    offences += [
+        f"label {label} is a feature too; expected it to be predicted; remove the feature"
+        for label in config.labels
+        if label in [*names, *features.inputs]
+    ]
     if offences:
         raise ConfigError(*offences)
 
@@ -88,7 +85,7 @@ def check_names(config: PipelineConfig, features: FittedFeatures) -> None:
 def dataset_schema(
     config: PipelineConfig, features: FittedFeatures, raw: T.StructType, classes: tuple[str, ...]
 ) -> DatasetSchema:
-    """Ids, label, features and kept columns, and how features are packed.
+    """Ids, labels, features and kept columns, and how features are packed.
 
     Raises:
         DataError: an id or kept column has a type that part files cannot hold.
@@ -107,11 +104,11 @@ def dataset_schema(
     for physical, name in sources.items():
         role: Role = "id" if name in config.source.id else "kept"
         plain[role].append(Column(physical, _DTYPES[type(raw[name].dataType)], role))
-    dtype = "int64" if config.label.type == "multiclass" else "float32"
-    label = Column(config.label.column, dtype, "label")
+    dtype = "int64" if config.label_type == "multiclass" else "float32"
+    labels = (Column(name, dtype, "label") for name in config.labels)
     return DatasetSchema(
-        columns=(*plain["id"], label, *features.columns, *plain["kept"]),
+        columns=(*plain["id"], *labels, *features.columns, *plain["kept"]),
         packed=pack(features.columns),
-        label_type=config.label.type,
-        classes=classes if config.label.type == "multiclass" else (),
+        label_type=config.label_type,
+        classes=classes if config.label_type == "multiclass" else (),
     )

@@ -12,13 +12,13 @@ from pipeline.preparation.read import hashable
 _STEPS = 1_000_000
 
 
-def split_of(config: PipelineConfig, ids: list[str], label: str) -> Column:
+def split_of(config: PipelineConfig, ids: list[str]) -> Column:
     """The name of a row's split; for hashes test, then validation, then train along the hash, in millionths.
 
     Args:
-        config: its `split` section.
+        config: its `split` section, and for stratified splits its labels: the hash within each class, or within
+            each combination of several labels.
         ids: the columns that identify a row.
-        label: the column with the class, for stratified splits: the hash within each class.
     """
     split = config.split
     key = F.col(f"`{split.key}`")
@@ -32,7 +32,7 @@ def split_of(config: PipelineConfig, ids: list[str], label: str) -> Column:
         )
         return F.when(moment >= test_from, "test").when(moment >= validation_from, "validation").otherwise("train")
     names = [str(split.key)] if split.by == "group" else ids
-    stratum = [*hashable(label)] if split.by == "stratified" else []
+    stratum = [part for label in config.labels for part in hashable(label)] if split.by == "stratified" else []
     hashed = F.xxhash64(F.lit(split.salt), *stratum, *(column for name in names for column in hashable(name)))
     place = F.pmod(hashed, F.lit(_STEPS))
     test = round(split.test * _STEPS)

@@ -21,10 +21,9 @@ from pyspark.sql import functions as F
 
 from pipeline import storage
 from pipeline.config import PipelineConfig
-from pipeline.features.target import LABEL
 from pipeline.preparation.clean import REASONS
 from pipeline.preparation.files import write_rows
-from pipeline.preparation.label import label_value
+from pipeline.preparation.label import counted_as, label_values, staged_labels
 from pipeline.preparation.layout import Layout, placement
 from pipeline.preparation.read import hashable, id_checks
 from pipeline.preparation.session import spark_errors
@@ -35,7 +34,7 @@ HASH = "_hash"
 KNOWN = "_known"
 """Whether a row is published already; a column of frames that rows are added from."""
 _BUCKET, _PLACE, _CHECKS = "_bucket", "_place", ("_check_1", "_check_2")
-_INTERNAL = (LABEL, HASH, KNOWN, _BUCKET, *_CHECKS, REASONS)
+_INTERNAL = (HASH, KNOWN, _BUCKET, *_CHECKS, REASONS)
 SAMPLE_ROWS = 1000
 """How many rejected rows `clean.quarantine: sample` keeps of each file."""
 
@@ -49,7 +48,7 @@ class Staged:
         known: ids that are published already.
         checks: sums of the two id hashes over all rows, duplicates included, modulo 2**64; 0 if not wanted.
         reasons: how often each reason to reject was given; a row may have several.
-        classes: rows of each label.
+        classes: rows of each class, see `pipeline.preparation.label.counted_as`.
     """
 
     bucket: int
@@ -82,9 +81,10 @@ def stage(
     ids = config.source.id or names
     placed = _placed(frame, config, layout, ids, compare_ids)
     by_place = placed.repartition(layout.buckets, _PLACE).drop(_PLACE).sortWithinPartitions(HASH)
-    counts_classes = config.label.type != "regression"
     sensitive = tuple(config.source.sensitive)
-    writer = _StageWriter(folder, layout, _ties(config, ids, names), config.clean.quarantine, counts_classes, sensitive)
+    labels, counted = tuple(staged_labels(config.label)), counted_as(config.label)
+    ties = _ties(config, ids, names)
+    writer = _StageWriter(folder, layout, ties, config.clean.quarantine, labels, counted, sensitive)
     with spark_errors("cleaning"):
         rows = by_place.mapInArrow(writer, "staged string").collect()
     found = [json.loads(row["staged"]) for row in rows]
@@ -94,7 +94,7 @@ def stage(
 def _placed(frame: DataFrame, config: PipelineConfig, layout: Layout, ids: list[str], compare_ids: bool) -> DataFrame:
     parts = [column for name in ids for column in hashable(name)]
     file_hash = F.xxhash64(F.lit("file"), *parts)
-    split = split_of(config, ids, config.label.column)
+    split = split_of(config, ids)
     bucket = F.lit(layout.bucket_of("rejected")) + F.pmod(file_hash, F.lit(layout.quarantine_files))
     for name, files in layout.files.items():
         at = F.lit(layout.bucket_of(name)) + F.pmod(file_hash, F.lit(files))
@@ -105,7 +105,7 @@ def _placed(frame: DataFrame, config: PipelineConfig, layout: Layout, ids: list[
     checks = zip(id_checks(ids), _CHECKS, strict=True) if compare_ids else ()
     placed = frame.select(
         "*",
-        label_value(frame, config.label).alias(LABEL),
+        *label_values(frame, config.label),
         F.xxhash64(F.lit("order"), *parts).alias(HASH),
         bucket.cast("int").alias(_BUCKET),
         *(check.alias(name) for check, name in checks),
@@ -131,7 +131,8 @@ class _StageWriter:
     layout: Layout
     ties: Ties
     quarantine: str
-    counts_classes: bool
+    labels: tuple[str, ...]
+    counted: Mapping[str, str]
     sensitive: tuple[str, ...]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -142,7 +143,7 @@ class _StageWriter:
     def _write(self, bucket: int, batches: Iterator[pa.RecordBatch]) -> Staged:
         split = self.layout.split_of(bucket)
         url = storage.join(self.folder, split, f"part-{bucket:05d}-{uuid.uuid4().hex}.parquet")
-        counts = _Counts(self.counts_classes, self.sensitive)
+        counts = _Counts(self.labels, self.counted, self.sensitive)
         if split == "rejected":
             kept = counts.rejecting(batches, {"all": None, "sample": SAMPLE_ROWS, "none": 0}[self.quarantine])
         elif split == "known":
@@ -177,8 +178,9 @@ def _runs(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBat
 class _Counts:
     """What a staging task counts of one bucket while its rows pass."""
 
-    def __init__(self, counts_classes: bool, sensitive: tuple[str, ...]) -> None:
-        self.counts_classes = counts_classes
+    def __init__(self, labels: tuple[str, ...], counted: Mapping[str, str], sensitive: tuple[str, ...]) -> None:
+        self.labels = labels
+        self.counted = counted
         self.sensitive = sensitive
         self.duplicates = self.rejected = self.known = 0
         self.checks = [0, 0]
@@ -186,14 +188,14 @@ class _Counts:
         self.classes: Counter[str] = Counter()
 
     def keeping(self, batches: Iterable[pa.RecordBatch], ties: Ties) -> Iterator[pa.Table]:
-        """Rows without duplicates, with label and hash beside the query's columns."""
+        """Rows without duplicates, with labels and hash beside the query's columns."""
         for table, duplicates in ties.settled(map(self._checked, batches)):
             self.duplicates += duplicates
-            if self.counts_classes:
-                for label in pc.value_counts(table.column(LABEL)).to_pylist():
+            for name, prefix in self.counted.items():
+                for label in pc.value_counts(table.column(name)).to_pylist():
                     value = label["values"]
-                    self.classes[value if isinstance(value, str) else f"{value:g}"] += label["counts"]
-            yield table.select([name for name in table.column_names if name in (LABEL, HASH) or name not in _INTERNAL])
+                    self.classes[f"{prefix}{value if isinstance(value, str) else f'{value:g}'}"] += label["counts"]
+            yield table.select([name for name in table.column_names if name == HASH or name not in _INTERNAL])
 
     def knowing(self, batches: Iterable[pa.RecordBatch], ties: Ties) -> Iterator[pa.Table]:
         """Nothing: the rows are published already; all but the first of each id are duplicates."""
@@ -210,7 +212,8 @@ class _Counts:
                 self.reasons[reason["values"]] += reason["counts"]
             wanted = len(table) if limit is None else max(0, min(len(table), limit - self.rejected))
             self.rejected += len(table)
-            shown = table.select([name for name in table.column_names if name == REASONS or name not in _INTERNAL])
+            hidden = {*_INTERNAL, *self.labels} - {REASONS}
+            shown = table.select([name for name in table.column_names if name not in hidden])
             shown = shown.slice(0, wanted)
             yield _without_values(shown, self.sensitive)
 

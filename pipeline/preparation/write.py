@@ -19,7 +19,7 @@ from pipeline import storage
 from pipeline.dataset import Column, DatasetSchema, PackedColumn
 from pipeline.features import FittedFeatures
 from pipeline.features.kinds import Array
-from pipeline.features.target import FOLD, LABEL, Target
+from pipeline.features.target import FOLD, Target
 from pipeline.layout import parquet_options
 from pipeline.preparation.columns import raw_arrays
 from pipeline.preparation.files import write_rows
@@ -40,7 +40,7 @@ class PartWriter:
     """
 
     features: FittedFeatures
-    label: LabelEncoder
+    labels: tuple[LabelEncoder, ...]
     schema: DatasetSchema
     sources: tuple[tuple[str, str], ...]
     wide: bool
@@ -69,7 +69,8 @@ class PartWriter:
         return {**written, **dataclasses.asdict(file)}
 
     def _encoded(self, staged: str, train: bool, repairs: Counter[str]) -> Iterator[pa.Table]:
-        names = [LABEL, HASH, *dict.fromkeys([*self.features.inputs, *(source for _, source in self.sources)])]
+        staged_labels = (label.staged for label in self.labels)
+        names = [*staged_labels, HASH, *dict.fromkeys([*self.features.inputs, *(source for _, source in self.sources)])]
         out_of_fold = train and any(isinstance(feature, Target) for feature in self.features.features)
         for table in read_groups(staged, names):
             raw = raw_arrays(table, self.features.inputs)
@@ -81,13 +82,13 @@ class PartWriter:
 
     def _encode(self, table: pa.Table, raw: dict[str, Array]) -> pa.Table:
         encoded = self.features.transform(raw)
-        sources = dict(self.sources)
+        sources, labels = dict(self.sources), {label.column: label for label in self.labels}
         columns: dict[str, pa.Array] = {}
         for column in self.schema.columns:
             if column.name in sources:
                 columns[column.name] = plain_column(table.column(sources[column.name]), column)
             elif column.role == "label":
-                columns[column.name] = pa.array(self.label(table.column(LABEL)))
+                columns[column.name] = pa.array(labels[column.name](table))
             elif self.wide:
                 columns[column.name] = _wide(encoded[column.name])
         for packed in self.schema.packed:
@@ -109,8 +110,9 @@ class PartWriter:
 
     def _write_raw(self, staged: str) -> dict[str, Any]:
         url = storage.join(self.folder, "raw", f"part-{uuid.uuid4().hex}.parquet")
+        added = {HASH, *(label.staged for label in self.labels)}
         with storage.open_read(staged) as stream:
-            names = [field.name for field in pq.read_schema(stream) if field.name not in (LABEL, HASH)]
+            names = [field.name for field in pq.read_schema(stream) if field.name not in added]
         groups = (table.cast(_without_dictionaries(table.schema)) for table in read_groups(staged, names))
         first = next(groups)
         written = write_rows(url, _chain(first, groups), len(first))

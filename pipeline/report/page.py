@@ -5,17 +5,19 @@ Whatever comes from data or configuration passes through `text`, which escapes i
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.dataset import Manifest
 from pipeline.inference.evaluate import SHOWN_AS, Evaluation, Measured, number
 from pipeline.metrics import DECISIVE, LOWER_IS_BETTER, METRICS, LabelType
 from pipeline.report.charts import Axis, Line, line_chart
 from pipeline.report.content import Content
+from pipeline.report.labels import labels
 from pipeline.report.quality import CONSTANTS, errors, ranking
 from pipeline.report.style import STYLE
+from pipeline.report.tables import metric, row, table, text
 
 _TILES: dict[LabelType, tuple[str, ...]] = {
     "binary": ("roc_auc", "pr_auc", "accuracy", "log_loss"),
@@ -40,6 +42,7 @@ def render_report(run_url: str, result: Mapping[str, Any] | None = None) -> str:
     content = Content.read(run_url, result)
     sections = [
         _headline(content),
+        labels(content.evaluation),
         _learning_curves(content),
         ranking(content.evaluation),
         errors(content.evaluation),
@@ -54,25 +57,6 @@ def render_report(run_url: str, result: Mapping[str, Any] | None = None) -> str:
         f"<title>{text(content.name)}</title><style>{STYLE}</style></head>"
         f"<body><main>{''.join(sections)}</main></body></html>\n"
     )
-
-
-def text(value: object) -> str:
-    """A value as HTML text."""
-    return html.escape(str(value))
-
-
-def _metric(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else number(value)
-
-
-def _table(head: Sequence[str], rows: Iterable[str]) -> str:
-    names = "".join(f"<th>{text(name)}</th>" for name in head)
-    return f'<div class="scroll"><table><tr>{names}</tr>{"".join(rows)}</table></div>'
-
-
-def _row(cells: Sequence[str], style: str = "") -> str:
-    attribute = f' class="{style}"' if style else ""
-    return f"<tr{attribute}>{''.join(cell if cell.startswith('<td') else f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
 def _headline(content: Content) -> str:
@@ -90,7 +74,7 @@ def _headline(content: Content) -> str:
         return f"{header}<p class='verdict failed'>There is no evaluation.</p></header>"
     lost = "" if evaluation.verdict.startswith("The model wins") else " lost"
     tiles = "".join(
-        f"<div class='tile'><span>{SHOWN_AS.get(name, name)}</span><b>{_metric(evaluation.metrics.get(name))}</b>"
+        f"<div class='tile'><span>{SHOWN_AS.get(name, name)}</span><b>{metric(evaluation.metrics.get(name))}</b>"
         f"<span>{_against_best(name, evaluation)}</span></div>"
         for name in _TILES[evaluation.label_type]
     )
@@ -124,11 +108,11 @@ def render_table(evaluation: Evaluation) -> str:
     names = METRICS[evaluation.label_type]
     best = {name: _best(name, everyone) for name in names}
     rows = [
-        _row(
+        row(
             [
                 text(measured.name),
                 *(
-                    f'<td class="best">{_metric(value)}</td>' if value == best[name] else _metric(value)
+                    f'<td class="best">{metric(value)}</td>' if value == best[name] else metric(value)
                     for name in names
                     for value in [measured.metrics.get(name)]
                 ),
@@ -140,18 +124,19 @@ def render_table(evaluation: Evaluation) -> str:
     notes = "".join(f"<li><b>{text(m.name)}</b>: {text(m.note)}</li>" for m in everyone if m.note)
     head = ["on the test split", *(SHOWN_AS.get(name, name) for name in names)]
     return (
-        f"{_table(head, rows)}<p class='note'>All on the same {evaluation.rows:,} test rows{_how(evaluation)}.</p>"
+        f"{table(head, rows)}<p class='note'>All on the same {evaluation.rows:,} test rows{_how(evaluation)}.</p>"
         f"<ul class='note'>{notes}</ul>"
     )
 
 
 def _how(evaluation: Evaluation) -> str:
+    means = f"; plain means over {len(evaluation.labels)} labels" if evaluation.labels else ""
     if evaluation.label_type == "binary":
         bound = f"{evaluation.roc_auc_bound:.1g}"
-        return f"; predicted positive from probability 0.5 on. Scores are binned: ROC AUC is exact to {bound}"
+        return f"{means}; predicted positive from probability 0.5 on. Scores are binned: ROC AUC is exact to {bound}"
     if evaluation.label_type == "multiclass":
         return "; precision, recall and F1 are plain means over the classes"
-    return "; MAE and RMSE in the unit of the label"
+    return f"{means}; MAE and RMSE in the unit of the label"
 
 
 def _best(name: str, everyone: Sequence[Measured]) -> float | None:
@@ -162,7 +147,7 @@ def _best(name: str, everyone: Sequence[Measured]) -> float | None:
 
 
 def _learning_curves(content: Content) -> str:
-    name = DECISIVE[content.evaluation.label_type if content.evaluation else "binary"]
+    name = content.evaluation.decisive if content.evaluation else DECISIVE["binary"]
     charts = [
         _over_epochs(content, "loss", {"train": "train_loss", "validation": "validation_loss"}),
         _over_epochs(content, SHOWN_AS.get(name, name), {"validation": f"validation_{name}"}, name),
@@ -201,18 +186,18 @@ def _slices(content: Content) -> str:
     for column in dict.fromkeys(entry.column for entry in slices):
         entries = sorted((e for e in slices if e.column == column), key=lambda e: (-e.rows, e.value))
         rows = [
-            _row(
+            row(
                 [
                     text(entry.value),
                     f"{entry.rows:,}",
                     *([f"{entry.positives / max(1, entry.rows):.1%}"] if entry.positives is not None else []),
-                    *(_metric(entry.metrics.get(name)) for name in shown),
+                    *(metric(entry.metrics.get(name)) for name in shown),
                 ]
             )
             for entry in entries
         ]
         share = ["positives"] if entries[0].positives is not None else []
-        tables.append(_table([column, "rows", *share, *(SHOWN_AS.get(name, name) for name in shown)], rows))
+        tables.append(table([column, "rows", *share, *(SHOWN_AS.get(name, name) for name in shown)], rows))
     return f"<h2>Slices</h2>{''.join(tables)}" if tables else ""
 
 
@@ -233,33 +218,31 @@ def _accounting(content: Content) -> str:
         if count
     )
     legend = [
-        _row(
+        row(
             [f"<td><span class='swatch {name}'></span>{name}</td>", f"{count:,}", f"{count / max(1, rows.rows_in):.2%}"]
         )
         for name, count in parts.items()
     ]
     reasons = [
-        _row([text(reason), f"{count:,}"]) for reason, count in sorted(rows.reasons.items(), key=lambda item: -item[1])
+        row([text(reason), f"{count:,}"]) for reason, count in sorted(rows.reasons.items(), key=lambda item: -item[1])
     ]
-    splits = [
-        _row([text(split), f"{manifest.rows(split):,}", _classes(manifest.class_counts.get(split, {}))])
-        for split in manifest.splits
-    ]
-    repairs = [_row([text(rule), f"{count:,}"]) for rule, count in rows.repaired.items()]
-    total = _row(["<td><b>rows in</b></td>", f"<b>{rows.rows_in:,}</b>", ""])
+    splits = [row([text(split), f"{manifest.rows(split):,}", _classes(manifest, split)]) for split in manifest.splits]
+    repairs = [row([text(rule), f"{count:,}"]) for rule, count in rows.repaired.items()]
+    total = row(["<td><b>rows in</b></td>", f"<b>{rows.rows_in:,}</b>", ""])
     return (
         f"<h2>Data</h2><p>{rows.rows_in:,} rows in = {rows.published:,} published + {rows.duplicates:,} duplicates"
         f" + {rows.rejected:,} rejected.</p><div class='bar'>{bar}</div>"
-        f"<div class='grid2'><div>{_table(['', 'rows', 'share'], [*legend, total])}</div>"
-        f"<div>{_table(['split', 'rows', 'classes'], splits)}</div></div>"
-        + (_table(["rejected because", "rows"], reasons) if reasons else "")
-        + (_table(["changed by rule", "values"], repairs) if repairs else "")
+        f"<div class='grid2'><div>{table(['', 'rows', 'share'], [*legend, total])}</div>"
+        f"<div>{table(['split', 'rows', 'classes'], splits)}</div></div>"
+        + (table(["rejected because", "rows"], reasons) if reasons else "")
+        + (table(["changed by rule", "values"], repairs) if repairs else "")
     )
 
 
-def _classes(counts: Mapping[str, int]) -> str:
-    total = sum(counts.values())
-    return text(" · ".join(f"{name}: {count / max(1, total):.1%}" for name, count in sorted(counts.items())))
+def _classes(manifest: Manifest, split: str) -> str:
+    """The share of each class, of several labels of each (``late=1``), among the rows of a split."""
+    counts, rows = manifest.class_counts.get(split, {}), max(1, manifest.rows(split))
+    return text(" · ".join(f"{name}: {count / rows:.1%}" for name, count in sorted(counts.items())))
 
 
 def _seconds(content: Content) -> str:
@@ -269,7 +252,7 @@ def _seconds(content: Content) -> str:
     longest = max([*seconds.values(), 1e-9])
     reused = content.result.get("reused") or []
     rows = [
-        _row(
+        row(
             [
                 text(name),
                 f"{value:.1f} s",
@@ -278,17 +261,17 @@ def _seconds(content: Content) -> str:
         )
         for name, value in seconds.items()
     ]
-    total = _row(["<td><b>all</b></td>", f"<b>{sum(seconds.values()):.1f} s</b>", ""])
-    return f"<h2>Time</h2>{_table(['stage', 'seconds', ''], [*rows, total])}"
+    total = row(["<td><b>all</b></td>", f"<b>{sum(seconds.values()):.1f} s</b>", ""])
+    return f"<h2>Time</h2>{table(['stage', 'seconds', ''], [*rows, total])}"
 
 
 def _configuration(content: Content) -> str:
     versions = content.manifest.versions if content.manifest else {}
-    rows = [_row([text(name), f"<td class='left'>{text(version)}</td>"]) for name, version in sorted(versions.items())]
+    rows = [row([text(name), f"<td class='left'>{text(version)}</td>"]) for name, version in sorted(versions.items())]
     configuration = (
         f"<details><summary>config.yaml, all values</summary><pre>{text(content.configuration)}</pre></details>"
         if content.configuration
         else ""
     )
-    table = f"<details><summary>Versions</summary>{_table(['package', ''], rows)}</details>" if rows else ""
-    return f"<h2>Configuration</h2>{configuration}{table}" if configuration or table else ""
+    packages = f"<details><summary>Versions</summary>{table(['package', ''], rows)}</details>" if rows else ""
+    return f"<h2>Configuration</h2>{configuration}{packages}" if configuration or packages else ""
