@@ -1,0 +1,151 @@
+"""What the label section may say: one column, several of one type, or nothing; and what other sections make of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline import flow, stages
+from pipeline.config import parse_config
+from pipeline.errors import ConfigError
+from pipeline.preparation.inputs import semantic
+from pipeline.task import UserCode
+from pipeline.testing import tiny_dataset
+
+THREE = ["late", "lost", "broken"]
+
+
+def values(label: Any = None, **sections: Any) -> dict[str, Any]:
+    return {
+        "features": {"age": {"type": "numeric"}},
+        **({} if label is None else {"label": label}),
+        "dataset": {"url": "data"},
+        "training": {"run_url": "run"},
+        **sections,
+    }
+
+
+def offences(label: Any = None, **sections: Any) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(values(label, **sections))
+    assert caught.value.code == 78
+    return caught.value.offences
+
+
+def test_a_list_of_columns_is_several_labels_of_one_type() -> None:
+    config = parse_config(values({"column": THREE, "type": "regression", "scale": "standard"}))
+    assert config.labels == ("late", "lost", "broken")
+    assert config.label_type == "regression"
+
+
+@pytest.mark.parametrize("column", ["late", ["late"]])
+def test_one_label_is_written_as_a_plain_name_so_that_content_ids_stay(column: Any) -> None:
+    section = semantic(parse_config(values({"column": column})))["label"]
+    assert section == {
+        "column": "late",
+        "type": "binary",
+        "classes": None,
+        "max_classes": 1000,
+        "scale": "none",
+        "min": None,
+        "max": None,
+    }
+
+
+@pytest.mark.parametrize("sections", [{}, {"label": None}])
+def test_without_the_section_or_with_null_there_is_no_label(sections: dict[str, Any]) -> None:
+    config = parse_config(values(**sections))
+    assert (config.label, config.labels, config.label_type) == (None, (), None)
+
+
+def test_columns_is_refused_with_the_key_that_is_meant() -> None:
+    (found,) = offences({"columns": THREE})
+    assert found == "label: columns is unknown; expected label.column, which is one name or a list of names"
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ({"column": []}, "label: column is empty; expected names; leave the section out for a dataset without label"),
+        ({"column": ["a", "b", "a"]}, "label: column names a twice; expected each label once"),
+        ({"column": ["a", "b (c)"]}, "label: column names 'b (c)'; expected letters, digits and underscores"),
+        (
+            {"column": THREE, "type": "multiclass"},
+            "label: type is multiclass for 3 columns; expected binary",
+        ),
+        ({"column": THREE, "classes": ["x", "y"]}, "label: classes are set for 3 columns; expected binary"),
+        ({"column": THREE, "scale": "standard"}, "label: scale, min or max is set but type is binary; expected regre"),
+    ],
+)
+def test_several_labels_that_cannot_be_are_refused_by_name(label: dict[str, Any], expected: str) -> None:
+    (found,) = offences(label)
+    assert found.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("column", "there"), [(None, "is no label"), (["late", "lost"], "are 2 labels"), (THREE, "are 3 labels")]
+)
+def test_target_encoding_and_class_weights_need_one_label(column: Any, there: str) -> None:
+    found = offences(
+        column and {"column": column},
+        features={"shop": {"type": "target"}},
+        training={"run_url": "run", "class_weights": "balanced"},
+    )
+    assert found == (
+        f"features.shop is a target encoding, but there {there}; expected one label",
+        f"training.class_weights is set, but there {there}; expected null, or one label",
+    )
+
+
+def test_a_feature_that_is_one_of_the_labels_is_refused() -> None:
+    features = {"seen": {"type": "numeric", "column": "lost"}, "age": {"type": "numeric"}}
+    assert offences({"column": THREE}, features=features) == (
+        "features.seen is the label lost; expected it to be predicted; remove the feature",
+    )
+
+
+def test_a_stratified_split_needs_a_label_and_takes_several() -> None:
+    split = {"by": "stratified"}
+    assert parse_config(values({"column": THREE}, split=split)).split.by == "stratified"
+    (found,) = offences(split=split)
+    assert found.startswith("split.by is stratified, but there is no label; expected hash, group, time or column")
+
+
+def test_the_gate_knows_the_means_over_labels_and_the_metrics_of_each() -> None:
+    bound = {"min": 0.5}
+    config = parse_config(values({"column": THREE}, gate={"roc_auc": bound, "roc_auc_lost": bound}))
+    assert set(config.gate) == {"roc_auc", "roc_auc_lost"}
+    (found,) = offences({"column": THREE}, gate={"roc_auc_found": bound, "rmse": bound})
+    assert found.startswith("gate names roc_auc_found, rmse, but label.type is binary; expected accuracy")
+    assert found.endswith("log_loss, each also as <metric>_<label>")
+    assert offences({"column": "late"}, gate={"roc_auc_late": bound})[0].startswith("gate names roc_auc_late, but")
+    assert offences(gate={"roc_auc": bound}) == (
+        "gate names roc_auc, but there is no label to measure by; expected no gate",
+    )
+
+
+@pytest.mark.parametrize("stage", ["run", "train", "evaluate"])
+def test_stages_that_need_a_label_say_so_before_anything_starts(tmp_path: Any, stage: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(flow, "SparkOnDemand", _NeverAsked)
+    config = parse_config(values(dataset={"url": str(tmp_path / "data")}, training={"run_url": str(tmp_path / "run")}))
+    wanted = rf"label is missing, and `{stage}` has no loss .*pipeline\.train"
+    for ask in (stages.run_stage, lambda *of: stages.dry_run(*of, print)):
+        with pytest.raises(ConfigError, match=wanted) as caught:
+            ask(config, stage)
+        assert caught.value.code == 78
+    assert not (tmp_path / "data").exists()
+
+
+class _NeverAsked(flow.SparkOnDemand):
+    def __call__(self) -> Any:
+        raise AssertionError("Spark was started")
+
+
+def test_a_training_from_code_without_label_needs_a_loss_or_a_loop_of_its_own(tmp_path: Any) -> None:
+    dataset = tiny_dataset(str(tmp_path), 20, label_type=None, labels=())
+    config = parse_config(values(model={"name": "linear"}))
+    with pytest.raises(ConfigError, match="the dataset has no label; expected a loss from code"):
+        flow.check_model(config, dataset, UserCode())
+    flow.check_model(config, dataset, UserCode(loop=print))
+    flow.check_model(config, dataset, UserCode(loss=lambda predictions, label, weight: predictions @ weight))
