@@ -22,6 +22,11 @@ def collective_of(cluster: ClusterConfig) -> CollectiveName:
     if cluster.launcher == "in_process":
         return "none"
     wanted = "horovod" if cluster.launcher == "horovod" else cluster.collective
+    if wanted == "auto" and find_spec("horovod") is None and cluster.horovod_timeline:
+        raise ConfigError(
+            "cluster.horovod_timeline is true, and Horovod is not installed; expected false with the collective torch; "
+            "install Horovod (`make setup` in a checkout), or set cluster.horovod_timeline=false"
+        )
     if wanted == "auto":
         return "horovod" if find_spec("horovod") else "torch"
     if wanted == "horovod" and find_spec("horovod") is None:

@@ -12,6 +12,10 @@ CollectiveName = Literal["horovod", "torch", "none"]
 """What carries sums between ranks; `none` where there is one rank in the driver's process."""
 
 
+CoresPerRank = Literal["task", "executor"] | int
+"""Cores of the task that a rank is: `spark.task.cpus`, all that an executor has, or so many."""
+
+
 class ModelConfig(Section):
     """The architecture: a built-in name, or a factory `package.module:function(schema, **options)`."""
 
@@ -151,6 +155,11 @@ class ClusterConfig(Section):
     """`barrier`: a Spark barrier stage; `horovod`: `horovod.spark.run`; `in_process`: one rank, for debugging."""
     collective: Literal["auto", "horovod", "torch"] = "auto"
     """What carries sums between ranks; `auto` takes Horovod where it is installed, else torch.distributed."""
+    cores_per_rank: CoresPerRank = "task"
+    """Cores of a rank, and its threads: `task` is `spark.task.cpus`; a number, or `executor` for all of an executor's
+    and its memory with them, while the other stages keep to tasks of `spark.task.cpus`."""
+    horovod_timeline: bool = False
+    """Horovod writes when it summed what, for all ranks, below `<run>/timeline`; takes a core of rank 0's."""
     spark: dict[str, str] = {}
     """Spark settings for the session that we create."""
     max_failures: int = Field(default=3, ge=0)
@@ -167,6 +176,16 @@ class ClusterConfig(Section):
             raise ValueError(f"min_proc is {self.min_proc}; expected at most num_proc={self.num_proc}")
         if self.launcher == "horovod" and self.collective == "torch":
             raise ValueError("collective is torch with launcher horovod; expected horovod or auto; or use barrier")
+        if isinstance(self.cores_per_rank, int) and self.cores_per_rank < 1:
+            raise ValueError(f"cores_per_rank is {self.cores_per_rank}; expected task, executor or at least 1")
+        if self.launcher == "horovod" and self.cores_per_rank != "task":
+            raise ValueError(
+                f"cores_per_rank is {self.cores_per_rank} with launcher horovod, which takes slots of spark.task.cpus; "
+                "expected task; or use barrier"
+            )
+        if self.horovod_timeline and (self.collective == "torch" or self.launcher == "in_process"):
+            other = "launcher in_process" if self.launcher == "in_process" else "collective torch"
+            raise ValueError(f"horovod_timeline is true with {other}; expected false; or let Horovod carry the sums")
         return self
 
     @property

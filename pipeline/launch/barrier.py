@@ -7,7 +7,7 @@ rendezvous, which runs here.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,13 +17,15 @@ from pyspark.sql import SparkSession
 from pipeline.launch.cluster import driver_addresses
 from pipeline.launch.rank import RankCall, barrier_task
 from pipeline.launch.rendezvous import rendezvous
+from pipeline.launch.tasks import run_together
 
 
 class BarrierLauncher:
-    """Starts one rank per barrier task."""
+    """Starts one rank per barrier task, each with so many cores; None for those of the session's tasks."""
 
-    def __init__(self, spark: SparkSession) -> None:
+    def __init__(self, spark: SparkSession, cores: int | None = None) -> None:
         self._spark = spark
+        self._cores = cores
         self._group = f"train-{uuid.uuid4().hex[:12]}"
 
     def run(self, call: RankCall, num_proc: int) -> list[Any]:
@@ -33,7 +35,7 @@ class BarrierLauncher:
         with rendezvous(call.collective, bind) as port:
             task = partial(_run_task, replace(call, rendezvous=(advertised, port)))
             context.setJobGroup(self._group, f"train on {num_proc} ranks", interruptOnCancel=True)
-            results = context.parallelize(range(num_proc), num_proc).barrier().mapPartitions(task).collect()
+            results = run_together(self._spark, task, num_proc, self._cores)
         return [result for _, result in sorted(results, key=lambda pair: int(pair[0]))]
 
     def cancel(self) -> None:
@@ -41,5 +43,5 @@ class BarrierLauncher:
         self._spark.sparkContext.cancelJobGroup(self._group)
 
 
-def _run_task(call: RankCall, _: Iterator[int]) -> Iterator[tuple[int, Any]]:
+def _run_task(call: RankCall, _: Iterable[int]) -> Iterator[tuple[int, Any]]:
     return barrier_task(call)

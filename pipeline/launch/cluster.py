@@ -9,31 +9,50 @@ from pyspark.sql import SparkSession
 
 from pipeline.config.training import ClusterConfig
 from pipeline.errors import ConfigError, InterruptedRunError
-from pipeline.launch.resources import ClusterFacts
+from pipeline.launch.resources import ClusterFacts, local_facts
 from pipeline.launch.session import is_local
+from pipeline.launch.tasks import cores_of_executors, profile_of_ranks
 
 _POLL_SECONDS = 0.5
 _REPLACE_SECONDS = 30.0
 
 
-def cluster_facts(spark: SparkSession) -> ClusterFacts:
-    """Slots and cores of the session's cluster, as they are now.
+def cluster_facts(spark: SparkSession, cluster: ClusterConfig) -> ClusterFacts:
+    """Slots for ranks and their cores, as they are now.
 
     Raises:
         InterruptedRunError: the session's Java process is gone.
+        ConfigError, ServiceError: ranks cannot have the cores of ``cluster.cores_per_rank``.
     """
-    context = spark.sparkContext
-    master = str(context.master)
+    master = str(spark.sparkContext.master)
     try:
-        scala = context._jsc.sc()
-        slots = int(scala.maxNumConcurrentTasks(scala.resourceProfileManager().defaultResourceProfile()))
-        task_cpus = int(context.getConf().get("spark.task.cpus", "1"))
+        return _local_facts(spark, master, cluster) if is_local(master) else _facts(spark, master, cluster)
     except (Py4JError, ConnectionError) as error:
         raise InterruptedRunError(
             f"the Java process of the Spark session on {master} is gone; expected it to live; "
             "it was killed (out of memory?); run the same command again to resume"
         ) from error
-    return ClusterFacts(master=master, slots=slots, task_cpus=task_cpus, local=is_local(master))
+
+
+def _local_facts(spark: SparkSession, master: str, cluster: ClusterConfig) -> ClusterFacts:
+    return local_facts(master, _slots(spark, None), _task_cpus(spark), cluster.cores_per_rank)
+
+
+def _facts(spark: SparkSession, master: str, cluster: ClusterConfig) -> ClusterFacts:
+    wanted = cluster.cores_per_rank
+    cores = cores_of_executors(spark) if wanted == "executor" else None if wanted == "task" else wanted
+    if cores == 0:  # no executor yet
+        return ClusterFacts(master, slots=0, local=False)
+    return ClusterFacts(master, _slots(spark, cores), cores or _task_cpus(spark), local=False)
+
+
+def _slots(spark: SparkSession, cores: int | None) -> int:
+    """How many tasks can run at once, each with so many cores; None for the session's own tasks."""
+    return int(spark.sparkContext._jsc.sc().maxNumConcurrentTasks(profile_of_ranks(spark, cores)))
+
+
+def _task_cpus(spark: SparkSession) -> int:
+    return int(spark.sparkContext.getConf().get("spark.task.cpus", "1"))
 
 
 def wait_for_slots(spark: SparkSession, cluster: ClusterConfig) -> ClusterFacts:
@@ -42,24 +61,24 @@ def wait_for_slots(spark: SparkSession, cluster: ClusterConfig) -> ClusterFacts:
     Executors register one by one; ``auto`` waits for the first.
     """
     wanted = 1 if cluster.num_proc == "auto" else cluster.num_proc
-    return _wait(spark, wanted, cluster.deadlines.launch)
+    return _wait(spark, cluster, wanted, cluster.deadlines.launch)
 
 
 def wait_for_slots_again(spark: SparkSession, cluster: ClusterConfig) -> ClusterFacts:
     """The facts after ranks were lost: a while for lost executors to be replaced, longer only for the fewest."""
-    wanted = cluster_facts(spark).slots + 1 if cluster.num_proc == "auto" else cluster.num_proc
-    facts = _wait(spark, wanted, min(_REPLACE_SECONDS, cluster.deadlines.launch))
-    return (
-        facts if facts.slots >= cluster.fewest_ranks else _wait(spark, cluster.fewest_ranks, cluster.deadlines.launch)
-    )
+    wanted = cluster_facts(spark, cluster).slots + 1 if cluster.num_proc == "auto" else cluster.num_proc
+    facts = _wait(spark, cluster, wanted, min(_REPLACE_SECONDS, cluster.deadlines.launch))
+    if facts.slots >= cluster.fewest_ranks:
+        return facts
+    return _wait(spark, cluster, cluster.fewest_ranks, cluster.deadlines.launch)
 
 
-def _wait(spark: SparkSession, slots: int, seconds: float) -> ClusterFacts:
+def _wait(spark: SparkSession, cluster: ClusterConfig, slots: int, seconds: float) -> ClusterFacts:
     deadline = time.monotonic() + seconds
-    facts = cluster_facts(spark)
+    facts = cluster_facts(spark, cluster)
     while facts.slots < slots and not facts.local and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-        facts = cluster_facts(spark)
+        facts = cluster_facts(spark, cluster)
     return facts
 
 
@@ -80,7 +99,7 @@ def refuse_forbidden_settings(spark: SparkSession) -> None:
     offences = [
         f"{key} is {conf.get(key)}; expected {expected}; {why}"
         for key, bad, expected, why in _FORBIDDEN
-        if (bad is None and conf.get(key) not in (None, "0")) or (bad is not None and conf.get(key) == bad)
+        if (bad is None and conf.get(key) not in (None, "0", "false")) or (bad is not None and conf.get(key) == bad)
     ]
     if offences:
         raise ConfigError(*offences)
@@ -94,5 +113,11 @@ _FORBIDDEN = [
         None,
         "it unset",
         "it limits the address space, which torch cannot live with; use spark.executor.memoryOverhead",
+    ),
+    (
+        "spark.executorEnv.HOROVOD_AUTOTUNE",
+        None,
+        "it unset",
+        "Horovod 0.28.1 that has tuned itself crashes when it starts again in the same Python worker",
     ),
 ]

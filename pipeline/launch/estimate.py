@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pipeline.config.training import ClusterConfig, ModelConfig, TrainingConfig
 from pipeline.dataset import Dataset, DatasetSchema
 from pipeline.errors import ServiceError
-from pipeline.launch.resources import ClusterFacts, Resources, plan_resources
+from pipeline.launch.resources import ClusterFacts, Resources, local_facts, plan_resources
 from pipeline.launch.session import is_local
 from pipeline.task import UserCode
 
@@ -36,17 +36,19 @@ class ResourceReport:
         memory: MiB of one rank, by what takes it.
         warnings: sentences about what will be slow or not fit.
         submit: the spark-submit line that gives these resources.
+        unknown: what is said of the ranks where only a running cluster could tell.
     """
 
     resources: Resources | None
     memory: Mapping[str, int]
     warnings: tuple[str, ...]
     submit: str
+    unknown: str = "one rank per slot of the cluster"
 
     def lines(self) -> list[str]:
         """For people."""
         ranks = self.resources
-        first = f"{ranks.num_proc} ranks, {ranks.threads} threads each" if ranks else "one rank per slot of the cluster"
+        first = f"{ranks.num_proc} ranks, {ranks.threads} threads each" if ranks else self.unknown
         parts = ", ".join(f"{name} {mib:,}" for name, mib in self.memory.items())
         return [
             f"ranks: {first}",
@@ -77,7 +79,7 @@ def resource_report(
     Raises:
         ConfigError: more ranks than a local master has slots.
     """
-    facts = facts or promised_facts(cluster.master)
+    facts = facts or promised_facts(cluster)
     resources = _planned(facts, cluster)
     weights = parameter_bytes(model, dataset.schema, user_code)
     memory = rank_memory(weights, row_bytes(dataset.schema), training)
@@ -86,22 +88,33 @@ def resource_report(
         memory=memory,
         warnings=tuple(_warnings(dataset, training, facts, resources, memory)),
         submit=submit_line(cluster, resources, sum(memory.values())),
+        unknown=_unknown(cluster),
     )
 
 
 def _planned(facts: ClusterFacts | None, cluster: ClusterConfig) -> Resources | None:
     if facts is not None:
         return plan_resources(facts, cluster)
-    return None if cluster.num_proc == "auto" else Resources(cluster.num_proc, task_cpus(cluster))
+    cores = promised_cores(cluster)
+    return None if cluster.num_proc == "auto" or cores is None else Resources(cluster.num_proc, cores)
 
 
-def promised_facts(master: str) -> ClusterFacts | None:
+def _unknown(cluster: ClusterConfig) -> str:
+    place = "executor" if cluster.cores_per_rank == "executor" else "slot"
+    ranks = f"one rank per {place} of the cluster" if cluster.num_proc == "auto" else f"{cluster.num_proc} ranks"
+    cores = promised_cores(cluster)
+    return f"{ranks}, {cores} threads each" if cores else f"{ranks}, with all cores of an executor each"
+
+
+def promised_facts(cluster: ClusterConfig) -> ClusterFacts | None:
     """What a local master will offer; None for others, which only a session can tell."""
+    master = cluster.master
     if not is_local(master):
         return None
     cores = re.match(r"local(?:\[(\d+|\*))?", master)
     count = cores[1] if cores and cores[1] else "1"
-    return ClusterFacts(master, slots=_own_cores() if count == "*" else int(count))
+    slots = _own_cores() if count == "*" else int(count)
+    return local_facts(master, slots, 1, cluster.cores_per_rank)
 
 
 def _own_cores() -> int:
@@ -111,6 +124,16 @@ def _own_cores() -> int:
 def task_cpus(cluster: ClusterConfig) -> int:
     """`spark.task.cpus` as configured."""
     return int(cluster.spark.get("spark.task.cpus", "1"))
+
+
+def promised_cores(cluster: ClusterConfig) -> int | None:
+    """Cores of a rank on a cluster, as configured; None for all of an executor's, which are not."""
+    if cluster.cores_per_rank == "task":
+        return task_cpus(cluster)
+    if cluster.cores_per_rank == "executor":
+        cores = cluster.spark.get("spark.executor.cores")
+        return int(cores) if cores else None
+    return cluster.cores_per_rank
 
 
 def parameter_bytes(model: ModelConfig, schema: DatasetSchema, user_code: UserCode | None) -> int:
@@ -149,19 +172,20 @@ def rank_memory(weights: int, row: int, training: TrainingConfig) -> dict[str, i
 
 def submit_line(cluster: ClusterConfig, resources: Resources | None, rank_mib: int) -> str:
     """spark-submit with what ranks need; they live beside the executor's JVM, in its memory overhead."""
-    cpus = resources.threads if resources else task_cpus(cluster)
-    ranks = str(resources.num_proc) if resources else "N"
+    cores = resources.threads if resources else promised_cores(cluster)
+    own = cluster.cores_per_rank == "task"
+    ranks = resources.num_proc if resources else "N" if cluster.num_proc == "auto" else cluster.num_proc
     overhead = math.ceil(rank_mib * 1.2 / 256) * 256
     master = "MASTER" if is_local(cluster.master) else cluster.master
     options = {
-        "spark.task.cpus": str(cpus),
+        "spark.task.cpus": str(cores if own else task_cpus(cluster)),
         "spark.executor.memoryOverhead": f"{overhead}m",
         "spark.dynamicAllocation.enabled": "false",
         "spark.speculation": "false",
     }
     confs = " ".join(f"--conf {shlex.quote(f'{key}={value}')}" for key, value in options.items())
     return (
-        f"spark-submit --master {shlex.quote(master)} --num-executors {ranks} --executor-cores {cpus} "
+        f"spark-submit --master {shlex.quote(master)} --num-executors {ranks} --executor-cores {cores or 'CORES'} "
         f"--executor-memory 1g {confs} jobs/train.py CONFIG"
     )
 

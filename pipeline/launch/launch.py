@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from typing import Any
 
 from pyspark.sql import SparkSession
 
+from pipeline import storage
 from pipeline.config.training import ClusterConfig, CollectiveName, DeadlineConfig
 from pipeline.errors import InterruptedRunError, PipelineError
 from pipeline.launch.attempt import Attempt, Launcher, same_on_all_ranks
@@ -20,7 +22,7 @@ from pipeline.launch.preflight import preflight, preflight_here
 from pipeline.launch.progress import ProgressDisplay
 from pipeline.launch.rank import TRAIN, Body, RankCall
 from pipeline.launch.record import RunRecord
-from pipeline.launch.resources import plan_resources, plan_restart
+from pipeline.launch.resources import Resources, plan_resources, plan_restart
 from pipeline.launch.watch import LostRanksError
 from pipeline.stack import chosen_by, collective_of
 from pipeline.task import Reporter, TrainingResult, TrainingTask
@@ -76,34 +78,41 @@ def _launch(
     facts = wait_for_slots(spark, cluster)
     resources = plan_resources(facts, cluster)
     if not facts.local and cluster.launcher == "barrier":
-        preflight(spark, task, resources.num_proc, cluster.deadlines.launch)
+        preflight(spark, task, resources, cluster.deadlines.launch)
     elif body == TRAIN:
         preflight_here(task)
     logger.info("train: %d ranks over %s", resources.num_proc, chosen_by(cluster.collective, collective))
     budget = RestartBudget(cluster.max_failures, cluster.max_preemptions)
     while True:
         record.state("running", world_size=resources.num_proc, restarts=budget.restarts, collective=collective)
-        attempt = Attempt(spark, _launcher(spark, cluster), resources.num_proc, cluster.deadlines, record)
+        attempt = Attempt(spark, _launcher(spark, cluster, resources), resources.num_proc, cluster.deadlines, record)
         try:
             threaded = dataclasses.replace(task, threads=resources.threads)
-            return same_on_all_ranks(attempt.run(_call(body, threaded, collective, cluster.deadlines)))
+            return same_on_all_ranks(attempt.run(_call(body, threaded, collective, cluster)))
         except LostRanksError as error:
             record.event(f"{error} ({budget.spend(error)})")
             resources = plan_restart(wait_for_slots_again(spark, cluster), cluster)
             record.event(f"restarting from the last checkpoint on {resources.num_proc} ranks")
 
 
-def _launcher(spark: SparkSession, cluster: ClusterConfig) -> Launcher:
+def _launcher(spark: SparkSession, cluster: ClusterConfig, resources: Resources) -> Launcher:
     if cluster.launcher == "horovod":
         return HorovodRunLauncher(spark, cluster.deadlines.launch)
-    return BarrierLauncher(spark)
+    return BarrierLauncher(spark, resources.cores)
 
 
-def _call(body: Body | str, task: TrainingTask, collective: CollectiveName, deadlines: DeadlineConfig) -> RankCall:
+def _call(body: Body | str, task: TrainingTask, collective: CollectiveName, cluster: ClusterConfig) -> RankCall:
     """The collective's own time-outs are later than ours, which know the rank to blame."""
+    deadlines = cluster.deadlines
     longest = int(max(deadlines.launch, deadlines.step, deadlines.silence)) + 60
     variables = _horovod_deadlines(deadlines, longest) if collective == "horovod" else {}
-    return RankCall(body, task, collective, longest, variables=variables)
+    timeline = _timeline_url(task.training.run_url) if cluster.horovod_timeline else None
+    return RankCall(body, task, collective, longest, variables=variables, timeline=timeline)
+
+
+def _timeline_url(run_url: str) -> str:
+    """Each attempt has a file of its own, so that a restart keeps what led to it."""
+    return storage.join(run_url, "timeline", f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.json")
 
 
 def _horovod_deadlines(deadlines: DeadlineConfig, longest: int) -> dict[str, str]:

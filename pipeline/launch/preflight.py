@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from py4j.protocol import Py4JError
@@ -17,12 +17,14 @@ from pipeline.launch.channel import ChannelServer
 from pipeline.launch.cluster import driver_addresses
 from pipeline.launch.job import run_job
 from pipeline.launch.probe import Finding, Question, look_around, unreadable, versions
+from pipeline.launch.resources import Resources
+from pipeline.launch.tasks import run_together
 from pipeline.launch.watch import python_part
 from pipeline.task import TrainingTask
 
 
-def preflight(spark: SparkSession, task: TrainingTask, num_proc: int, seconds: float) -> list[Finding]:
-    """What each of ``num_proc`` barrier tasks finds where it runs.
+def preflight(spark: SparkSession, task: TrainingTask, resources: Resources, seconds: float) -> list[Finding]:
+    """What each of as many barrier tasks as there will be ranks finds where it runs.
 
     Raises:
         ServiceError: everything that would make ranks fail: differing versions, no way to the driver, storage that
@@ -35,7 +37,7 @@ def preflight(spark: SparkSession, task: TrainingTask, num_proc: int, seconds: f
         driver = (channel.address.host, channel.address.port)
         question = Question(driver, (marker, *_dataset_files(task)))
         try:
-            findings = run_job(spark, "preflight", partial(_ask, spark, question, num_proc), seconds)
+            findings = run_job(spark, "preflight", partial(_ask, spark, question, resources), seconds)
         except Py4JError as error:
             raise _no_answer(error) from error
     if offences := judge(findings, versions()):
@@ -84,9 +86,8 @@ def table(findings: Sequence[Finding]) -> list[str]:
     return lines
 
 
-def _ask(spark: SparkSession, question: Question, num_proc: int) -> list[Finding]:
-    tasks = spark.sparkContext.parallelize(range(num_proc), num_proc).barrier()
-    findings: list[Finding] = tasks.mapPartitions(partial(_answer, question)).collect()
+def _ask(spark: SparkSession, question: Question, resources: Resources) -> list[Finding]:
+    findings: list[Finding] = run_together(spark, partial(_answer, question), resources.num_proc, resources.cores)
     return findings
 
 
@@ -99,7 +100,7 @@ def _no_answer(error: Py4JError) -> ServiceError:
     )
 
 
-def _answer(question: Question, _: Iterator[int]) -> Iterator[Finding]:
+def _answer(question: Question, _: Iterable[int]) -> Iterator[Finding]:
     yield look_around(question)
 
 

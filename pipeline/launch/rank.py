@@ -25,6 +25,7 @@ from pipeline.launch.environment import environment, stop_on_signals
 from pipeline.launch.output import output_sent
 from pipeline.launch.reporter import ChannelReporter
 from pipeline.launch.resources import Place, places
+from pipeline.launch.timeline import timeline_variables
 
 if TYPE_CHECKING:
     from pipeline.training.collective import Collective
@@ -47,6 +48,7 @@ class RankCall:
         channel: where to report; filled in by the attempt.
         rendezvous: host and port where ranks find each other; filled in by the launcher.
         variables: further environment variables.
+        timeline: url of the file that Horovod writes its timeline to; None for no timeline.
     """
 
     body: Body | str
@@ -56,6 +58,7 @@ class RankCall:
     channel: ChannelAddress = _NOWHERE
     rendezvous: tuple[str, int] = ("", 0)
     variables: Mapping[str, str] = field(default_factory=dict)
+    timeline: str | None = None
 
 
 def barrier_task(call: RankCall) -> Iterator[tuple[int, Any]]:
@@ -77,14 +80,19 @@ def run_rank(call: RankCall, place: Place, host: str) -> Any:
             return _run(call, place.rank, _alone)
     if call.collective == "horovod":
         with environment({**horovod_environment(place, host, call.rendezvous), **call.variables}):
-            return _run(call, place.rank, _join_horovod)
+            return _run_over_horovod(call, place.rank)
     with environment({**_torch_environment(host), **call.variables}):
         return _run(call, place.rank, partial(_join_torch, call, place))
 
 
 def run_started_rank(call: RankCall) -> Any:
     """Join the other ranks as Horovod's own launcher says in the environment, and run the body."""
-    return _run(call, int(os.environ["HOROVOD_RANK"]), _join_horovod)
+    return _run_over_horovod(call, int(os.environ["HOROVOD_RANK"]))
+
+
+def _run_over_horovod(call: RankCall, rank: int) -> Any:
+    with timeline_variables(call.timeline) as variables, environment(variables):
+        return _run(call, rank, _join_horovod)
 
 
 def _run(call: RankCall, rank: int, join: Callable[[], Collective]) -> Any:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.config.training import ClusterConfig
+from pipeline.config.training import ClusterConfig, CoresPerRank
 from pipeline.errors import ConfigError, ServiceError
 
 
@@ -15,8 +15,8 @@ class ClusterFacts:
     """What a cluster has to offer.
 
     Attributes:
-        slots: tasks that can run at the same time.
-        task_cpus: ``spark.task.cpus``.
+        slots: ranks that can run at the same time.
+        task_cpus: cores of the task that a rank is: ``spark.task.cpus``, or what ``cluster.cores_per_rank`` says.
         local: driver and executors are one process of this machine.
     """
 
@@ -33,10 +33,36 @@ class ClusterFacts:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a training takes of it."""
+    """What a training takes of it.
+
+    Attributes:
+        cores: of the task that a rank is, where they are asked for in a resource profile; None for the session's tasks.
+    """
 
     num_proc: int
     threads: int
+    cores: int | None = None
+
+
+def local_facts(master: str, slots: int, task_cpus: int, cores_per_rank: CoresPerRank) -> ClusterFacts:
+    """The facts of a local master with so many slots.
+
+    Local mode knows no resource profiles, and needs none: driver and executor are one process, nothing else runs in
+    its cores, and how many ranks share them is arithmetic.
+
+    Raises:
+        ConfigError: a rank is to have more cores than there are.
+    """
+    if cores_per_rank == "task":
+        return ClusterFacts(master, slots, task_cpus)
+    cores = slots * task_cpus
+    own = cores if cores_per_rank == "executor" else cores_per_rank
+    if own > cores:
+        raise ConfigError(
+            f"cluster.cores_per_rank is {own}; expected at most the {cores} cores of {master}; "
+            "lower it or give cluster.master more cores"
+        )
+    return ClusterFacts(master, min(slots, cores // own), own)
 
 
 def plan_resources(facts: ClusterFacts, cluster: ClusterConfig) -> Resources:
@@ -53,9 +79,10 @@ def plan_resources(facts: ClusterFacts, cluster: ClusterConfig) -> Resources:
         return Resources(1, facts.cores)
     num_proc = facts.slots if cluster.num_proc == "auto" else cluster.num_proc
     if num_proc > facts.slots or num_proc < 1:
-        raise _too_few_slots(facts, num_proc)
+        raise _too_few_slots(facts, num_proc, cluster.cores_per_rank)
     threads = facts.cores // num_proc if facts.local else facts.task_cpus
-    return Resources(num_proc, max(1, threads))
+    asked = not facts.local and cluster.cores_per_rank != "task"
+    return Resources(num_proc, max(1, threads), facts.task_cpus if asked else None)
 
 
 def plan_restart(facts: ClusterFacts, cluster: ClusterConfig) -> Resources:
@@ -73,8 +100,10 @@ def plan_restart(facts: ClusterFacts, cluster: ClusterConfig) -> Resources:
     return plan_resources(facts, cluster.model_copy(update={"num_proc": wanted}))
 
 
-def _too_few_slots(facts: ClusterFacts, num_proc: int) -> ConfigError | ServiceError:
-    slots = f"{facts.slots} (tasks of spark.task.cpus={facts.task_cpus} that {facts.master} can run at once)"
+def _too_few_slots(facts: ClusterFacts, num_proc: int, cores_per_rank: CoresPerRank) -> ConfigError | ServiceError:
+    by_task = cores_per_rank == "task"
+    size = f"spark.task.cpus={facts.task_cpus}" if by_task else f"cluster.cores_per_rank={cores_per_rank}"
+    slots = f"{facts.slots} (tasks of {size} that {facts.master} can run at once)"
     if facts.local:
         return ConfigError(
             f"cluster.num_proc is {num_proc}; expected at most {slots}; lower it or give cluster.master more cores"

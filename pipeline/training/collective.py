@@ -190,6 +190,7 @@ class HorovodCollective(TensorCollective):
         self._hvd = hvd
         with _environment(HOROVOD_SETTINGS), lost_peers("start"):
             hvd.init()
+        self._has_timeline = "HOROVOD_TIMELINE" in os.environ
         self.rank: int = hvd.rank()
         self.world_size: int = hvd.size()
         self.local_rank: int = hvd.local_rank()
@@ -215,6 +216,9 @@ class HorovodCollective(TensorCollective):
                 self._hvd.synchronize(handle)
 
     def close(self) -> None:
+        if self._has_timeline:
+            # Waits until all is written; a rest in its queue would keep the next timeline of this process shut.
+            self._hvd.stop_timeline()
         self._hvd.shutdown()
 
     def _start(self, operation: Any, tensor: Tensor, name: str, **options: Any) -> Handle:

@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -25,11 +26,13 @@ _START_SECONDS = 60
 
 @dataclass
 class StandaloneCluster:
-    """A master and its workers, each worker with one core."""
+    """A master and its workers, each worker with so many cores, and with a pretended GPU if there are to be any."""
 
     folder: Path
     port: int
     master: subprocess.Popen[bytes]
+    cores: int = 1
+    gpus: bool = False
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -42,7 +45,7 @@ class StandaloneCluster:
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.ui.enabled": "false",
-            "spark.executor.cores": "1",
+            "spark.executor.cores": str(self.cores),
             "spark.executor.memory": "512m",
             "spark.executor.extraJavaOptions": f"-Djava.io.tmpdir={self.folder} -XX:-UsePerfData",
         }
@@ -50,9 +53,26 @@ class StandaloneCluster:
 
     def add_worker(self) -> None:
         name = f"worker-{len(self.workers)}"
-        options = ["--host", "127.0.0.1", "--webui-port", "0", "--cores", "1", "--memory", "1g"]
+        options = ["--host", "127.0.0.1", "--webui-port", "0", "--cores", str(self.cores), "--memory", "1g"]
         arguments = [*options, "--work-dir", str(self.folder / name), self.url]
-        self.workers.append(_start("org.apache.spark.deploy.worker.Worker", arguments, self.folder, name))
+        gpu = {"SPARK_WORKER_OPTS": self._pretended_gpu(name)} if self.gpus else {}
+        self.workers.append(_start("org.apache.spark.deploy.worker.Worker", arguments, self.folder, name, gpu))
+
+    def wait_for_worker(self) -> None:
+        """Until the newest worker is known to the master."""
+        log = self.folder / f"worker-{len(self.workers) - 1}.log"
+        deadline = time.monotonic() + _START_SECONDS
+        while "Successfully registered with master" not in log.read_text():
+            assert time.monotonic() < deadline, "the worker did not start"
+            time.sleep(0.2)
+
+    def _pretended_gpu(self, name: str) -> str:
+        """Java options of a worker with one GPU, whose address is the worker's name."""
+        script = self.folder / f"gpu-of-{name}"
+        script.write_text(f"""#!/bin/sh\necho '{{"name": "gpu", "addresses": ["{name}"]}}'\n""")
+        script.chmod(0o700)
+        prefix = "-Dspark.worker.resource.gpu"
+        return f"{prefix}.amount=1 {prefix}.discoveryScript={script}"
 
     def processes(self) -> list[psutil.Process]:
         """Everything that belongs to the cluster."""
@@ -65,12 +85,12 @@ class StandaloneCluster:
 
 
 @contextlib.contextmanager
-def standalone_cluster(folder: Path, workers: int) -> Iterator[StandaloneCluster]:
+def standalone_cluster(folder: Path, workers: int, **kind: Any) -> Iterator[StandaloneCluster]:
     """Start the cluster; at exit nothing of it is left."""
     port = _free_port()
     options = ["--host", "127.0.0.1", "--port", str(port), "--webui-port", "0"]
     cluster = StandaloneCluster(
-        folder, port, _start("org.apache.spark.deploy.master.Master", options, folder, "master")
+        folder, port, _start("org.apache.spark.deploy.master.Master", options, folder, "master"), **kind
     )
     try:
         _wait_for(port)
@@ -88,7 +108,9 @@ def standalone_cluster(folder: Path, workers: int) -> Iterator[StandaloneCluster
         psutil.wait_procs(processes, timeout=10)
 
 
-def _start(role: str, arguments: list[str], folder: Path, name: str) -> subprocess.Popen[bytes]:
+def _start(
+    role: str, arguments: list[str], folder: Path, name: str, variables: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.Popen[bytes]:
     home = Path(pyspark.__file__).parent
     environment = {
         **os.environ,
@@ -100,6 +122,7 @@ def _start(role: str, arguments: list[str], folder: Path, name: str) -> subproce
         "SPARK_DAEMON_JAVA_OPTS": f"-Djava.io.tmpdir={folder} -XX:-UsePerfData",
         "SPARK_LOCAL_DIRS": str(folder / "local"),
         "TMPDIR": str(folder),
+        **variables,
     }
     with (folder / f"{name}.log").open("wb") as log:
         return subprocess.Popen(

@@ -259,6 +259,7 @@ def test_a_killed_worker_leaves_fewer_ranks_that_finish_the_work(trial: Trial, u
         result = trial.train(run, witness, min_proc=1)
     finally:
         trial.cluster.add_worker()  # for those who come after
+        trial.cluster.wait_for_worker()
     assert result.steps == undisturbed.steps
     assert result.rows == undisturbed.rows
     assert any("on 1 ranks" in event for event in witness.events)

@@ -13,6 +13,7 @@ from pipeline.errors import ServiceError
 from pipeline.launch.job import run_job
 from pipeline.launch.preflight import preflight
 from pipeline.launch.probe import versions
+from pipeline.launch.resources import Resources
 from pipeline.task import TrainingTask
 from pipeline.testing import tiny_dataset
 
@@ -27,7 +28,7 @@ def task(tmp_path: Path) -> TrainingTask:
 def test_equal_executors_that_see_everything_pass_and_no_marker_is_left(
     spark: Any, task: TrainingTask, tmp_path: Path
 ) -> None:
-    findings = preflight(spark, task, 2, 60)
+    findings = preflight(spark, task, Resources(2, 1), 60)
     assert [finding.versions for finding in findings] == [versions()] * 2
     assert all(not finding.troubles for finding in findings)
     assert not list((tmp_path / "run").iterdir())
@@ -37,7 +38,7 @@ def test_a_dataset_that_executors_cannot_read_is_named(spark: Any, task: Trainin
     part = next(path for path in (tmp_path / "data").rglob("part-00000.parquet") if path.parent.name == "train")
     part.write_bytes(b"XXXX" + part.read_bytes()[4:])
     with pytest.raises(ServiceError, match=r"finds another content in .*part-00000.parquet"):
-        preflight(spark, task, 2, 60)
+        preflight(spark, task, Resources(2, 1), 60)
 
 
 def test_a_spark_job_that_takes_too_long_is_cancelled(spark: Any) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.config.training import ClusterConfig
 from pipeline.errors import ConfigError, ServiceError
-from pipeline.launch.resources import ClusterFacts, Place, Resources, places, plan_resources
+from pipeline.launch.resources import ClusterFacts, Place, Resources, local_facts, places, plan_resources
 
 LOCAL = ClusterFacts("local[4]", slots=4)
 CLUSTER = ClusterFacts("spark://host:7077", slots=6, task_cpus=2, local=False)
@@ -21,6 +21,24 @@ def test_local_ranks_share_the_cores_and_cluster_ranks_have_those_of_their_task(
     assert plan_resources(LOCAL, ClusterConfig(num_proc=2)) == Resources(2, 2)
     assert plan_resources(LOCAL, ClusterConfig(num_proc=3)) == Resources(3, 1)
     assert plan_resources(CLUSTER, ClusterConfig(num_proc=2)) == Resources(2, 2)
+
+
+def test_ranks_that_ask_for_cores_get_a_task_of_their_own_size_on_a_cluster() -> None:
+    assert plan_resources(CLUSTER, ClusterConfig(cores_per_rank=2)) == Resources(6, 2, cores=2)
+    assert plan_resources(CLUSTER, ClusterConfig(cores_per_rank="executor", num_proc=2)) == Resources(2, 2, cores=2)
+    with pytest.raises(ServiceError, match=r"free slots is 6 \(tasks of cluster.cores_per_rank=2 that spark://"):
+        plan_resources(CLUSTER, ClusterConfig(cores_per_rank=2, num_proc=7))
+
+
+def test_in_local_mode_the_cores_of_a_rank_are_arithmetic() -> None:
+    of_two = local_facts("local[5]", 5, 1, 2)
+    assert (of_two.slots, plan_resources(of_two, ClusterConfig(cores_per_rank=2))) == (2, Resources(2, 2))
+    assert plan_resources(of_two, ClusterConfig(cores_per_rank=2, num_proc=1)) == Resources(1, 4)
+    assert plan_resources(local_facts("local[5]", 5, 1, "executor"), ClusterConfig()) == Resources(1, 5)
+    assert local_facts("local[4]", 2, 2, "task") == ClusterFacts("local[4]", 2, 2)
+    assert local_facts("local[4]", 2, 2, 1).slots == 2, "Spark runs no more tasks than it has slots"
+    with pytest.raises(ConfigError, match=r"cores_per_rank is 6; expected at most the 5 cores of local\[5\]"):
+        local_facts("local[5]", 5, 1, 6)
 
 
 def test_one_rank_in_process_has_all_cores() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.config.training import ClusterConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from pipeline.errors import ConfigError
-from pipeline.launch.estimate import promised_facts, rank_memory, resource_report, row_bytes
+from pipeline.launch.estimate import ResourceReport, promised_facts, rank_memory, resource_report, row_bytes
 from pipeline.launch.resources import ClusterFacts
 from pipeline.testing import tiny_dataset
 
@@ -40,9 +40,27 @@ def test_a_row_is_as_wide_as_its_packed_columns_and_its_label(dataset: Any) -> N
 
 
 def test_a_local_master_tells_its_slots_and_a_cluster_does_not() -> None:
-    assert promised_facts("local[3]") == ClusterFacts("local[3]", 3)
-    assert promised_facts("local") == ClusterFacts("local", 1)
-    assert promised_facts("yarn") is None
+    assert promised_facts(ClusterConfig(master="local[3]")) == ClusterFacts("local[3]", 3)
+    assert promised_facts(ClusterConfig(master="local")) == ClusterFacts("local", 1)
+    assert promised_facts(ClusterConfig(master="yarn")) is None
+
+
+def test_ranks_of_several_cores_are_reported_with_them_and_spark_submit_leaves_other_tasks_small(dataset: Any) -> None:
+    def report(**options: Any) -> ResourceReport:
+        return resource_report(dataset, ModelConfig(name="linear"), _training(), ClusterConfig(**options))
+
+    assert report(master="local[4]", cores_per_rank=2).lines()[0] == "ranks: 2 ranks, 2 threads each"
+    of_four = report(master="yarn", num_proc=3, cores_per_rank=4)
+    assert of_four.lines()[0] == "ranks: 3 ranks, 4 threads each"
+    assert "--num-executors 3 --executor-cores 4" in of_four.submit
+    assert "spark.task.cpus=1" in of_four.submit
+    whole = {"master": "yarn", "cores_per_rank": "executor"}
+    assert report(**whole, spark={"spark.executor.cores": "8"}).lines()[0] == (
+        "ranks: one rank per executor of the cluster, 8 threads each"
+    )
+    unknown = report(**whole, num_proc=3)
+    assert unknown.lines()[0] == "ranks: 3 ranks, with all cores of an executor each"
+    assert "--num-executors 3 --executor-cores CORES" in unknown.submit
 
 
 def test_the_report_names_ranks_memory_and_a_spark_submit_line_without_dynamic_allocation(dataset: Any) -> None:

@@ -1,0 +1,74 @@
+"""DRIVER. Barrier tasks that are as big as ranks: Spark starts all of them together or none.
+
+Ranks may have more cores than the other tasks of a session (`cluster.cores_per_rank`). Spark calls that a task resource
+profile: it changes what a task takes, and leaves the executors as they are, without dynamic allocation. Stand-alone
+clusters know it from Spark 3.4 on, YARN and Kubernetes from 3.5.1 on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyspark.resource import ResourceProfile, ResourceProfileBuilder, TaskResourceRequests
+from pyspark.sql import SparkSession
+
+from pipeline.errors import ConfigError, ServiceError
+
+
+def run_together(
+    spark: SparkSession, task: Callable[[Iterable[int]], Iterable[Any]], count: int, cores: int | None
+) -> list[Any]:
+    """What so many barrier tasks yield, each with so many cores; None for those of the session's tasks."""
+    context = spark.sparkContext
+    tasks = context.parallelize(range(count), count).barrier().mapPartitions(task)
+    if cores is not None:
+        tasks = tasks.withResources(ResourceProfile(profile_of_ranks(spark, cores)))
+    return tasks.collect()
+
+
+def profile_of_ranks(spark: SparkSession, cores: int | None) -> Any:
+    """Spark's own profile of tasks with so many cores, and all else (GPUs) that the session's tasks have.
+
+    Raises:
+        ConfigError: the cluster knows no such profiles, or no executor has so many cores.
+    """
+    manager = spark.sparkContext._jsc.sc().resourceProfileManager()
+    default = manager.defaultResourceProfile()
+    if cores is None:
+        return default
+    requests = TaskResourceRequests().cpus(cores)
+    for name, request in ResourceProfile(default).taskResources.items():
+        if name != "cpus":
+            requests = requests.resource(name, request.amount)
+    profile = ResourceProfileBuilder().require(requests).build._java_resource_profile
+    known = manager.getEquivalentProfile(profile)
+    if known.isDefined():
+        return known.get()
+    try:
+        manager.addResourceProfile(profile)
+    except Py4JJavaError as error:
+        raise ConfigError(
+            f"cluster.cores_per_rank asks for tasks of {cores} cores, which {spark.sparkContext.master} refuses: "
+            f"{error.java_exception.getMessage()}; expected at most the cores of an executor, on a stand-alone "
+            "cluster, or YARN or Kubernetes with Spark 3.5.1; or set spark.task.cpus instead"
+        ) from error
+    return profile
+
+
+def cores_of_executors(spark: SparkSession) -> int:
+    """Cores of each executor of the session; 0 as long as there is none.
+
+    Raises:
+        ServiceError: they have not all the same number.
+    """
+    executors = spark.sparkContext._jsc.sc().statusStore().executorList(True)
+    summaries = [executors.apply(number) for number in range(executors.size())]
+    cores = {int(summary.totalCores()) for summary in summaries if summary.id() != "driver"}
+    if len(cores) > 1:
+        raise ServiceError(
+            f"executors have {' or '.join(map(str, sorted(cores)))} cores, and cluster.cores_per_rank is executor; "
+            "expected the same number in each; set spark.executor.cores, or cluster.cores_per_rank to a number"
+        )
+    return cores.pop() if cores else 0
