@@ -26,8 +26,12 @@ from tests.distributed.ranks import REPOSITORY, task_of
 _MARK = "TEST_DRIVER_OF"
 
 
-def killed_driver(spec: dict[str, Any], folder: Path) -> None:
-    """Start a driver, let it be killed in the step that the spec says, and wait until all that it started is gone."""
+def killed_driver(spec: dict[str, Any], folder: Path) -> float:
+    """Start a driver, let it be killed in the step that the spec says, and wait until all that it started is gone.
+
+    Returns:
+        The seconds of that waiting.
+    """
     path = folder / "driver.json"
     path.write_text(json.dumps(spec))
     mark = f"{path}-{time.monotonic_ns()}"
@@ -36,10 +40,12 @@ def killed_driver(spec: dict[str, Any], folder: Path) -> None:
         command, cwd=REPOSITORY, env={**os.environ, _MARK: mark}, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    deadline = time.monotonic() + 60
+    killed = time.monotonic()
+    deadline = killed + 60
     while left := [process for process in psutil.process_iter() if _belongs_to(process, mark)]:
         assert time.monotonic() < deadline, f"left by the killed driver: {left}"
         time.sleep(0.2)
+    return time.monotonic() - killed
 
 
 def _belongs_to(process: psutil.Process, mark: str) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +102,29 @@ def _killed(dataset: Dataset, folder: Path, number: int, kill_after: int, kill_r
     run = folder / f"killed-{number}"
     killed = {**spec(dataset, run, checkpoint={"every_steps": 2}), "kill_after": kill_after, "kill_rank": kill_rank}
     if kill_rank == DRIVER:
-        killed_driver({**killed, "collective": stack}, folder)
+        seconds = killed_driver({**killed, "collective": stack}, folder)
+        print(f"driver killed in step {kill_after} ({stack}): all that it had started was gone {seconds:.1f} s later")
         return run
     path = folder / "killed.json"
     path.write_text(json.dumps([killed]))
     with started_ranks(2, [str(path)], stack) as ranks:
-        assert -9 in [rank.wait(timeout=200) for rank in ranks]
+        seconds, codes = _ends(ranks)
+        assert -9 in codes
+    print(f"rank {kill_rank} killed in step {kill_after} ({stack}): the other noticed after {seconds:.1f} s")
     return run
+
+
+def _ends(ranks: list[subprocess.Popen[str]]) -> tuple[float, list[int]]:
+    """Seconds between the first and the last end, and the exit codes."""
+    ends: dict[int, float] = {}
+    deadline = time.monotonic() + 200
+    while len(ends) < len(ranks):
+        assert time.monotonic() < deadline, "a rank hangs"
+        for rank in ranks:
+            if rank.pid not in ends and rank.poll() is not None:
+                ends[rank.pid] = time.monotonic()
+        time.sleep(0.02)
+    return max(ends.values()) - min(ends.values()), [int(rank.returncode) for rank in ranks]
 
 
 def _assert_survives(
@@ -131,20 +149,22 @@ def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint_and_no_bit(
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_a_killed_driver_leaves_nothing_running_and_costs_no_bit(dataset: Dataset, tmp_path: Path) -> None:
-    _assert_survives(dataset, tmp_path, [(7, DRIVER)])
+@pytest.mark.parametrize("stack", COLLECTIVES)
+def test_a_killed_driver_leaves_nothing_running_and_costs_no_bit(dataset: Dataset, tmp_path: Path, stack: str) -> None:
+    _assert_survives(dataset, tmp_path, [(7, DRIVER)], stack)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.distributed
-def test_twenty_kills_at_random_steps_change_no_bit(dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stack", COLLECTIVES)
+def test_twenty_kills_at_random_steps_change_no_bit(dataset: Dataset, tmp_path: Path, stack: str) -> None:
     seed = int(os.environ.get("TEST_SEED", random.randrange(10**6)))
     print(f"TEST_SEED={seed}")
     dice = random.Random(seed)
     kills = [(dice.randint(1, LAST_STEP), dice.choice([0, 1, DRIVER])) for _ in range(20)]
     print("kills (step, rank):", ", ".join(f"{step} {'driver' if who == DRIVER else who}" for step, who in kills))
-    _assert_survives(dataset, tmp_path, kills)
+    _assert_survives(dataset, tmp_path, kills, stack)
 
 
 @needs_horovod
