@@ -183,6 +183,20 @@ def test_an_evaluation_of_several_labels_compares_with_a_baseline_for_each(tmp_p
         "gradient-boosted trees",
     ]
     assert all(each.metrics["roc_auc_lost"] > 0.8 for each in evaluation.baselines[1:])
+    assert evaluation.labels == TWO
+    assert "mean ROC AUC" in evaluation.verdict
+
+
+def test_the_bound_on_roc_auc_is_that_of_the_label_whose_scores_tie_most(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(baselines, "TREE_ITERATIONS", 1)
+    dataset = tiny_dataset(str(tmp_path / "data"), 200, labels=TWO)
+    module = dry_run(ModelConfig(name="linear"), dataset.schema)
+    with torch.no_grad():
+        for name, weights in module.named_parameters():  # the second label gets one score for all rows
+            (weights[1] if name == "numeric.weight" else weights[..., 1]).fill_(0.0)
+    export_model(dataset, ModelConfig(name="linear"), module.state_dict(), str(tmp_path / "model"))
+    evaluation = evaluate(dataset, Predictor.load(str(tmp_path / "model")), EvaluationConfig(baseline_rows=50))
+    assert evaluation.roc_auc_bound == 0.5
 
 
 def test_validation_measures_a_scaled_label_in_its_own_unit(tmp_path: Path) -> None:

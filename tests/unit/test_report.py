@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.inference.evaluate import Evaluation, Measured, SliceValue
-from pipeline.metrics import Binary, Measure, Multiclass, Regression
+from pipeline.metrics import METRICS, Binary, Measure, Multiclass, Regression
 from pipeline.report import render_report, render_table
 from pipeline.report.charts import Axis, Line, line_chart
 from tests.small_model import small_dataset
@@ -175,3 +175,36 @@ def test_a_chart_keeps_its_points_inside_the_frame_and_tells_their_values():
     chart = line_chart([Line("a < b", [(1, 0.5), (2, 9)], "model", dots=True)], Axis("x", 1, 2), Axis("y", 0, 1), "t")
     assert "a &lt; b: 2, 9" in chart
     assert [float(y) for y in re.findall(r'cy="([\d.]+)"', chart)] == [135.0, 10.0]
+
+
+def several(label_type: str, values: dict[str, tuple[float, float]], metric: str) -> Evaluation:
+    """An evaluation of labels a and b: who -> what it reaches of each, one metric alone."""
+
+    def reached(name: str) -> Measured:
+        a, b = values[name]
+        metrics = dict.fromkeys(METRICS[label_type], 0.5) | {metric: (a + b) / 2, f"{metric}_a": a, f"{metric}_b": b}
+        return Measured(name, "", metrics, [], {})
+
+    model, *baselines = map(reached, values)
+    return Evaluation("a" * 64, "b" * 64, 10, model, tuple(baselines), (), label_type, labels=("a", "b"))
+
+
+def test_several_labels_have_a_row_each_beside_the_best_baseline_for_it(tmp_path):
+    values = {"model": (0.9, 0.6), "majority class": (0.5, math.nan), "logistic regression": (0.8, 0.7)}
+    evaluation = several("binary", values, "roc_auc")
+    storage.write_json(str(tmp_path / "evaluation.json"), *Evaluation.FORMAT, evaluation.to_json())
+    page = render_report(str(tmp_path))
+    _, _, section = page.partition("<h2>Labels</h2>")
+    first, second = re.findall(r"<tr><td>([ab])</td>.*?<td>([0-9.]+ \([^)]*\))</td></tr>", section)
+    assert (first, second) == (("a", "0.8000 (logistic regression)"), ("b", "0.7000 (logistic regression)"))
+    assert "plain means over 2 labels" in page
+    assert "<h2>Labels</h2>" not in render_report(str(tmp_path / "nothing"))
+
+
+def test_labels_of_different_units_are_compared_by_the_mean_of_what_has_no_unit(tmp_path):
+    evaluation = several("regression", {"model": (0.9, 0.5), "mean": (0.0, 0.0), "ridge regression": (0.6, 0.6)}, "r2")
+    assert evaluation.verdict == "The model wins: mean R² 0.7000, the ridge regression 0.6000."
+    again = Evaluation.from_json(json.loads(json.dumps(evaluation.to_json())))
+    assert (again.labels, again.decisive) == (["a", "b"], "r2")
+    before = {key: value for key, value in evaluation.to_json().items() if key != "labels"}
+    assert Evaluation.from_json(before).labels == ()
