@@ -82,6 +82,8 @@ def _launch(
     elif body == TRAIN:
         preflight_here(task)
     logger.info("train: %d ranks over %s", resources.num_proc, chosen_by(cluster.collective, collective))
+    if cluster.horovod_timeline and resources.num_proc == 1:
+        logger.warning("train: one rank sums nothing with others; cluster.horovod_timeline writes no timeline")
     budget = RestartBudget(cluster.max_failures, cluster.max_preemptions)
     while True:
         record.state("running", world_size=resources.num_proc, restarts=budget.restarts, collective=collective)

@@ -242,6 +242,14 @@ def test_more_ranks_than_slots_are_refused_at_once(spark, tmp_path: Path) -> Non
     assert time.monotonic() - started < 2
 
 
+def test_in_local_mode_a_rank_of_several_cores_has_as_many_threads(spark, tmp_path: Path) -> None:
+    task = TrainingTask("data", "id", ModelConfig(name="linear"), TrainingConfig(run_url=str(tmp_path)))
+    one = launch_training(spark, task, ClusterConfig(cores_per_rank="executor"), body=_sum_of_ranks)
+    assert one == {"sum": 1.0, "world_size": 1, "threads": 2}
+    with pytest.raises(ConfigError, match=r"num_proc is 2; expected at most 1 \(tasks of cluster.cores_per_rank=2"):
+        launch_training(spark, task, _cluster(cores_per_rank=2), body=_sum_of_ranks)
+
+
 class _CtrlC(SilentReporter):
     def event(self, message: str) -> None:
         os.kill(os.getpid(), signal.SIGINT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from pipeline.config.training import ClusterConfig
 from pipeline.errors import ConfigError, ServiceError
@@ -39,6 +40,13 @@ def test_in_local_mode_the_cores_of_a_rank_are_arithmetic() -> None:
     assert local_facts("local[4]", 2, 2, 1).slots == 2, "Spark runs no more tasks than it has slots"
     with pytest.raises(ConfigError, match=r"cores_per_rank is 6; expected at most the 5 cores of local\[5\]"):
         local_facts("local[5]", 5, 1, 6)
+
+
+def test_a_size_that_a_rank_cannot_have_is_refused() -> None:
+    with pytest.raises(ValidationError, match="cores_per_rank is 0; expected task, executor or at least 1"):
+        ClusterConfig(cores_per_rank=0)
+    with pytest.raises(ValidationError, match="cores_per_rank is executor with launcher horovod"):
+        ClusterConfig(cores_per_rank="executor", launcher="horovod")
 
 
 def test_one_rank_in_process_has_all_cores() -> None:
