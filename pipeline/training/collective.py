@@ -27,7 +27,8 @@ _POLL_SECONDS = 0.0002
 # Horovod's tensor fusion adds up whatever tensors are ready in the same cycle, and so the order of additions, and
 # with it the last bits, differ from run to run. No second tuned value may be set (HOROVOD_CYCLE_TIME is the other
 # one): with both fixed, `hvd.init` crashes the second time in a process (index into an empty vector, horovod 0.28.1,
-# common/parameter_manager.cc BayesianParameter::SetValue), and Spark reuses its Python workers.
+# common/parameter_manager.cc BayesianParameter::SetValue), and Spark reuses its Python workers. HOROVOD_AUTOTUNE
+# fixes both on every rank but the first (ParameterManager::SetParams), which is why it is not offered.
 HOROVOD_SETTINGS = {"HOROVOD_FUSION_THRESHOLD": "0"}
 
 
