@@ -62,7 +62,6 @@ def _frame(session: SparkSession, source: Mapping[str, Any]) -> DataFrame:
         {
             "source": source,
             "features": {"any": {"type": "numeric"}},
-            "label": {"column": "any"},
             "dataset": {"url": "any"},
             "training": {"run_url": "any"},
         }
