@@ -1,11 +1,11 @@
 """How fast the engine trains, what goes where, and how long a fit takes beside others.
 
-    python -m benchmarks.training [scaling] [checkpoint] [compression] [fit]
+    python -m benchmarks.training [scaling] [steps] [checkpoint] [compression] [fit]
 
 Each part takes some minutes and keeps its result beside those of the others. The ceiling of scaling is the sum of
 independent single-process trainings at the same time: the same cores and memory, and no word between them. A model of
-24 features, 1,024 rows a step and rank, embeddings and a perceptron of 256-128, one thread a rank. Rounds are
-interleaved, so that a noisy machine is noisy for all.
+24 features, embeddings and a perceptron of 256-128, one thread a rank; 1,024 rows a step and rank where nothing else is
+said. Rounds are interleaved, so that a noisy machine is noisy for all.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks import fit
 from benchmarks.results_file import keep, table
+from benchmarks.step_times import parts_of_a_step, timed
 from pipeline.config.training import ClusterConfig, ModelConfig, TrainingConfig
 from pipeline.dataset import Dataset
 from pipeline.launch import launch_training
@@ -33,26 +34,23 @@ from pipeline.training.worker import train
 
 ROWS = 300_000
 BATCH_PER_RANK = 1024
+BATCHES = (1024, 4096)
 EPOCHS = 4
 ROUNDS = 3
 COLLECTIVES = ("horovod", "torch")
 COMPRESSIONS = ("none", "fp16", "bf16", "powersgd")
 SHARES = ("rows_per_second", "data_wait_share", "communication_share", "checkpoint_share", "straggler_ratio")
 
-PROFILE = (
-    "* what is missed, as far as is known: Horovod's operations start with the next cycle of its thread (1 ms) and are "
-    "negotiated before; a step of this model takes about 10 ms. Its `synchronize` spun on the processor (170,000 "
-    "involuntary context switches of a rank in 7 s, 14,000 over torch, 4,000 alone), which waiting by polls has ended; "
-    "what then remains is not profiled yet. Rounds differ by up to a half on this shared machine."
-)
+STEPS_READ = """\
+"""
 
 Values = dict[str, float]
 
 
-def task_for(dataset: Dataset, run: Path, ranks: int, **training: Any) -> TrainingTask:
+def task_for(dataset: Dataset, run: Path, ranks: int, batch: int = BATCH_PER_RANK, **training: Any) -> TrainingTask:
     """The same model and rows a rank, whatever the number of ranks."""
     values = {"epochs": EPOCHS, "optimizer": {"name": "AdamW", "learning_rate": 0.002}, **training}
-    config = TrainingConfig(run_url=str(run), global_batch_size=BATCH_PER_RANK * ranks, **values)
+    config = TrainingConfig(run_url=str(run), global_batch_size=batch * ranks, micro_batch_size=batch, **values)
     return TrainingTask(dataset.url, dataset.content_id, ModelConfig(name="tabular"), config, threads=1)
 
 
@@ -70,16 +68,16 @@ def summary(epochs: list[Values]) -> Values:
     return {**values, "roc_auc": epochs[-1]["validation_roc_auc"]}
 
 
-def alone(dataset_url: str, run: str) -> Values:
+def alone(dataset_url: str, batch: str, run: str) -> Values:
     """One process on its own."""
     reporter = _Metrics()
-    train(task_for(Dataset.open(dataset_url), Path(run), 1), SoloCollective(), reporter, lambda: False)
+    train(task_for(Dataset.open(dataset_url), Path(run), 1, int(batch)), SoloCollective(), reporter, lambda: False)
     return summary(reporter.epochs)
 
 
-def independent(dataset: Dataset, run: Path, processes: int) -> list[Values]:
+def independent(dataset: Dataset, run: Path, processes: int, batch: int) -> list[Values]:
     """So many processes at once that know nothing of each other."""
-    command = [sys.executable, "-m", "benchmarks.training", "--alone", dataset.url]
+    command = [sys.executable, "-m", "benchmarks.training", "--alone", dataset.url, str(batch)]
     started = [
         subprocess.Popen([*command, f"{run}-{number}"], stdout=subprocess.PIPE, text=True)
         for number in range(processes)
@@ -109,9 +107,16 @@ class Bench:
         launch_training(self.spark, task, cluster, tracker=reporter)  # type: ignore[arg-type]
         return summary(reporter.epochs)
 
-    def apart(self, processes: int) -> Values:
+    def steps(self, collective: str, batch: int) -> Values:
+        """What a step of two ranks consists of."""
+        cluster = ClusterConfig(master="local[2]", num_proc=2, collective=collective)
+        task = task_for(self.dataset, self.run_folder(), 2, batch)
+        launch_training(self.spark, task, cluster, body=timed)
+        return parts_of_a_step(Path(task.training.run_url), 2)
+
+    def apart(self, processes: int, batch: int) -> Values:
         """Independent processes: the sum of their rates, the median of the rest."""
-        each = independent(self.dataset, self.run_folder(), processes)
+        each = independent(self.dataset, self.run_folder(), processes, batch)
         values = {name: statistics.median(one[name] for one in each) for name in each[0]}
         return {**values, "rows_per_second": sum(one["rows_per_second"] for one in each)}
 
@@ -125,12 +130,24 @@ def _medians(rounds: list[dict[str, Values]]) -> dict[str, Values]:
 
 def scaling(bench: Bench) -> dict[str, Any]:
     """One and two ranks against as many independent processes."""
-    rounds = []
+    rounds: dict[int, list[dict[str, Values]]] = {batch: [] for batch in BATCHES}
     for _ in range(ROUNDS):
-        found = {f"{count} independent": bench.apart(count) for count in (1, 2)}
-        found |= {f"{ranks} {name}": bench.together(name, ranks) for name in COLLECTIVES for ranks in (1, 2)}
-        rounds.append(found)
-        print({name: round(values["rows_per_second"]) for name, values in found.items()}, file=sys.stderr, flush=True)
+        for batch, found in rounds.items():
+            one = {f"{count} independent": bench.apart(count, batch) for count in (1, 2)}
+            one |= {
+                f"{ranks} {name}": bench.together(name, ranks, batch=batch) for name in COLLECTIVES for ranks in (1, 2)
+            }
+            found.append(one)
+            print(batch, {name: round(values["rows_per_second"]) for name, values in one.items()}, file=sys.stderr)
+    return {"rounds": ROUNDS, "medians": {str(batch): _medians(found) for batch, found in rounds.items()}}
+
+
+def steps(bench: Bench) -> dict[str, Any]:
+    """The parts of a step of two ranks."""
+    rounds = [
+        {f"{batch:,} rows over {name}": bench.steps(name, batch) for batch in BATCHES for name in COLLECTIVES}
+        for _ in range(ROUNDS)
+    ]
     return {"rounds": ROUNDS, "medians": _medians(rounds)}
 
 
@@ -149,7 +166,19 @@ def compression(bench: Bench) -> dict[str, Any]:
 
 
 def _scaling_page(values: Mapping[str, Any]) -> list[str]:
-    medians = values["medians"]
+    waiting = max(one[f"2 {name}"]["data_wait_share"] for one in values["medians"].values() for name in COLLECTIVES)
+    return [
+        "## One and two ranks against independent processes",
+        "",
+        f"{ROWS:,} rows, {EPOCHS} epochs; medians of {values['rounds']} interleaved rounds.",
+        "",
+        *(line for batch, medians in values["medians"].items() for line in _scaling_table(int(batch), medians)),
+        f"* waiting for data: at most {100 * waiting:.1f} % of a step (goal under 5 %)",
+        "",
+    ]
+
+
+def _scaling_table(batch: int, medians: Mapping[str, Values]) -> list[str]:
     ceiling = {count: medians[f"{count} independent"]["rows_per_second"] for count in (1, 2)}
 
     def row(name: str, one: Values) -> list[Any]:
@@ -158,23 +187,28 @@ def _scaling_page(values: Mapping[str, Any]) -> list[str]:
         kind = name[2:] if name.endswith("independent") else f"ranks over {name[2:]}"
         return [f"{name[0]} {kind}", f"{one['rows_per_second']:,.0f}", f"{share:.2f}", *shares]
 
-    waiting = max(medians[f"2 {name}"]["data_wait_share"] for name in COLLECTIVES)
     reached = ", ".join(
         f"{medians[f'2 {name}']['rows_per_second'] / ceiling[2]:.2f} over {name}" for name in COLLECTIVES
     )
     return [
-        "## One and two ranks against independent processes",
-        "",
-        f"{ROWS:,} rows, {BATCH_PER_RANK:,} a step and rank, {EPOCHS} epochs; medians of {values['rounds']} "
-        "interleaved rounds.",
+        f"{batch:,} rows a step and rank: two ranks reach {reached} of the ceiling (goal 0.9).",
         "",
         *table(
             ["", "rows/s", "of the ceiling", "waiting for data", "waiting for the other rank"],
             [row(name, one) for name, one in medians.items()],
         ),
-        f"* two ranks, of the ceiling: {reached} (goal 0.9)",
-        f"* waiting for data: {100 * waiting:.1f} % of a step (goal under 5 %)",
-        PROFILE,
+    ]
+
+
+def _steps_page(values: Mapping[str, Any]) -> list[str]:
+    parts = list(next(iter(values["medians"].values())))
+    return [
+        "## What a step of two ranks consists of",
+        "",
+        f"Milliseconds, means over the steps of a run, medians of {values['rounds']} runs.",
+        "",
+        *table(["a step and rank", *parts], [[name, *one.values()] for name, one in values["medians"].items()]),
+        *STEPS_READ.splitlines(),
         "",
     ]
 
@@ -199,7 +233,13 @@ def _compression_page(values: Mapping[str, Any]) -> list[str]:
     return ["## Compression", "", *table(head, rows)]
 
 
-PAGES = {"scaling": _scaling_page, "checkpoint": _checkpoint_page, "compression": _compression_page, "fit": fit.page}
+PAGES = {
+    "scaling": _scaling_page,
+    "steps": _steps_page,
+    "checkpoint": _checkpoint_page,
+    "compression": _compression_page,
+    "fit": fit.page,
+}
 
 
 def page(sections: Mapping[str, Any]) -> list[str]:
@@ -218,7 +258,7 @@ def main(arguments: list[str]) -> None:
         wanted = arguments or list(PAGES)
         if "fit" in wanted:
             keep("training", "fit", fit.measure(folder / "fit"), page)
-        if engine := [part for part in (scaling, checkpoint, compression) if part.__name__ in wanted]:
+        if engine := [part for part in (scaling, steps, checkpoint, compression) if part.__name__ in wanted]:
             spark = stack.enter_context(spark_session(ClusterConfig(master="local[2]"), str(folder)))
             bench = Bench(folder, spark)
             for part in engine:
