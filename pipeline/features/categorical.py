@@ -20,6 +20,7 @@ from pipeline.config.features import (
 )
 from pipeline.dataset import Column
 from pipeline.features.kinds import Array, Raw
+from pipeline.features.lists import text_lists
 from pipeline.features.sketches import Fitting, Values, ask
 from pipeline.features.texts import Texts, coded, objects
 
@@ -188,20 +189,15 @@ class Categories:
 
     def names(self, raw: Raw) -> Texts:
         """All names of all rows, one after the other."""
-        return self.text(coded(_flat(raw[self.column], None)))
+        return self.text(coded(text_lists(raw[self.column]).items))
 
     def encode(self, raw: Raw) -> dict[str, Array]:
         """From the canonical raw column to a matrix of ids."""
-        rows = raw[self.column]
-        lengths = np.array([0 if row is None else min(len(row), self.length) for row in rows], dtype=np.int64)
-        ids = lookup(self.text(coded(_flat(rows, self.length))), self.ids)
+        rows = text_lists(raw[self.column])
+        ids = lookup(self.names(raw), self.ids)
         matrix = np.zeros((len(rows), self.length), dtype=np.int32)
-        matrix[np.arange(self.length) < lengths[:, None]] = ids
+        matrix[np.arange(self.length) < rows.lengths[:, None]] = ids[rows.places < self.length]
         return {self.name: matrix}
-
-
-def _flat(rows: Array, length: int | None) -> Array:
-    return objects([item for row in rows if row is not None for item in row[:length]])
 
 
 def fit_categories(name: str, config: CategoriesFeature) -> Fitting:

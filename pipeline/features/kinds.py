@@ -21,7 +21,8 @@ from pipeline.errors import ConfigError, DataError
 Kind = Literal["number", "string", "boolean", "timestamp", "vector", "strings"]
 Array = npt.NDArray[Any]
 Raw = Mapping[str, Any]
-"""Canonical raw columns by name: arrays as `canonical` gives them; texts may be `pipeline.features.texts.Texts`."""
+"""Canonical raw columns by name: arrays as `canonical` gives them, or `pipeline.features.texts.Texts` and
+`pipeline.features.lists.Lists`."""
 
 MICROSECONDS = "datetime64[us]"
 _EPOCH = datetime.datetime(1970, 1, 1)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.features.kinds import Array
+from pipeline.features.lists import Lists
 from pipeline.features.texts import Texts, coded
 
 Bits = npt.NDArray[np.int64]
@@ -135,9 +136,9 @@ class Present:
     limit: int | None = None
     min_count: int = 0
 
-    def cells(self, values: Array | Texts) -> Cells:
-        present = int((values.codes >= 0).sum()) if isinstance(values, Texts) else int((~pd.isna(values)).sum())
-        counts = np.array([len(values), present], dtype=np.int64)
+    def cells(self, values: Array | Texts | Lists) -> Cells:
+        present = values.present if isinstance(values, (Texts, Lists)) else ~pd.isna(values)
+        counts = np.array([len(values), int(present.sum())], dtype=np.int64)
         keys = np.array([0, 1], dtype=np.int64)
         return Cells.of_keys(counts, keys, np.zeros_like(keys), np.zeros_like(keys))
 

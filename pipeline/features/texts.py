@@ -32,6 +32,11 @@ class Texts:
         """The object array of ``str | None``."""
         return np.asarray(np.append(self.names, np.array([None], dtype=object))[self.codes])
 
+    @property
+    def present(self) -> Array:
+        """Which rows have a text."""
+        return np.asarray(self.codes >= 0)
+
     def renamed(self, name: Callable[[str], str]) -> Texts:
         """The same rows with every distinct text replaced."""
         return Texts(self.codes, objects([None if text is None else name(text) for text in self.names]))

@@ -10,6 +10,7 @@ from pipeline.config.features import VectorFeature
 from pipeline.dataset import Column
 from pipeline.errors import DataError
 from pipeline.features.kinds import Array, Raw
+from pipeline.features.lists import number_lists
 from pipeline.features.sketches import Fitting
 
 
@@ -33,21 +34,24 @@ class Vector:
         return (self.column,)
 
     def encode(self, raw: Raw) -> dict[str, Array]:
-        """From the canonical raw column (flat arrays, or None) to one array of shape (rows, *shape)."""
-        rows, width = raw[self.column], int(np.prod(self.shape))
+        """From the canonical raw column (`Lists`, or flat arrays and None) to one array of shape (rows, *shape)."""
+        rows, width = number_lists(raw[self.column]), int(np.prod(self.shape))
+        wrong = np.unique(rows.lengths[rows.present & (rows.lengths != width)])
+        if len(wrong):
+            raise DataError(f"column {self.column} has vectors of {wrong.tolist()} numbers; expected {width}")
         matrix = np.zeros((len(rows), width), dtype=self.dtype)
-        wrong = {len(row) for row in rows if row is not None and len(row) != width}
-        if wrong:
-            raise DataError(f"column {self.column} has vectors of {sorted(wrong)} numbers; expected {width}")
-        present = np.array([row is not None for row in rows], dtype=bool)
-        if present.any():
-            values = np.stack(list(rows[present]))
-            if self.dtype == "uint8" and not ((values >= 0) & (values <= 255) & (values == np.rint(values))).all():
-                raise DataError(f"column {self.column} has values that are no bytes; expected whole numbers 0 to 255")
-            if self.dtype == "float32":
-                values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=3.4e38, neginf=-3.4e38)
-            matrix[present] = values.astype(self.dtype)
+        matrix[rows.present] = self._typed(np.asarray(rows.items)).reshape(-1, width)
         return {self.name: matrix.reshape(len(rows), *self.shape)}
+
+    def _typed(self, values: Array) -> Array:
+        if values.dtype == self.dtype == "uint8":
+            return values
+        if self.dtype == "uint8" and not ((values >= 0) & (values <= 255) & (values == np.rint(values))).all():
+            raise DataError(f"column {self.column} has values that are no bytes; expected whole numbers 0 to 255")
+        if self.dtype == "float32":
+            floats = values if values.dtype == np.float32 else values.astype(np.float64)
+            values = np.nan_to_num(floats, nan=0.0, posinf=3.4e38, neginf=-3.4e38)
+        return values.astype(self.dtype, copy=False)
 
 
 def fit_vector(name: str, config: VectorFeature) -> Fitting:

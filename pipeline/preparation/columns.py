@@ -7,22 +7,31 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.features import Kind, canonical
 from pipeline.features.kinds import MICROSECONDS, Array, is_missing
+from pipeline.features.lists import Lists
 from pipeline.features.texts import Texts
 
 
 def raw_arrays(table: pa.Table, kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """Canonical arrays, or `Texts`, of the named columns."""
+    """Canonical arrays, `Texts` or `Lists`, of the named columns."""
     return {name: canonical_column(table.column(name), kind) for name, kind in kinds.items()}
 
 
-def canonical_column(column: pa.ChunkedArray, kind: Kind) -> Array | Texts:
-    """One column; texts stay coded, so that each distinct one becomes a Python object once."""
+def canonical_column(column: pa.ChunkedArray, kind: Kind) -> Array | Texts | Lists:
+    """One column; texts stay coded, so that each distinct one becomes a Python object once, and lists stay flat."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if kind == "string":
         return _texts(array)
+    if kind == "vector" and _is_bytes(array.type):
+        array = _as_list(array)
+    if kind == "vector" and _is_list(array.type):
+        numbers = array.flatten().to_numpy(zero_copy_only=False)
+        return _lists(array, canonical([numbers], kind)[0])
+    if kind == "strings" and _is_list(array.type) and _is_text(array.type.value_type):
+        return _lists(array, _texts(array.flatten()))
     if pa.types.is_timestamp(array.type):
         return canonical(array.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False), kind).astype(MICROSECONDS)
     if pa.types.is_boolean(array.type):
@@ -38,3 +47,31 @@ def _texts(array: pa.Array) -> Texts:
     if missing.any():  # NaN in a dictionary
         codes = np.where(np.append(missing, True)[codes], -1, codes)
     return Texts(codes, names)
+
+
+def _lists(array: pa.Array, items: Array | Texts) -> Lists:
+    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+    return Lists(items, lengths.astype(np.int64), pc.is_valid(array).to_numpy(zero_copy_only=False))
+
+
+def _as_list(array: pa.Array) -> pa.Array:
+    """Bytes as the lists of numbers that they are, in the same memory."""
+    type_ = (pa.large_list if pa.types.is_large_binary(array.type) else pa.list_)(pa.uint8())
+    if not len(array):  # of which Arrow may leave the buffers out
+        return pa.array([], type_)
+    validity, offsets, data = array.buffers()
+    data = data or pa.py_buffer(b"")
+    numbers = pa.Array.from_buffers(pa.uint8(), data.size, [None, data])
+    return pa.Array.from_buffers(type_, len(array), [validity, offsets], offset=array.offset, children=[numbers])
+
+
+def _is_list(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_))
+
+
+def _is_bytes(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_))
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
