@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_
 from typing import Any
@@ -117,16 +117,18 @@ class Base:
 
         Where the input has every row of the version again, it is the input's own balance. Otherwise the input is an
         addition: its rows count beside those that the version was made of, and rows of known ids are duplicates.
+        Old files are not written again, so what rules changed in them counts in either case.
         """
         then = self.dataset.manifest.accounting
         if known == self.rows:
-            return found
+            return replace(found, repaired=then.repaired)
         return Accounting(
             rows_in=then.rows_in + found.rows_in,
             published=then.published + found.published - known,
             duplicates=then.duplicates + found.duplicates + known,
             rejected=then.rejected + found.rejected,
             reasons=dict(sorted((Counter(then.reasons) + Counter(found.reasons)).items())),
+            repaired=then.repaired,
         )
 
     def class_counts(self, found: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:

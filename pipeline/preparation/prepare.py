@@ -173,7 +173,7 @@ class _Preparation:
                 schema=schema,
                 statistics=self.base.dataset.manifest.statistics if self.base else statistics,
                 written=written,
-                accounting=dataclasses.replace(accounting, repaired=publish.repaired(written)),
+                accounting=dataclasses.replace(accounting, repaired=publish.repaired(written, accounting.repaired)),
                 class_counts=class_counts,
                 request=request_of(self.config, self.inputs),
                 inputs=_known_of_inputs(listed, census),

@@ -62,9 +62,9 @@ class Version:
     base: Manifest | None = None
 
 
-def repaired(written: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, int]:
-    """How many values each repairing rule changed."""
-    counts: Counter[str] = Counter()
+def repaired(written: Mapping[str, Sequence[Mapping[str, Any]]], before: Mapping[str, int]) -> dict[str, int]:
+    """How many values each repairing rule changed in what was written, and ``before`` in files that stay."""
+    counts = Counter(before)
     for one in itertools.chain(*written.values()):
         counts.update(one["repairs"])
     return dict(sorted(counts.items()))

@@ -54,7 +54,7 @@ def make(tmp_path: Path) -> Make:
             "training": {"run_url": str(tmp_path / "run")},
         }
         for section, change in changes.items():
-            values[section] = {**values[section], **change}
+            values[section] = {**values.get(section, {}), **change}
         return parse_config(values)
 
     return build
@@ -111,6 +111,21 @@ def test_an_input_of_new_rows_alone_counts_beside_the_old_ones(spark: SparkSessi
     assert (rows.rows_in, rows.published, rows.duplicates) == (ROWS + MORE + 5, ROWS + MORE, 5)
     assert rows.balanced
     assert sorted(read_all(new)["sale"]) == list(range(ROWS + MORE))
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["every row again", "new rows alone"])
+def test_what_rules_changed_in_old_files_counts_with_what_they_changed_in_new_ones(
+    spark: SparkSession, make: Make, tmp_path: Path, whole: bool
+) -> None:
+    rules = [{"column": "price", "max": 10, "action": "clip"}, {"column": "price", "min": 0, "action": "null"}]
+    old = prepare_dataset(spark, make(clean={"rules": rules}))
+    add_rows(tmp_path)
+    if not whole:
+        (tmp_path / "in" / "first.parquet").unlink()
+    new = prepare_dataset(spark, make(old.content_id, clean={"rules": rules}))
+    for dataset, count in ((old, ROWS), (new, ROWS + MORE)):
+        beyond = int((rows_of_sales(0, count)["price"] > 10).sum())
+        assert dataset.manifest.accounting.repaired == {"price: clip": beyond, "price: null": 0}
 
 
 def test_every_reader_sees_all_rows_once(spark: SparkSession, make: Make, tmp_path: Path) -> None:
