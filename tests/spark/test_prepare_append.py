@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
-from pipeline import storage
+from pipeline import long_lists, storage
 from pipeline.config import PipelineConfig, parse_config
-from pipeline.dataset import SPLITS, Dataset, commit_numbers
+from pipeline.dataset import SPLITS, Dataset, commit_numbers, content_id
 from pipeline.errors import ConfigError
 from pipeline.preparation.gc import collect_garbage
 from pipeline.preparation.prepare import prepare_dataset, published
@@ -126,6 +127,31 @@ def test_what_rules_changed_in_old_files_counts_with_what_they_changed_in_new_on
     for dataset, count in ((old, ROWS), (new, ROWS + MORE)):
         beyond = int((rows_of_sales(0, count)["price"] > 10).sum())
         assert dataset.manifest.accounting.repaired == {"price: clip": beyond, "price: null": 0}
+
+
+def test_a_version_has_the_same_id_where_its_lists_of_files_lie_beside_the_manifest(
+    spark: SparkSession, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = {"inside": long_lists.LONGEST, "beside": 0}
+    ids: dict[str, list[str]] = {place: [] for place in longest}
+    for base in (False, True):
+        for place, entries in longest.items():
+            monkeypatch.setattr(long_lists, "LONGEST", entries)
+            config = make(ids[place][0] if base else None, dataset={"url": str(tmp_path / place)})
+            ids[place].append(prepare_dataset(spark, config).content_id)
+        add_rows(tmp_path)
+    assert ids["inside"] == ids["beside"]
+    versions = [tmp_path / place / "versions" / ids[place][1] / "manifest.json" for place in longest]
+    inside, beside = (json.loads(version.read_text()) for version in versions)
+    assert {split: set(parts) for split, parts in beside["splits"].items()} == {
+        split: {"list", "entries", "sha256"} for split in SPLITS
+    }
+    assert isinstance(inside["splits"]["train"], list)
+    opened = [Dataset.open(str(tmp_path / place)).manifest for place in longest]
+    for manifest in opened:
+        assert manifest.splits == opened[0].splits
+        again = content_id(manifest.schema, manifest.semantic, manifest.statistics, manifest.splits)
+        assert again == manifest.content_id
 
 
 def test_every_reader_sees_all_rows_once(spark: SparkSession, make: Make, tmp_path: Path) -> None:
