@@ -108,17 +108,20 @@ def fingerprints(inputs: Inputs) -> dict[str, Any]:
     }
 
 
-def check_unchanged(config: PipelineConfig, inputs: Inputs) -> None:
-    """Refuse to publish what was read while it changed.
+def check_unchanged(then: Inputs, now: Inputs) -> None:
+    """Refuse to publish what was read while it changed; further files are no change.
 
     Raises:
-        InterruptedRunError: a listed file changed or vanished; the same command starts again from the new files.
+        InterruptedRunError: files changed or vanished; the same command starts again from the new ones.
     """
-    now = {file.path: file for files in list_inputs(config).values() for file in files}
-    changed = [file.path for files in inputs.values() for file in files if now.get(file.path) != file]
+    there = {file for files in now.values() for file in files}
+    changed = [(name, file.path) for name, files in then.items() for file in files if file not in there]
     if changed:
         raise InterruptedRunError(
-            *(f"input {path} changed during the run; expected it to stay; run the command again" for path in changed)
+            *(
+                f"input {name}: {path} changed during the run; expected it to stay; run the command again"
+                for name, path in changed
+            )
         )
 
 

@@ -32,7 +32,7 @@ from pipeline.preparation.read import Census, compares_ids, parsed, query_rows, 
 from pipeline.preparation.rules import check_rule_limits, repairs_of
 from pipeline.preparation.schema import check_features, check_names, dataset_schema, effective_features, plain_sources
 from pipeline.preparation.session import named_views, preparation_settings, spark_errors
-from pipeline.preparation.snapshot import check_files, files_of_tables, fingerprint
+from pipeline.preparation.snapshot import files_now, files_of_tables, fingerprint
 from pipeline.preparation.split import expected_fractions
 from pipeline.preparation.stage import Staged, files_of, stage
 from pipeline.preparation.tasks import run_tasks
@@ -162,8 +162,7 @@ class _Preparation:
         if self.base:
             self.base.check_schema(schema)
         written = self._write(rows, features, labels, schema)
-        check_unchanged(self.config, self.inputs)
-        check_files(tables)
+        check_unchanged(listed, {**list_inputs(self.config), **files_now(tables)})
         self.progress("publishing")
         statistics = {**features.to_json(), "label": label_state(self.config.label, labels, class_counts)}
         return publish.publish(

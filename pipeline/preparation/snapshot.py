@@ -6,7 +6,8 @@ Of all others the number of rows and the sum of the rows' hashes are taken while
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pyspark.errors import PySparkException
@@ -15,7 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import MapType
 
 from pipeline import storage
-from pipeline.errors import InterruptedRunError, StorageError
+from pipeline.errors import StorageError
 from pipeline.preparation.inputs import InputFile, Inputs, described
 
 
@@ -32,25 +33,14 @@ def _files(frame: DataFrame) -> tuple[InputFile, ...]:
         return ()
 
 
-def check_files(files: Mapping[str, tuple[InputFile, ...]]) -> None:
-    """Refuse tables whose files changed since.
+def files_now(tables: Inputs) -> dict[str, tuple[InputFile, ...]]:
+    """The same files as they are now, without those that are gone."""
+    return {name: tuple(found for file in files for found in _now(file)) for name, files in tables.items()}
 
-    Raises:
-        InterruptedRunError: names the files.
-    """
-    offences = []
-    for name, listed in files.items():
-        for file in listed:
-            try:
-                same = described(file.path) == file
-            except (StorageError, OSError):
-                same = False
-            if not same:
-                offences.append(
-                    f"file {file.path} of table {name} changed during the run; expected it to stay; run again"
-                )
-    if offences:
-        raise InterruptedRunError(*offences)
+
+def _now(file: InputFile) -> Iterator[InputFile]:
+    with contextlib.suppress(StorageError, OSError):
+        yield described(file.path)
 
 
 def contents(frame: DataFrame) -> Column:

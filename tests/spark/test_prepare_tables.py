@@ -90,7 +90,7 @@ def test_a_table_that_changes_meanwhile_is_not_published(
 
     fit = module.fit
     monkeypatch.setattr(module, "fit", fit_and_rewrite)
-    with pytest.raises(InterruptedRunError, match="of table sales changed"):
+    with pytest.raises(InterruptedRunError, match=r"input sales: .*\.parquet changed"):
         prepare_dataset(spark, config_of(tmp_path, {"table": table}))
 
 
