@@ -89,10 +89,10 @@ def _unusable_types(frame: DataFrame, config: PipelineConfig) -> Iterable[str]:
         if not isinstance(type_, accepted[kind]) and not isinstance(element, elements.get(kind, ())):
             yield f"column {name} has type {type_.simpleString()}; expected {_PLURALS[kind]}; cast it in the query"
     for number, rule in enumerate(config.clean.rules):
-        if rule.action != "reject" and rule.column not in kinds:
+        if rule.action != "reject" and kinds.get(rule.column) in (None, "vector", "strings"):
             yield (
-                f"clean.rules.{number} changes column {rule.column}, which no feature reads; "
-                "expected a feature's column; use action: reject"
+                f"clean.rules.{number} changes column {rule.column}, of which no feature reads single values; "
+                "expected a column of a feature, no lists; use action: reject"
             )
 
 

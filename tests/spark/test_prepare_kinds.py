@@ -336,6 +336,16 @@ def test_features_that_cannot_be_are_refused_before_anything_is_read(spark: Spar
     assert len(caught.value.offences) == 2
 
 
+def test_a_rule_changes_single_values_of_a_feature_only(spark: SparkSession, make: Make, plain: Any) -> None:
+    rules = [{"column": name, "min_length": 1, "action": "null"} for name in ("v", "m", "y")]
+    features = {**SMALL, "v_vector": FEATURES["v_vector"], "m_many": FEATURES["m_many"]}
+    with pytest.raises(DataError) as caught:
+        prepare_dataset(spark, make(features=features, clean={"rules": rules}))
+    assert [offence.split(",")[0] for offence in caught.value.offences] == [
+        f"clean.rules.{number} changes column {name}" for number, name in enumerate(("v", "m", "y"))
+    ]
+
+
 def test_globs_compressed_files_partition_folders_and_samples(
     spark: SparkSession, make: Make, folder: Path, plain: dict[str, list[Any]]
 ) -> None:
