@@ -60,7 +60,9 @@ class InputConfig(Section):
     table: str | None = None
     """A table of Spark's catalog instead of a path."""
     format: str = "csv"
-    """csv, json, parquet, orc, or any other that this Spark can read, with its options (jdbc, delta...)."""
+    """csv, json, parquet, orc, or any other that this Spark can read, with its options (jdbc, delta...).
+
+    What Spark takes from other projects passes through; it is not tested here, where its jars are not installed."""
     columns: str | None = Field(default=None, alias="schema")
     """A Spark DDL schema, `name type, ...`; without it Spark infers the types."""
     options: dict[str, str] = {}
