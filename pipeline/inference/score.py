@@ -143,11 +143,12 @@ def read_table(spark: SparkSession, source: str) -> DataFrame:
     if not storage.exists(source):
         raise InputMissingError(f"{source} is missing; expected a Parquet, JSON or CSV table; check the path")
     path = spark_path(source)
-    if source.rstrip("/").endswith((".csv", ".csv.gz")):
-        return spark.read.csv(path, header=True, inferSchema=False)
-    if source.rstrip("/").endswith((".json", ".jsonl")):
-        return spark.read.json(path)
-    return spark.read.parquet(path)
+    with spark_errors(source):
+        if source.rstrip("/").endswith((".csv", ".csv.gz")):
+            return spark.read.csv(path, header=True, inferSchema=False)
+        if source.rstrip("/").endswith((".json", ".jsonl")):
+            return spark.read.json(path)
+        return spark.read.parquet(path)
 
 
 def spark_path(url: str) -> str:

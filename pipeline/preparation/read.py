@@ -15,8 +15,9 @@ from pyspark.sql.types import MapType, StringType, StructType
 
 from pipeline.config import PipelineConfig
 from pipeline.config.data import InputConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from pipeline.preparation.inputs import InputFile, Inputs, query_of
+from pipeline.preparation.parquet_types import unreadable_columns
 from pipeline.preparation.session import spark_errors
 from pipeline.preparation.snapshot import contents
 
@@ -39,11 +40,23 @@ class Census:
 
 
 def read_inputs(session: SparkSession, config: PipelineConfig, inputs: Inputs) -> dict[str, DataFrame]:
-    """One frame per input; text formats have a `FAULT` column, null where the row was parsed."""
+    """One frame per input; text formats have a `FAULT` column, null where the row was parsed.
+
+    Raises:
+        DataError: Parquet files have columns of types that Spark does not read.
+        InputMissingError: a file is not of its format.
+        ServiceError: this Spark does not have the format.
+    """
     frames = {}
     for name, input_ in config.source.inputs.items():
-        with spark_errors(f"source.inputs.{name}"):
-            frames[name] = _read(session, name, input_, inputs.get(name, ()))
+        what, files = f"source.inputs.{name}", inputs.get(name, ())
+        try:
+            with spark_errors(what):
+                frames[name] = _read(session, name, input_, files)
+        except DataError as error:
+            is_parquet = input_.format == "parquet"
+            offences = unreadable_columns(what, (file.path for file in files)) if is_parquet else []
+            raise DataError(*(offences or error.offences)) from error
     return frames
 
 

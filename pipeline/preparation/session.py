@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, ParseException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
-from pipeline import errors
-from pipeline.errors import DataError, InterruptedRunError, PipelineError, StorageError
+from pipeline.errors import DataError
+from pipeline.preparation.causes import typed
 
 _SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
@@ -28,9 +27,6 @@ _SETTINGS = {
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
     "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
 }
-_OWN_ERROR = re.compile(r"pipeline\.errors\.(\w+): ([^\n]*)")
-_VANISHED = re.compile(r"(?:FileNotFoundException|FAILED_READ_FILE|It is possible the underlying files)")
-_NO_SPACE = re.compile(r"No space left on device|ENOSPC|the disk is full")
 
 
 @contextlib.contextmanager
@@ -77,24 +73,7 @@ def spark_errors(what: str) -> Iterator[None]:
         yield
     except (ParseException, AnalysisException) as error:
         message = str(error).strip().splitlines()[0]
-        raise DataError(f"{what} is not valid: {message}; expected Spark SQL on existing columns") from error
+        found = typed(what, message) if isinstance(error, AnalysisException) else None
+        raise found or DataError(f"{what} is not valid: {message}; expected Spark SQL on existing columns") from error
     except (PySparkException, Py4JJavaError) as error:
-        raise _typed(what, str(error)) or error from error
-
-
-def _typed(what: str, text: str) -> PipelineError | None:
-    own = _OWN_ERROR.search(text)
-    if own and hasattr(errors, own[1]):
-        return getattr(errors, own[1])(own[2])  # type: ignore[no-any-return]
-    if _NO_SPACE.search(text):
-        return StorageError(f"{what}: the disk is full; expected room for staged rows; free some space and run again")
-    if "CSV header" in text:
-        header = " ".join(line.strip() for line in text.splitlines() if re.match(r"\s*(Header|Schema|CSV file):", line))
-        return DataError(
-            f"{what}: the CSV header does not match the schema: {header}; expected the same names in order"
-        )
-    if "EOFException" in text or "Unexpected end of" in text:
-        return DataError(f"{what}: a compressed file ends early; expected it whole; copy it again")
-    if _VANISHED.search(text):
-        return InterruptedRunError(f"{what}: an input file changed or vanished; expected it to stay; run again")
-    return None
+        raise typed(what, str(error)) or error from error
