@@ -16,21 +16,25 @@ from pipeline.features.sketches import Bits, Cells, Fitting, ask, float_of_bits,
 
 _LEVELS = (48, 36, 24, 0)
 """Right shifts by which quantiles are refined: 16 bits of a float64's 64, then 12, 12 and the last 24."""
+_LAST = len(_LEVELS) - 1
+_FEW = 4096
+"""So many numbers are told apart in one pass, whatever bits are left: a bin for each at most."""
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Counts of numbers by the leading bits of their ordered form, within given bins of the level above."""
+    """Counts of numbers by the leading bits of their ordered form, within given bins of a level above."""
 
     level: int = 0
     within: tuple[int, ...] | None = None
+    above: int = 0
     limit: int | None = None
     min_count: int = 0
 
     def cells(self, values: Array) -> Cells:
         ordered = ordered_bits(values[~np.isnan(values)])
         if self.within is not None:
-            ordered = ordered[np.isin(ordered >> _LEVELS[self.level - 1], self.within)]
+            ordered = ordered[np.isin(ordered >> _LEVELS[self.above], self.within)]
         keys = ordered >> _LEVELS[self.level]
         # Sixteen bits are sorted by radix, several times as fast as by comparison.
         order = np.argsort(keys.astype(np.int16) if self.level == 0 else keys, kind="stable")
@@ -50,7 +54,8 @@ class Bins:
 def quantiles(columns: tuple[str, ...], prepared: Any, fractions: Sequence[float]) -> Fitting:
     """Exact quantiles: for each fraction q the smallest value that at least q of all values do not exceed.
 
-    Numpy calls it ``method="inverted_cdf"``. None if there is no value. At most four passes, mostly one or two.
+    Numpy calls it ``method="inverted_cdf"``. None if there is no value. At most four passes; mostly three, one or two
+    where values repeat.
     """
     cells: Cells = yield from ask(columns, prepared, Bins())
     total = int(cells.count.sum())
@@ -58,14 +63,13 @@ def quantiles(columns: tuple[str, ...], prepared: Any, fractions: Sequence[float
         return None
     ranks = [max(1, math.ceil(Fraction(fraction) * total)) for fraction in fractions]
     targets = [_descend(cells, rank) for rank in ranks]
-    for level in range(1, len(_LEVELS)):
-        open_bins = tuple(sorted({target.key for target in targets if not target.resolved}))
-        if not open_bins:
-            break
-        cells = yield from ask(columns, prepared, Bins(level, open_bins))
-        above = cells.key >> (_LEVELS[level - 1] - _LEVELS[level])
+    level = 0
+    while open_bins := {target.key: target.count for target in targets if not target.resolved}:
+        above, level = level, _LAST if sum(open_bins.values()) <= _FEW else level + 1
+        cells = yield from ask(columns, prepared, Bins(level, tuple(sorted(open_bins)), above))
+        bins = cells.key >> (_LEVELS[above] - _LEVELS[level])
         targets = [
-            target if target.resolved else _descend(cells, target.rank, above == target.key) for target in targets
+            target if target.resolved else _descend(cells, target.rank, bins == target.key) for target in targets
         ]
     return [float(float_of_bits(np.array([target.low]))[0]) for target in targets]
 
@@ -75,6 +79,7 @@ class _Target:
     """The bin that holds the value of a rank, and the rank inside it; resolved when the bin holds one value only."""
 
     key: int
+    count: int
     rank: int
     low: int
     high: int
@@ -90,4 +95,4 @@ def _descend(cells: Cells, rank: int, where: npt.NDArray[np.bool_] | None = None
     position = int(np.searchsorted(cumulative, rank))
     at = chosen[position]
     before = int(cumulative[position - 1]) if position else 0
-    return _Target(int(cells.key[at]), rank - before, int(cells.low[at]), int(cells.high[at]))
+    return _Target(int(cells.key[at]), int(cells.count[at]), rank - before, int(cells.low[at]), int(cells.high[at]))

@@ -6,6 +6,7 @@ import json
 import math
 from fractions import Fraction
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -128,10 +129,18 @@ def test_the_standard_deviation_survives_a_huge_mean() -> None:
     assert sketch.result(sketch.cells(values)).std == np.std(np.arange(1000) / 8)
 
 
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1), st.floats(0, 1), st.integers(1, 5))
-def test_quantiles_are_those_of_numpy(values: list[float], fraction: float, chunks: int) -> None:
+@given(
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1),
+    st.floats(0, 1),
+    st.integers(1, 5),
+    st.sampled_from([0, 2, 4096]),
+)
+def test_quantiles_are_those_of_numpy_however_many_passes_find_them(
+    values: list[float], fraction: float, chunks: int, few: int
+) -> None:
     array = np.array(values)
-    (found,) = run_fit(quantiles(("x",), lambda raw: raw["x"], [fraction]), {"x": array}, chunks)
+    with mock.patch("pipeline.features.quantiles._FEW", few):
+        (found,) = run_fit(quantiles(("x",), lambda raw: raw["x"], [fraction]), {"x": array}, chunks)
     ordered = np.sort(array + 0.0)
     rank = max(1, math.ceil(Fraction(fraction) * len(values)))
     assert found == ordered[rank - 1]
