@@ -40,9 +40,10 @@ _CAUSES: tuple[tuple[str, type[PipelineError], str], ...] = (
     ),
     (
         r"(?P<type>(?:Illegal|Unrecognized) Parquet type: [^\n]+?|Parquet type not (?:yet )?supported: [^\n]+?"
-        r"|Decimal precision \d+ exceeds max precision \d+)\.?\s*(?:\n|$)",
+        r"|Decimal precision \d+ exceeds max precision \d+|The data type TIME is not supported)"
+        r"\.?\s*(?:SQLSTATE|\n|$)",
         DataError,
-        "{what}: Spark says {type}; expected column types that it reads; write the files with other types, or leave "
+        "{what}: Spark says `{type}`; expected column types that it reads; write the files with other types, or leave "
         "the column out of the input's schema",
     ),
     (
