@@ -72,6 +72,7 @@ class EpochReading:
     def close(self) -> None:
         """Send waiting reader threads home."""
         self._store.close()
+        self.files.close()
         if self._ahead is not None:
             self._ahead.close()
 

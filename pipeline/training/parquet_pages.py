@@ -1,23 +1,29 @@
 """RANK. Uncompressed fixed-width Parquet columns, copied from the file straight into the memory where they are wanted.
 
 A column of plain, required, uncompressed values of fixed width lies in its pages as a matrix lies in memory. One
-`preadv` per page then replaces decoding and copying.
+`preadv` then replaces decoding and copying.
 Every other column, and every file that is not ours, goes through pyarrow.
 """
 
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import pyarrow.parquet as pq
 
 from pipeline.training.reads import Array, Field
 
 _HEADER_BYTES = 256
+_GAP_BYTES = 4096
 _DATA_PAGE, _PLAIN = 0, 0
 _FIXED_WIDTH = {"FIXED_LEN_BYTE_ARRAY", "FLOAT", "DOUBLE", "INT32", "INT64"}
+
+
+Buffer: TypeAlias = "bytearray | memoryview[int]"
 
 
 class NotPlain(Exception):
@@ -58,17 +64,53 @@ def _chunks_of(group: pq.RowGroupMetaData, fields: Sequence[Field], indices: Seq
     return chunks
 
 
-def read_chunk(chunk: Chunk, target: Array, file: LocalFile) -> None:
-    """Fill a contiguous array with a column chunk: in one call if it is one page, as our writers make it.
+@dataclass(frozen=True)
+class _Wanted:
+    """A column chunk and where its values belong; the header is what lies before them if the chunk is one page."""
+
+    chunk: Chunk
+    memory: memoryview[int]
+    header: bytearray
+
+    @classmethod
+    def of(cls, chunk: Chunk, target: Array) -> _Wanted:
+        memory = target.data.cast("B")
+        return cls(chunk, memory, bytearray(max(0, min(_HEADER_BYTES, chunk.size - len(memory)))))
+
+    @property
+    def end(self) -> int:
+        """Where what is read of it ends in the file."""
+        return self.chunk.offset + len(self.header) + len(self.memory)
+
+
+def read_chunks(chunks: Sequence[Chunk], targets: Sequence[Array], file: LocalFile) -> None:
+    """Fill contiguous arrays with column chunks: chunks of one page that lie near each other, as ours do, in one call.
+
+    Each call gives the interpreter lock away, and waiting to have it back takes as long as reading.
 
     Raises:
-        NotPlain: the chunk holds something else than plain values of exactly the array's size.
+        NotPlain: a chunk holds something else than plain values of exactly its array's size.
     """
-    memory = target.data.cast("B")
-    header = bytearray(max(0, min(_HEADER_BYTES, chunk.size - len(memory))))
-    file.read_into(chunk.offset, [header, memory])
-    if data_page(bytes(header) + bytes(_HEADER_BYTES)) != (len(header), len(memory)):
-        _read_pages(chunk, memory, file)
+    wanted = sorted(map(_Wanted.of, chunks, targets), key=lambda one: one.chunk.offset)
+    for offset, buffers in _calls(wanted):
+        file.read_into(offset, buffers)
+    for one in wanted:
+        if data_page(bytes(one.header) + bytes(_HEADER_BYTES)) != (len(one.header), len(one.memory)):
+            _read_pages(one.chunk, one.memory, file)
+
+
+def _calls(wanted: Sequence[_Wanted]) -> list[tuple[int, list[Buffer]]]:
+    """Where to read into which buffers; what writers put between two chunks is read too, and forgotten."""
+    calls: list[tuple[int, list[Buffer]]] = []
+    end = -1
+    for one in wanted:
+        gap = one.chunk.offset - end
+        if end < 0 or not 0 <= gap <= _GAP_BYTES:
+            calls.append((one.chunk.offset, []))
+            gap = 0
+        calls[-1][1].extend([bytearray(gap), one.header, one.memory])
+        end = one.end
+    return calls
 
 
 def _read_pages(chunk: Chunk, memory: memoryview[int], file: LocalFile) -> None:
@@ -147,22 +189,17 @@ def _zigzag(data: bytes, at: int) -> tuple[int, int]:
 
 
 class LocalFile:
-    """Reads at offsets of a file of this machine."""
+    """Reads at offsets of a file of this machine, from any thread; it is closed when nobody has it any more."""
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def __enter__(self) -> LocalFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
+        weakref.finalize(self, os.close, self._descriptor)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Bytes at an offset."""
         return os.pread(self._descriptor, size, offset)
 
-    def read_into(self, offset: int, buffers: Sequence[bytearray | memoryview[int]]) -> None:
+    def read_into(self, offset: int, buffers: Sequence[Buffer]) -> None:
         """Fill buffers, one after the other; the kernel copies straight into them."""
         left = [memoryview(buffer) for buffer in buffers if len(buffer)]
         while left:

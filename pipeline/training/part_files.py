@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +16,13 @@ from pipeline.errors import StorageError
 from pipeline.training.arrow_decode import Foreign, decode
 from pipeline.training.checks import corrupt, is_published
 from pipeline.training.disk_cache import DiskCache, never
-from pipeline.training.parquet_pages import Chunk, LocalFile, NotPlain, plain_chunks, read_chunk
+from pipeline.training.parquet_pages import Chunk, LocalFile, NotPlain, plain_chunks, read_chunks
 from pipeline.training.reads import Array, Field, GroupRead, Timings
 
 _Key = tuple[str, int, int]
 _plain: dict[tuple[_Key, tuple[Field, ...]], list[dict[str, Chunk] | None]] = {}
 _lock = threading.Lock()
+_OPEN_FILES = 64
 
 
 class PartFiles:
@@ -42,6 +44,12 @@ class PartFiles:
         self.extras = tuple(extras)
         self._timings = timings
         self._cache = cache
+        # An open file would keep the room that the cache has freed.
+        self._open = functools.lru_cache(0 if self.remote else _OPEN_FILES)(LocalFile)
+
+    def close(self) -> None:
+        """Close what is open; a file that is read again is opened again."""
+        self._open.cache_clear()
 
     def location(self, part: PartFile) -> str:
         """The url of a part file."""
@@ -114,9 +122,9 @@ class PartFiles:
             return False
         started = time.perf_counter()
         try:
-            with LocalFile(storage.local_path(source)) as file:
-                for field in self.fields:
-                    read_chunk(chunks[field.name], into[field.name], file)
+            names = [field.name for field in self.fields]
+            file = self._open(storage.local_path(source))
+            read_chunks([chunks[name] for name in names], [into[name] for name in names], file)
         except NotPlain:
             return False
         finally:

@@ -219,6 +219,24 @@ def test_leaving_in_the_middle_ends_all_threads(tmp_path, reader):
     assert threading.active_count() == before
 
 
+def test_a_file_is_opened_once_an_epoch_and_closed_at_its_end(tmp_path, reader, monkeypatch):
+    dataset = make(tmp_path / "data", 150)
+    loader = loader_of(dataset, reader=reader, with_ids=False)
+    list(loader)
+    opened, open_ = [], os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, *rest, **named: opened.append(str(path)) or open_(path, *rest, **named)
+    )
+    list(loader)
+    assert sorted(opened) == sorted({path for path in opened if path.endswith(".parquet")})
+    assert len(opened) == len(dataset.manifest.splits["train"])
+    assert not [link for link in open_links() if link.endswith(".parquet")]
+
+
+def open_links():
+    return [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink() and link.exists()]
+
+
 def test_two_iterations_at_once_do_not_disturb_each_other(tmp_path, reader):
     dataset = make(tmp_path / "data", 100)
     loader = loader_of(dataset, reader=reader)

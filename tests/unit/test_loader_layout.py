@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,14 @@ def test_the_documented_layout_is_copied_without_decoding(tmp_path):
     assert_same(out)
     assert timings.decoding == 0
     assert timings.bytes == MATRIX.nbytes + LABEL.nbytes
+
+
+def test_columns_side_by_side_are_read_in_one_call_per_row_group(tmp_path, monkeypatch):
+    calls, preadv = [], os.preadv
+    monkeypatch.setattr(os, "preadv", lambda *arguments: calls.append(arguments) or preadv(*arguments))
+    out, _ = read(tmp_path, fixed(), **parquet_options(["x", "label"], ["x", "label"]))
+    assert_same(out)
+    assert len(calls) == 2
 
 
 def test_many_small_pages_are_copied_too(tmp_path):
