@@ -13,10 +13,13 @@ from pipeline.features.kinds import Array, Raw
 from pipeline.features.lists import number_lists
 from pipeline.features.sketches import Fitting
 
+_LARGEST = 3.4e38
+"""Larger magnitudes count as this one, so that float32 holds them."""
+
 
 @dataclass(frozen=True)
 class Vector:
-    """An array of one shape per row; a missing one is all zero."""
+    """An array of one shape per row; a missing one is all zero, and so is a missing number of one."""
 
     name: str
     column: str
@@ -50,7 +53,7 @@ class Vector:
             raise DataError(f"column {self.column} has values that are no bytes; expected whole numbers 0 to 255")
         if self.dtype == "float32":
             floats = values if values.dtype == np.float32 else values.astype(np.float64)
-            values = np.nan_to_num(floats, nan=0.0, posinf=3.4e38, neginf=-3.4e38)
+            values = np.clip(np.nan_to_num(floats), -_LARGEST, _LARGEST)
         return values.astype(self.dtype, copy=False)
 
 

@@ -316,6 +316,12 @@ def test_time_elapsed_since_a_moment_and_since_another_column() -> None:
     assert fitted.transform(raw)["x"].tolist() == [120]
 
 
+def test_numbers_of_vectors_beyond_float32_become_its_largest_and_missing_ones_zero() -> None:
+    encoded = encode(VectorFeature(type="vector", shape=[4]), [], [[1e300, -np.inf, np.nan, 0.5]])["x"]
+    largest = float(np.float32(3.4e38))
+    assert encoded.tolist() == [[largest, -largest, 0.0, 0.5]]
+
+
 def test_vectors_keep_their_shape_and_missing_ones_are_zero() -> None:
     config = VectorFeature(type="vector", shape=[2, 2], dtype="uint8")
     encoded = encode(config, [], [[1, 2, 3, 255], None, b"\x00\x01\x02\x03", np.ones((2, 2))])["x"]
