@@ -76,6 +76,7 @@ def _rank_one_raises(task: Any, collective: Any, reporter: Any, stop: Any) -> An
 
 @needs_horovod
 @pytest.mark.distributed
+@pytest.mark.slow
 def test_a_failing_rank_ends_a_training_with_a_timeline_too(spark: Any, tmp_path: Path) -> None:
     with pytest.raises(RankFailedError, match="ZeroDivisionError"):
         _train(spark, tmp_path, "failed", _rank_one_raises)

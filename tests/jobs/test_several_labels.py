@@ -88,7 +88,7 @@ def served(predictor: Predictor, row: dict[str, Any]) -> dict[str, Any]:
     return dict(prediction)
 
 
-@pytest.mark.parametrize("kind", ["binary", "regression"])
+@pytest.mark.parametrize("kind", ["binary", pytest.param("regression", marks=pytest.mark.slow)])
 def test_several_labels_go_from_the_table_to_answers_for_each(spark: SparkSession, folder: Path, kind: str) -> None:
     if kind == "binary":
         names, metric, label = ["late", "lost"], "roc_auc", {"column": ["late", "lost"]}
