@@ -20,7 +20,7 @@ from pipeline.config.features import (
 )
 from pipeline.dataset import Column
 from pipeline.features.kinds import Array, Raw
-from pipeline.features.lists import text_lists
+from pipeline.features.lists import Lists, text_lists
 from pipeline.features.sketches import Fitting, Values, ask
 from pipeline.features.texts import Texts, coded, objects
 
@@ -189,15 +189,18 @@ class Categories:
 
     def names(self, raw: Raw) -> Texts:
         """All names of all rows, one after the other."""
-        return self.text(coded(text_lists(raw[self.column]).items))
+        return self._names(text_lists(raw[self.column]))
 
     def encode(self, raw: Raw) -> dict[str, Array]:
         """From the canonical raw column to a matrix of ids."""
         rows = text_lists(raw[self.column])
-        ids = lookup(self.names(raw), self.ids)
+        ids = lookup(self._names(rows), self.ids)
         matrix = np.zeros((len(rows), self.length), dtype=np.int32)
         matrix[np.arange(self.length) < rows.lengths[:, None]] = ids[rows.places < self.length]
         return {self.name: matrix}
+
+    def _names(self, rows: Lists) -> Texts:
+        return self.text(coded(rows.items))
 
 
 def fit_categories(name: str, config: CategoriesFeature) -> Fitting:

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from pyspark.sql import SparkSession
 
 from pipeline import flow, stages
 from pipeline.config import PipelineConfig, parse_config
 from pipeline.config.release import ServingConfig
-from pipeline.dataset import Dataset, DatasetSchema
+from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
 from pipeline.inference import baselines
 from pipeline.inference.predictor import Predictor
 from pipeline.inference.serve import Server
+from tests.autoencoder import ReconstructionError, sum_of_errors
 
 ROWS = 800
 ROW = {"size": 70.0, "shop": "b"}
@@ -130,22 +130,6 @@ def test_several_labels_go_from_the_table_to_answers_for_each(spark: SparkSessio
         assert predicted.loc[0, ["prediction_late", "prediction_lost"]].tolist() == [1, 1]
 
 
-class Reconstruction(torch.nn.Module):
-    """An autoencoder that says of each row how badly it is put together again."""
-
-    def __init__(self, schema: DatasetSchema) -> None:
-        super().__init__()
-        width = len(schema.numeric)
-        self.there, self.back = torch.nn.Linear(width, 1), torch.nn.Linear(1, width)
-
-    def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        return ((self.back(self.there(inputs["numeric"])) - inputs["numeric"]) ** 2).mean(1)
-
-
-def total(predictions: torch.Tensor, label: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    return predictions @ weight
-
-
 def test_without_label_a_model_and_loss_from_code_are_trained_and_score(spark: SparkSession, folder: Path) -> None:
     config = config_of(folder, None)
     with pytest.raises(ConfigError, match="label is missing, and `run` has no loss"):
@@ -157,7 +141,7 @@ def test_without_label_a_model_and_loss_from_code_are_trained_and_score(spark: S
     options = {"cluster": {"launcher": "in_process"}, "run_url": str(folder / "run"), "epochs": 5, "spark": spark}
     with pytest.raises(ConfigError, match="the dataset has no label; expected a loss from code"):
         flow.train(dataset, **options)
-    run = flow.train(dataset, model=Reconstruction, loss=total, **options)
+    run = flow.train(dataset, model=ReconstructionError, loss=sum_of_errors, **options)
     with pytest.raises(ConfigError, match="no label; expected one to evaluate by"):
         flow.evaluate(run, spark=spark)
     scored = flow.score(spark.createDataFrame(parcels()), run).toPandas()

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.config.release import EvaluationConfig
 from pipeline.config.training import ModelConfig, TrainingConfig
-from pipeline.dataset import Column, Dataset, DatasetSchema
+from pipeline.dataset import Column, Dataset
 from pipeline.errors import ConfigError
 from pipeline.inference import baselines
 from pipeline.inference.evaluate import evaluate
@@ -25,6 +25,7 @@ from pipeline.training.checkpoint import read_weights
 from pipeline.training.collective import SoloCollective
 from pipeline.training.objectives import build_objective, class_weight_table, is_better
 from pipeline.training.worker import train
+from tests.autoencoder import ReconstructionError, sum_of_errors
 from tests.small_model import FEATURES, raw_rows, small_schema
 
 TWO = ("late", "lost")
@@ -45,23 +46,6 @@ def trained(dataset: Dataset, folder: Path, code: UserCode | None = None, **trai
     told = Told()
     task = TrainingTask(dataset.url, dataset.content_id, ModelConfig(name="linear"), config, code or UserCode())
     return train(task, SoloCollective(), told, lambda: False), told
-
-
-class ReconstructionError(torch.nn.Module):
-    """An autoencoder that says of each row how badly it is put together again: no label is needed to learn it."""
-
-    def __init__(self, schema: DatasetSchema) -> None:
-        super().__init__()
-        width = len(schema.numeric)
-        self.narrow, self.wide = torch.nn.Linear(width, 2), torch.nn.Linear(2, width)
-
-    def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        numbers = inputs["numeric"]
-        return ((self.wide(self.narrow(numbers)) - numbers) ** 2).mean(1)
-
-
-def sum_of_errors(predictions: torch.Tensor, label: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    return predictions @ weight
 
 
 @pytest.mark.parametrize("labels", [("label",), TWO, ()])
