@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.dataset import Dataset, DatasetSchema
-from pipeline.inference.answers import Answers
 from pipeline.inference.encoded import labels_of, read_row_group, row_groups
 from pipeline.inference.inputs import Arrays
+from pipeline.models.answers import Answers
 
 logger = logging.getLogger(__name__)
 

@@ -22,11 +22,11 @@ from pipeline.config.training import ModelConfig
 from pipeline.dataset import Dataset, DatasetSchema
 from pipeline.errors import ConfigError, DataError, SecurityError, StorageError
 from pipeline.features import FittedFeatures, canonical
-from pipeline.inference.answers import Answers
 from pipeline.inference.inputs import model_inputs
 from pipeline.inference.model_folder import ModelDescription, read_model_folder, write_model_folder
 from pipeline.inference.program import ProgramModel, export_program
 from pipeline.models import build_model
+from pipeline.models.answers import Answers
 
 if TYPE_CHECKING:
     from pipeline.task import UserCode
@@ -134,7 +134,7 @@ class Predictor:
         self.digest = source.digest
         self.schema = description.schema
         self.dataset = description.dataset
-        self.answers = Answers.of(description.schema, description.features)
+        self.answers = Answers.of(description.schema, description.features.get("label", {}))
         self._description = description
         self._module = module.eval()
 
@@ -185,7 +185,7 @@ class Predictor:
             rows: at least the raw columns of ``features.inputs``; others are ignored.
 
         Returns:
-            What the label type asks for (see `pipeline.inference.answers`), with the index of ``rows``:
+            What the label type asks for (see `pipeline.models.answers`), with the index of ``rows``:
             ``prediction`` (int32 0 or 1, a class's name, or a float64 value), and of classes ``probability``
             (float32, of class 1 or of the predicted class); with several labels ``prediction_<label>`` of each.
 

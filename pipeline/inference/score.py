@@ -16,9 +16,9 @@ from pyspark.sql.types import DataType, DoubleType, FloatType, IntegerType, Stri
 from pipeline import storage
 from pipeline.config import PipelineConfig
 from pipeline.errors import DataError, InputMissingError, OutputError, PipelineError
-from pipeline.inference.answers import AnswerType
 from pipeline.inference.predictor import Predictor, PredictorSource
 from pipeline.inference.resolve import model_folder
+from pipeline.models.answers import AnswerType
 from pipeline.preparation.columns import raw_arrays
 from pipeline.preparation.session import spark_errors
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from pipeline.dataset import DatasetSchema
 from pipeline.errors import ConfigError
 from pipeline.metrics import DECISIVE, LOWER_IS_BETTER, measure_of
+from pipeline.models.answers import Answers
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 Sums = npt.NDArray[np.float64]
@@ -71,26 +72,14 @@ def _objective_of(schema: DatasetSchema, label_state: Mapping[str, Any]) -> Obje
     if schema.label_type == "multiclass" and len(schema.labels) > 1:
         raise ConfigError(f"{len(schema.labels)} labels are multiclass; expected one; several are binary or regression")
     measure = measure_of(schema.label_type, len(schema.classes), labels=schema.labels)
-    answer = _answer_of(schema, label_state)
+    answers = Answers.of(schema, label_state)
 
     def sums(predictions: Tensor, label: Tensor, weight: Tensor) -> Sums:
-        return measure.sums(*answer(predictions.detach().cpu(), label.cpu()), weight.cpu().numpy())
+        answer = answers.from_output(predictions.detach().cpu())
+        return measure.sums(answers.in_unit(label.cpu().numpy()), answer, weight.cpu().numpy())
 
     best_by = DECISIVE["binary"] if schema.label_type == "binary" else "loss"
     return Objective(_LOSSES[schema.label_type], sums, measure.metrics, best_by)
-
-
-Answered = tuple[npt.NDArray[Any], npt.NDArray[Any]]
-
-
-def _answer_of(schema: DatasetSchema, state: Mapping[str, Any]) -> Callable[[Tensor, Tensor], Answered]:
-    """From label and output of the model to what is compared: probabilities, or values in the label's own unit."""
-    if schema.label_type == "binary":
-        return lambda predictions, label: (label.numpy(), torch.sigmoid(predictions).numpy())
-    if schema.label_type == "multiclass":
-        return lambda predictions, label: (label.numpy(), torch.softmax(predictions.float(), 1).numpy())
-    offset, scale = np.asarray(state.get("offset", 0.0)), np.asarray(state.get("scale", 1.0))
-    return lambda predictions, label: tuple(t.double().numpy() * scale + offset for t in (label, predictions))
 
 
 def _with_own_metrics(objective: Objective, own: Callable[..., dict[str, Any]]) -> Objective:

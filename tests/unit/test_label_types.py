@@ -17,11 +17,11 @@ from pipeline.config.training import ModelConfig
 from pipeline.dataset import Column
 from pipeline.errors import ConfigError
 from pipeline.inference import baselines
-from pipeline.inference.answers import Answers
 from pipeline.inference.evaluate import Evaluation, evaluate
 from pipeline.inference.predictor import Predictor, export_model
 from pipeline.inference.serve import Server
 from pipeline.models import build_model
+from pipeline.models.answers import Answers
 from pipeline.testing import tiny_dataset
 from tests.small_model import FEATURES, raw_rows, small_schema
 

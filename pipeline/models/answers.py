@@ -1,11 +1,12 @@
-"""ANYWHERE. What a model says of a row, by label type: from the numbers of its forward to what users read.
+"""RANK and ANYWHERE. What a model says of a row, by label type: from the numbers of its forward to what users read.
 
 * binary: prediction 0 or 1, and the probability of class 1
 * multiclass: the name of the likeliest class, and its probability; those of every class on demand
 * regression: a number in the label's own unit, any scaling undone
 * no label: the number that the model gives
 
-Of several labels each has columns of its own, ``prediction_<label>``.
+Of several labels each has columns of its own, ``prediction_<label>``. Validation on the ranks reads a model's output
+here too, so that it measures the very answers that evaluation measures and users get.
 """
 
 from __future__ import annotations
@@ -52,11 +53,10 @@ class Answers:
     labels: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, schema: DatasetSchema, statistics: Mapping[str, Any]) -> Answers:
-        """Those of a dataset's labels."""
-        state = statistics.get("label", {})
+    def of(cls, schema: DatasetSchema, label_state: Mapping[str, Any]) -> Answers:
+        """Those of a dataset's labels, whose state is its ``statistics["label"]``."""
         several = schema.labels if len(schema.labels) > 1 else ()
-        unit = (_plain(state.get("offset", 0.0)), _plain(state.get("scale", 1.0)))
+        unit = (_plain(label_state.get("offset", 0.0)), _plain(label_state.get("scale", 1.0)))
         return cls(schema.label_type, schema.classes, *unit, several)
 
     @property
