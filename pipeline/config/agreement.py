@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pipeline.config.features import TargetFeature
+from pipeline.config.features import ElapsedFeature, TargetFeature
 from pipeline.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -24,13 +24,14 @@ def disagreements(config: PipelineConfig) -> Iterator[str]:
 
 def _of_features(config: PipelineConfig) -> Iterator[str]:
     for name, feature in config.features.items():
-        column = feature.column or name
         if isinstance(feature, TargetFeature) and len(config.labels) != 1:
             yield f"features.{name} is a target encoding, but there {_are(config.labels)}; expected one label"
         elif isinstance(feature, TargetFeature) and config.label_type == "multiclass":
             yield f"features.{name} is a target encoding; expected a binary or regression label"
-        if column in config.labels:
-            yield f"features.{name} is the label {column}; expected it to be predicted; remove the feature"
+        since = feature.since_column if isinstance(feature, ElapsedFeature) else None
+        for where, column in ((f"features.{name}", feature.column or name), (f"features.{name}.since_column", since)):
+            if column in config.labels:
+                yield f"{where} is the label {column}; expected it to be predicted; remove the feature"
 
 
 def _of_gate(config: PipelineConfig) -> Iterator[str]:

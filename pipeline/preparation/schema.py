@@ -62,7 +62,9 @@ def check_features(config: PipelineConfig) -> None:
 
 
 def check_names(config: PipelineConfig, features: FittedFeatures) -> None:
-    """Refuse encoded columns of the same name, those of labels included.
+    """Refuse columns of the part files that share a name: of two features, or of a feature and a label.
+
+    A feature may make columns under other names than its own (``<name>_missing``, ``<name>_hour``).
 
     Raises:
         ConfigError: all of them.
@@ -74,9 +76,9 @@ def check_names(config: PipelineConfig, features: FittedFeatures) -> None:
         if names.count(name) > 1
     ]
     offences += [
-        f"label {label} is a feature too; expected it to be predicted; remove the feature"
+        f"label {label} is an encoded column of a feature too; expected another name; rename the feature"
         for label in config.labels
-        if label in [*names, *features.inputs]
+        if label in names
     ]
     if offences:
         raise ConfigError(*offences)

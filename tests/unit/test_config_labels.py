@@ -99,9 +99,16 @@ def test_target_encoding_and_class_weights_need_one_label(column: Any, there: st
 
 
 def test_a_feature_that_is_one_of_the_labels_is_refused() -> None:
-    features = {"seen": {"type": "numeric", "column": "lost"}, "age": {"type": "numeric"}}
+    features = {
+        "seen": {"type": "numeric", "column": "lost"},
+        "late": {"type": "numeric"},
+        "wait": {"type": "elapsed", "column": "end", "since_column": "broken"},
+        "age": {"type": "numeric"},
+    }
     assert offences({"column": THREE}, features=features) == (
         "features.seen is the label lost; expected it to be predicted; remove the feature",
+        "features.late is the label late; expected it to be predicted; remove the feature",
+        "features.wait.since_column is the label broken; expected it to be predicted; remove the feature",
     )
 
 
