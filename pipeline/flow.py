@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline import storage
+from pipeline.before_launch import check_training
 from pipeline.config import PipelineConfig, parse_config
 from pipeline.config.training import ClusterConfig
 from pipeline.dataset import Dataset
@@ -180,7 +181,7 @@ def train_stage(
         return Run(config, dataset, *finished, reused=True)
     stack = {"collective": collective_of(config.cluster), "reader": reader_of(config.dataset.reader)}
     folder.refuse_other_training(task)
-    check_model(config, dataset, code)
+    check_training(config, dataset, code)
 
     from pipeline.inference.predictor import export_model
     from pipeline.launch import launch_training
@@ -197,19 +198,6 @@ def train_stage(
         export_model(dataset, config.model, weights, storage.join(folder.url, "model"), code, made_with=stack)
         folder.finish(task, result, tracker.run_id)
     return Run(config, dataset, result, tracker.run_id)
-
-
-def check_model(config: PipelineConfig, dataset: Dataset, code: UserCode) -> None:
-    """One small batch through the model on the driver, and its optimizer: what is wrong is found before the launch."""
-    if code.loop is None:
-        from pipeline.inference.predictor import check_exportable
-        from pipeline.models.dry_run import dry_run
-        from pipeline.training.optimizers import build_optimizer
-
-        model = dry_run(config.model, dataset.schema, code)
-        build_optimizer(config.training.optimizer, model.parameters(), code.optimizer)
-        if code.model is not None:
-            check_exportable(config.model, dataset.schema, code)
 
 
 def _task(config: PipelineConfig, dataset: Dataset, code: UserCode) -> TrainingTask:

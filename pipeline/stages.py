@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pipeline import flow, storage
+from pipeline.before_launch import check_training
 from pipeline.config import PipelineConfig
+from pipeline.config.agreement import check_best_by
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, GateError, PipelineError, StorageError
 from pipeline.stage_values import Evaluated, Model, Run
@@ -99,7 +101,7 @@ def run_stage(
     """
     outcome = Outcome(config, last)
     with outcome.written() as values, flow.SparkOnDemand(config, spark) as session:
-        _check_label(config, last)
+        _refuse_what_needs_code(config, last)
         if last in ("prepare", "run"):
             dataset = _prepare(config, session, outcome)
         else:
@@ -116,17 +118,19 @@ def run_stage(
     return values
 
 
-def _check_label(config: PipelineConfig, last: str) -> None:
-    """Without a label only `prepare` has all that it needs in the configuration.
+def _refuse_what_needs_code(config: PipelineConfig, last: str) -> None:
+    """Stages take no loss and no metrics from code: all that they need must be in the configuration.
 
     Raises:
-        ConfigError: it is another stage.
+        ConfigError: there is no label and more to do than `prepare`, or no metric of the name `training.best_by`.
     """
     if config.label is None and last != "prepare":
         raise ConfigError(
             f"label is missing, and `{last}` has no loss or measure without one; expected label.column; to learn "
             "without label, run `pipeline prepare` and give pipeline.train a loss or a loop from code"
         )
+    if last in ("train", "run"):
+        check_best_by(config)
 
 
 def _prepare(config: PipelineConfig, session: flow.SparkOnDemand, outcome: Outcome) -> Dataset:
@@ -200,7 +204,7 @@ def write_report(run_url: str, values: dict[str, Any] | None = None) -> str:
 
 def dry_run(config: PipelineConfig, stage: str, show: Callable[[str], None]) -> dict[str, Any]:
     """Say what a stage would do and with which resources; writes nothing."""
-    _check_label(config, stage)
+    _refuse_what_needs_code(config, stage)
     values: dict[str, Any] = {"status": "dry run", "stage": stage}
     prepares = stage in ("prepare", "run")
     dataset = _preview(config, values, show) if prepares else Dataset.open(config.dataset.url)
@@ -234,7 +238,7 @@ def _preview(config: PipelineConfig, values: dict[str, Any], show: Callable[[str
 def _resources(config: PipelineConfig, dataset: Dataset, show: Callable[[str], None]) -> list[str]:
     from pipeline.launch.estimate import resource_report
 
-    flow.check_model(config, dataset, UserCode())
+    check_training(config, dataset, UserCode())
     lines = resource_report(dataset, config.model, config.training, config.cluster).lines()
     for line in lines:
         show(f"train: {line}")

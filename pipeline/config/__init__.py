@@ -1,6 +1,6 @@
 """ANYWHERE. One configuration for the whole flow; every section refuses what it does not understand.
 
-`load_config` reads YAML; programs build `PipelineConfig` from keywords. Both validate everything at once.
+`load_config` reads YAML, `parse_config` takes plain values from programs. Both validate everything at once.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
-"""ANYWHERE. What sections must agree on: features, split, class weights and gate with the label, if there is one."""
+"""ANYWHERE. What sections must agree on: features, split, training and gate with the label, if there is one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.config.features import ElapsedFeature, TargetFeature
-from pipeline.metrics import METRICS
+from pipeline.errors import ConfigError
+from pipeline.metrics import METRICS, metric_names
 
 if TYPE_CHECKING:
+    from pipeline.config.data import LabelConfig
     from pipeline.config.load import PipelineConfig
 
 
@@ -17,8 +19,7 @@ def disagreements(config: PipelineConfig) -> Iterator[str]:
     yield from _of_features(config)
     if config.split.by == "stratified" and not config.labels:
         yield "split.by is stratified, but there is no label; expected hash, group, time or column; or add a label"
-    if config.training.class_weights is not None and len(config.labels) != 1:
-        yield f"training.class_weights is set, but there {_are(config.labels)}; expected null, or one label"
+    yield from _of_class_weights(config)
     yield from _of_gate(config)
 
 
@@ -34,17 +35,47 @@ def _of_features(config: PipelineConfig) -> Iterator[str]:
                 yield f"{where} is the label {column}; expected it to be predicted; remove the feature"
 
 
+def _of_class_weights(config: PipelineConfig) -> Iterator[str]:
+    weights = config.training.class_weights
+    if weights is None:
+        return
+    if config.label is None or len(config.labels) != 1:
+        yield f"training.class_weights is set, but there {_are(config.labels)}; expected null, or one label"
+    elif config.label.type == "regression":
+        yield "training.class_weights is set, but label.type is regression; expected null, or a label with classes"
+    elif weights != "balanced" and (classes := _classes_of(config.label)):
+        for name in weights:
+            if name not in classes:
+                yield f"training.class_weights.{name} is no class; expected one of {', '.join(classes)}"
+
+
+def _classes_of(label: LabelConfig) -> Sequence[str]:
+    """The names of a label's classes; none where the data will say them."""
+    return ("0", "1") if label.type == "binary" else label.classes or ()
+
+
 def _of_gate(config: PipelineConfig) -> Iterator[str]:
     if config.label_type is None:
         if config.gate:
             yield f"gate names {', '.join(config.gate)}, but there is no label to measure by; expected no gate"
         return
-    plain = METRICS[config.label_type]
-    several = config.labels if len(config.labels) > 1 else ()
-    known = {*plain, *(f"{metric}_{label}" for metric in plain for label in several)}
+    plain, known = METRICS[config.label_type], metric_names(config.label_type, config.labels)
     if odd := [name for name in config.gate if name not in known]:
-        hint = ", each also as <metric>_<label>" if several else ""
+        hint = ", each also as <metric>_<label>" if len(config.labels) > 1 else ""
         yield f"gate names {', '.join(odd)}, but label.type is {config.label_type}; expected {', '.join(plain)}{hint}"
+
+
+def check_best_by(config: PipelineConfig) -> None:
+    """Refuse a `training.best_by` that validation will not have, where no code adds metrics of its own.
+
+    None of the `disagreements`, since a configuration is read before anybody knows of code.
+
+    Raises:
+        ConfigError: there is no such metric.
+    """
+    best_by, known = config.training.best_by, ("loss", *metric_names(config.label_type, config.labels))
+    if best_by not in ("auto", *known):
+        raise ConfigError(f"training.best_by is {best_by}; expected auto or one of {', '.join(known)}")
 
 
 def _are(labels: tuple[str, ...]) -> str:

@@ -49,6 +49,7 @@ __all__ = [
     "binary_sums",
     "confusion",
     "measure_of",
+    "metric_names",
     "roc_auc_bound",
     "row_count",
 ]
@@ -66,6 +67,13 @@ DECISIVE: dict[LabelType, str] = {"binary": "roc_auc", "multiclass": "log_loss",
 """The metric that says which of two models is better."""
 
 LOWER_IS_BETTER = frozenset({"loss", "log_loss", "mae", "rmse"})
+
+
+def metric_names(label_type: LabelType | None, labels: Sequence[str] = ()) -> tuple[str, ...]:
+    """Names of all that a dataset's labels are measured by; of several labels also ``<metric>_<label>`` of each."""
+    plain = METRICS[label_type] if label_type else ()
+    several = labels if len(labels) > 1 else ()
+    return (*plain, *(f"{metric}_{label}" for metric in plain for label in several))
 
 
 class Measure(Protocol):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 
 from pipeline import flow, stages
+from pipeline.before_launch import check_training
 from pipeline.config import parse_config
 from pipeline.errors import ConfigError
 from pipeline.preparation.inputs import semantic
@@ -149,10 +151,72 @@ class _NeverAsked(flow.SparkOnDemand):
         raise AssertionError("Spark was started")
 
 
+@pytest.mark.parametrize(
+    ("label", "class_weights", "expected"),
+    [
+        (
+            {"type": "regression"},
+            "balanced",
+            ["s is set, but label.type is regression; expected null, or a label with classes"],
+        ),
+        ({}, {"0": 1, "yes": 2, "no": 3}, [f"s.{name} is no class; expected one of 0, 1" for name in ("yes", "no")]),
+        ({"type": "multiclass", "classes": ["a", "b"]}, {"a": 2, "c": 3}, ["s.c is no class; expected one of a, b"]),
+    ],
+)
+def test_class_weights_that_do_not_fit_the_label_are_refused_with_all_else(
+    label: dict[str, Any], class_weights: Any, expected: list[str]
+) -> None:
+    training = {"run_url": "run", "class_weights": class_weights}
+    *found, last = offences({"column": "late", **label}, training=training, gate={"beauty": {"min": 0}})
+    assert last.startswith("gate names beauty")
+    assert found == [f"training.class_weight{offence}" for offence in expected]
+
+
+@pytest.mark.parametrize("label", [{}, {"type": "multiclass"}, {"type": "multiclass", "classes": ["0", "1"]}])
+def test_class_weights_may_name_any_classes_that_the_label_may_have(label: dict[str, Any]) -> None:
+    training = {"run_url": "run", "class_weights": {"1": 20}}
+    assert parse_config(values({"column": "late", **label}, training=training)).training.class_weights == {"1": 20}
+
+
+@pytest.mark.parametrize(
+    ("label", "best_by", "known"),
+    [
+        ({"column": "late"}, "roc_acu", "auto or one of loss, accuracy, precision, recall, f1, roc_auc, pr_auc, log_l"),
+        ({"column": "late", "type": "regression"}, "roc_auc", "auto or one of loss, mae, rmse, r2"),
+        ({"column": THREE}, "f1_found", r"auto or one of loss, accuracy, .*, f1_late, f1_lost, f1_broken"),
+    ],
+)
+def test_a_best_by_that_nothing_measures_is_refused_before_anything_starts_unless_code_may_measure_it(
+    tmp_path: Any, label: dict[str, Any], best_by: str, known: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(flow, "SparkOnDemand", _NeverAsked)
+    training = {"run_url": str(tmp_path / "run"), "best_by": best_by}
+    config = parse_config(values(label, dataset={"url": str(tmp_path / "data")}, training=training))
+    wanted = f"training.best_by is {best_by}; expected {known}"
+    for stage in ("run", "train"):
+        for ask in (stages.run_stage, lambda *of: stages.dry_run(*of, print)):
+            with pytest.raises(ConfigError, match=wanted):
+                ask(config, stage)
+    columns = [label["column"]] if isinstance(label["column"], str) else label["column"]
+    dataset = tiny_dataset(str(tmp_path), 20, label_type=config.label_type, labels=columns)
+    with pytest.raises(ConfigError, match=wanted):
+        check_training(config, dataset, UserCode())
+    check_training(config, dataset, UserCode(metrics=lambda predictions, label, weight: {best_by: weight.sum()}))
+
+
+def test_class_weights_that_only_the_data_can_contradict_are_refused_before_the_launch(tmp_path: Any) -> None:
+    dataset = tiny_dataset(str(tmp_path), 60, label_type="multiclass", labels=("late",), classes=("a", "b"))
+    label = {"column": "late", "type": "multiclass"}
+    for weights, wanted in (({"c": 2.0}, r"class_weights\.c is no class; expected one of a, b"), ({"a": 2.0}, None)):
+        config = parse_config(values(label, training={"run_url": "run", "class_weights": weights}))
+        with pytest.raises(ConfigError, match=wanted) if wanted else contextlib.nullcontext():
+            check_training(config, dataset, UserCode())
+
+
 def test_a_training_from_code_without_label_needs_a_loss_or_a_loop_of_its_own(tmp_path: Any) -> None:
     dataset = tiny_dataset(str(tmp_path), 20, label_type=None, labels=())
     config = parse_config(values(model={"name": "linear"}))
     with pytest.raises(ConfigError, match="the dataset has no label; expected a loss from code"):
-        flow.check_model(config, dataset, UserCode())
-    flow.check_model(config, dataset, UserCode(loop=print))
-    flow.check_model(config, dataset, UserCode(loss=lambda predictions, label, weight: predictions @ weight))
+        check_training(config, dataset, UserCode())
+    check_training(config, dataset, UserCode(loop=print))
+    check_training(config, dataset, UserCode(loss=lambda predictions, label, weight: predictions @ weight))

@@ -1,0 +1,33 @@
+"""DRIVER. What a training asks for, tried here first: what is wrong with it is found before Spark starts."""
+
+from __future__ import annotations
+
+from pipeline.config import PipelineConfig
+from pipeline.config.agreement import check_best_by
+from pipeline.dataset import Dataset
+from pipeline.task import UserCode
+
+
+def check_training(config: PipelineConfig, dataset: Dataset, code: UserCode) -> None:
+    """Send one small batch through the model, build its optimizer, and look up what settings name in the dataset.
+
+    A loop from code makes all of this its own affair.
+
+    Raises:
+        ConfigError: says what is wrong.
+    """
+    if code.loop is not None:
+        return
+    from pipeline.inference.predictor import check_exportable
+    from pipeline.models.dry_run import dry_run
+    from pipeline.training.objectives import class_weight_table
+    from pipeline.training.optimizers import build_optimizer
+
+    if code.metrics is None:
+        check_best_by(config)
+    class_counts = dataset.manifest.class_counts.get("train", {})
+    class_weight_table(dataset.schema, config.training.class_weights, class_counts)
+    model = dry_run(config.model, dataset.schema, code)
+    build_optimizer(config.training.optimizer, model.parameters(), code.optimizer)
+    if code.model is not None:
+        check_exportable(config.model, dataset.schema, code)
