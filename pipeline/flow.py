@@ -241,7 +241,7 @@ def evaluate_stage(run: Run, session: SparkOnDemand) -> Evaluated:
         if value.pop("request", None) == request:
             logger.info("evaluate: already evaluated in %s", url)
             return Evaluated(run, Evaluation.from_json(value), reused=True)
-    evaluation = evaluate_predictor(run.dataset, predictor, run.config.evaluation, spark=session())
+    evaluation = evaluate_predictor(run.dataset, predictor, run.config.evaluation, spark=session)
     storage.write_json(url, *Evaluation.FORMAT, {**evaluation.to_json(), "request": request})
     return Evaluated(run, evaluation)
 

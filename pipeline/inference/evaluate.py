@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -169,7 +169,10 @@ def _with_nan(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def evaluate(
-    dataset: Dataset, predictor: Predictor, evaluation: EvaluationConfig, spark: SparkSession | None = None
+    dataset: Dataset,
+    predictor: Predictor,
+    evaluation: EvaluationConfig,
+    spark: Callable[[], SparkSession] | None = None,
 ) -> Evaluation:
     """Measure a model and the baselines on the test split.
 
@@ -177,7 +180,8 @@ def evaluate(
         dataset: encoded with the features that the model was trained with.
         predictor: the model.
         evaluation: rows for the baselines, columns for slices.
-        spark: spreads the work over its tasks if the split is large; the result is the same to the bit.
+        spark: gives a session, once nothing is to be refused; it spreads the work over its tasks if the split is
+            large; the result is the same to the bit.
 
     Raises:
         ConfigError: a slice is not a kept column, or there is no label.
@@ -185,6 +189,7 @@ def evaluate(
         StorageError: a part file is corrupt.
     """
     _check(dataset, predictor, evaluation)
+    session = spark() if spark is not None else None
     started = time.monotonic()
     verify_crc(dataset, SPLIT)
     rows = read_train_rows(dataset, evaluation.baseline_rows, predictor.answers)
@@ -193,9 +198,9 @@ def evaluate(
     baselines = fit_baselines(rows, dataset.schema)
     fitted = time.monotonic()
     columns = _slice_columns(dataset.schema, evaluation.slices)
-    slices = frequent_values(dataset, SPLIT, list(columns), _SLICE_VALUES, spark)
+    slices = frequent_values(dataset, SPLIT, list(columns), _SLICE_VALUES, session)
     measurement = Measurement(dataset.url, dataset.schema, predictor.source, how, baselines, slices)
-    sums = measure(dataset, SPLIT, measurement, spark)
+    sums = measure(dataset, SPLIT, measurement, session)
     result = _evaluation(dataset, predictor, measurement, columns, sums)
     seconds = {"baselines": fitted - started, "measure": time.monotonic() - fitted}
     logger.info("evaluate: %s", result.verdict)

@@ -78,7 +78,7 @@ def test_baselines_use_at_most_the_first_rows_of_the_configuration(dataset, pred
 
 def test_spark_tasks_give_the_same_bits_as_one_process(spark, dataset, predictor, evaluation, monkeypatch):
     monkeypatch.setattr(measure, "IN_PROCESS_ROWS", 0)
-    distributed = evaluate(dataset, predictor, CONFIG, spark=spark)
+    distributed = evaluate(dataset, predictor, CONFIG, spark=lambda: spark)
     assert distributed.measured == evaluation.measured
     assert distributed.slices == evaluation.slices
     for ours, theirs in zip(distributed.baselines, evaluation.baselines, strict=True):

@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.preparation.inputs import semantic
 from pipeline.task import UserCode
 from pipeline.testing import tiny_dataset
+from tests.no_spark import NeverAsked
 
 THREE = ["late", "lost", "broken"]
 
@@ -136,7 +137,7 @@ def test_the_gate_knows_the_means_over_labels_and_the_metrics_of_each() -> None:
 
 @pytest.mark.parametrize("stage", ["run", "train", "evaluate"])
 def test_stages_that_need_a_label_say_so_before_anything_starts(tmp_path: Any, stage: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(flow, "SparkOnDemand", _NeverAsked)
+    monkeypatch.setattr(flow, "SparkOnDemand", NeverAsked)
     config = parse_config(values(dataset={"url": str(tmp_path / "data")}, training={"run_url": str(tmp_path / "run")}))
     wanted = rf"label is missing, and `{stage}` has no loss .*pipeline\.train"
     for ask in (stages.run_stage, lambda *of: stages.dry_run(*of, print)):
@@ -144,11 +145,6 @@ def test_stages_that_need_a_label_say_so_before_anything_starts(tmp_path: Any, s
             ask(config, stage)
         assert caught.value.code == 78
     assert not (tmp_path / "data").exists()
-
-
-class _NeverAsked(flow.SparkOnDemand):
-    def __call__(self) -> Any:
-        raise AssertionError("Spark was started")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +185,7 @@ def test_class_weights_may_name_any_classes_that_the_label_may_have(label: dict[
 def test_a_best_by_that_nothing_measures_is_refused_before_anything_starts_unless_code_may_measure_it(
     tmp_path: Any, label: dict[str, Any], best_by: str, known: str, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(flow, "SparkOnDemand", _NeverAsked)
+    monkeypatch.setattr(flow, "SparkOnDemand", NeverAsked)
     training = {"run_url": str(tmp_path / "run"), "best_by": best_by}
     config = parse_config(values(label, dataset={"url": str(tmp_path / "data")}, training=training))
     wanted = f"training.best_by is {best_by}; expected {known}"

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline import flow
+from pipeline.config import parse_config
 from pipeline.config.release import EvaluationConfig
 from pipeline.config.training import ModelConfig, TrainingConfig
 from pipeline.dataset import Column, Dataset
@@ -19,13 +21,14 @@ from pipeline.inference.evaluate import evaluate
 from pipeline.inference.predictor import Predictor, export_model
 from pipeline.metrics import measure_of
 from pipeline.models.dry_run import dry_run
-from pipeline.task import SilentReporter, TrainingTask, UserCode
+from pipeline.task import SilentReporter, TrainingResult, TrainingTask, UserCode
 from pipeline.testing import tiny_dataset
 from pipeline.training.checkpoint import read_weights
 from pipeline.training.collective import SoloCollective
 from pipeline.training.objectives import build_objective, class_weight_table, is_better
 from pipeline.training.worker import train
 from tests.autoencoder import ReconstructionError, sum_of_errors
+from tests.no_spark import NeverAsked
 from tests.small_model import FEATURES, raw_rows, small_schema
 
 TWO = ("late", "lost")
@@ -84,8 +87,24 @@ def test_without_a_label_the_loss_of_the_users_code_is_learned(tmp_path: Path) -
     answers = predictor.predict_encoded({name: tensor.numpy() for name, tensor in batch.inputs.items()})
     assert answers.shape == (16,)
     assert (answers > 0).all()
-    with pytest.raises(ConfigError, match="no label; expected one to evaluate by"):
-        evaluate(dataset, predictor, EvaluationConfig())
+
+
+def test_a_run_that_cannot_be_evaluated_is_refused_before_spark_starts(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(flow, "SparkOnDemand", NeverAsked)
+    sections: dict[str, Any] = {"features": {"x": {"type": "numeric"}}, "dataset": {"url": str(tmp_path / "data")}}
+    code = UserCode(model=ReconstructionError)
+    for label, slices, wanted in (
+        ((), [], "no label; expected one to evaluate by"),
+        (("late",), ["colour"], "evaluation.slices names colour; expected columns of dataset.keep"),
+    ):
+        training = {"run_url": str(tmp_path / f"run of {label}")}
+        config = parse_config({**sections, "training": training, "evaluation": {"slices": slices}})
+        dataset = tiny_dataset(config.dataset.url, 40, label_type="binary" if label else None, labels=label)
+        run = flow.Run(config, dataset, TrainingResult(1, 1, 1, {}, "c", 1), None)
+        weights = ReconstructionError(dataset.schema).state_dict()
+        export_model(dataset, ModelConfig(), weights, run.model_url, code)
+        with pytest.raises(ConfigError, match=wanted):
+            flow.evaluate(run)
 
 
 def test_without_a_label_a_loss_from_code_is_asked_for_on_the_driver(tmp_path: Path) -> None:
