@@ -171,6 +171,7 @@ def test_a_class_that_train_lacks_has_probability_zero_in_the_baselines(tmp_path
         ("regression", "roc_auc", "mae, rmse, r2"),
         ("multiclass", "roc_auc", "accuracy, precision, recall, f1, log_loss"),
         ("binary", "rmse", "accuracy, precision, recall, f1, roc_auc, pr_auc, log_loss"),
+        ("binary", "roc_acu", "accuracy, precision, recall, f1, roc_auc, pr_auc, log_loss"),
     ],
 )
 def test_a_gate_on_a_metric_that_the_label_does_not_have_is_refused_when_the_configuration_is_read(
