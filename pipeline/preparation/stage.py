@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from pipeline import storage
@@ -33,7 +34,7 @@ from pipeline.preparation.ties import Ties
 HASH = "_hash"
 KNOWN = "_known"
 """Whether a row is published already; a column of frames that rows are added from."""
-_BUCKET, _PLACE, _CHECKS = "_bucket", "_place", ("_check_1", "_check_2")
+_BUCKET, _CHECKS = "_bucket", ("_check_1", "_check_2")
 _INTERNAL = (HASH, KNOWN, _BUCKET, *_CHECKS, REASONS)
 SAMPLE_ROWS = 1000
 """How many rejected rows `clean.quarantine: sample` keeps of each file."""
@@ -80,38 +81,59 @@ def stage(
     names = [name for name in frame.columns if name not in (REASONS, KNOWN)]
     ids = config.source.id or names
     placed = _placed(frame, config, layout, ids, compare_ids)
-    by_place = placed.repartition(layout.buckets, _PLACE).drop(_PLACE).sortWithinPartitions(HASH)
+    by_bucket = placed.repartition(layout.buckets, _place(placed, layout)).sortWithinPartitions(HASH)
     sensitive = tuple(config.source.sensitive)
     labels, counted = tuple(staged_labels(config.label)), counted_as(config.label)
     ties = _ties(config, ids, names)
     writer = _StageWriter(folder, layout, ties, config.clean.quarantine, labels, counted, sensitive)
     with spark_errors("cleaning"):
-        rows = by_place.mapInArrow(writer, "staged string").collect()
+        rows = by_bucket.mapInArrow(writer, "staged string").collect()
     found = [json.loads(row["staged"]) for row in rows]
     return sorted((Staged(**{**one, "checks": tuple(one["checks"])}) for one in found), key=lambda one: one.bucket)
 
 
 def _placed(frame: DataFrame, config: PipelineConfig, layout: Layout, ids: list[str], compare_ids: bool) -> DataFrame:
+    """The frame with what staging needs to know of a row.
+
+    The bucket is that which a row has if it is fit: this projection does not look at `REASONS`, so that Spark makes
+    one of it and that of `add_reasons`. A projection more copies every row once more.
+    """
     parts = [column for name in ids for column in hashable(name)]
     file_hash = F.xxhash64(F.lit("file"), *parts)
     split = split_of(config, ids)
     bucket = F.lit(layout.bucket_of("rejected")) + F.pmod(file_hash, F.lit(layout.quarantine_files))
     for name, files in layout.files.items():
         at = F.lit(layout.bucket_of(name)) + F.pmod(file_hash, F.lit(files))
-        bucket = F.when(F.col(REASONS).isNull() & (split == name), at).otherwise(bucket)
+        bucket = F.when(split == name, at).otherwise(bucket)
     if layout.known_buckets:
         at = F.lit(layout.bucket_of("known")) + F.pmod(file_hash, F.lit(layout.known_buckets))
         bucket = F.when(F.col(KNOWN), at).otherwise(bucket)
     checks = zip(id_checks(ids), _CHECKS, strict=True) if compare_ids else ()
-    placed = frame.select(
+    return frame.select(
         "*",
         *label_values(frame, config.label),
         F.xxhash64(F.lit("order"), *parts).alias(HASH),
         bucket.cast("int").alias(_BUCKET),
         *(check.alias(name) for check, name in checks),
     )
+
+
+def _place(placed: DataFrame, layout: Layout) -> Column:
+    """A number that Spark's hash partitioning sends to the partition of a row's bucket."""
+    unfit = F.col(REASONS).isNotNull() & ~(F.col(KNOWN) if KNOWN in placed.columns else F.lit(False))
+    rejected = F.lit(layout.bucket_of("rejected")) + F.pmod(F.col(_BUCKET), F.lit(layout.quarantine_files))
+    bucket = F.when(unfit, rejected).otherwise(F.col(_BUCKET))
     places = F.array(*(F.lit(place) for place in placement(layout.buckets)))
-    return placed.withColumn(_PLACE, F.element_at(places, F.col(_BUCKET) + 1))
+    return F.element_at(places, bucket + 1)
+
+
+def _buckets(batch: pa.RecordBatch, layout: Layout) -> npt.NDArray[np.int32]:
+    """The same buckets as `_place` looks at."""
+    buckets = batch.column(_BUCKET).to_numpy()
+    unfit = batch.column(REASONS).is_valid().to_numpy(zero_copy_only=False)
+    if KNOWN in batch.schema.names:
+        unfit &= ~batch.column(KNOWN).to_numpy(zero_copy_only=False)
+    return np.where(unfit, layout.bucket_of("rejected") + buckets % layout.quarantine_files, buckets)
 
 
 def _ties(config: PipelineConfig, ids: list[str], names: list[str]) -> Ties:
@@ -136,7 +158,7 @@ class _StageWriter:
     sensitive: tuple[str, ...]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for bucket, run in itertools.groupby(_runs(batches), key=lambda pair: pair[0]):
+        for bucket, run in itertools.groupby(_runs(batches, self.layout), key=lambda pair: pair[0]):
             staged = self._write(bucket, (batch for _, batch in run))
             yield pa.RecordBatch.from_pydict({"staged": [json.dumps(vars(staged))]})
 
@@ -165,11 +187,9 @@ class _StageWriter:
         )
 
 
-def _runs(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    for batch in batches:
-        buckets = batch.column(_BUCKET).to_numpy()
-        if not len(buckets):
-            continue
+def _runs(batches: Iterable[pa.RecordBatch], layout: Layout) -> Iterator[tuple[int, pa.RecordBatch]]:
+    for batch in filter(len, batches):
+        buckets = _buckets(batch, layout)
         starts = [0, *(np.flatnonzero(np.diff(buckets)) + 1).tolist(), len(buckets)]
         for start, end in itertools.pairwise(starts):
             yield int(buckets[start]), batch.slice(start, end - start)
