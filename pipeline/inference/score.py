@@ -20,6 +20,8 @@ from pipeline.inference.predictor import Predictor, PredictorSource
 from pipeline.inference.resolve import model_folder
 from pipeline.models.answers import AnswerType
 from pipeline.preparation.columns import raw_arrays
+from pipeline.preparation.inputs import files_at
+from pipeline.preparation.parquet import read_parquet
 from pipeline.preparation.session import spark_errors
 
 _VERSION = "model_version"
@@ -148,7 +150,8 @@ def read_table(spark: SparkSession, source: str) -> DataFrame:
             return spark.read.csv(path, header=True, inferSchema=False)
         if source.rstrip("/").endswith((".json", ".jsonl")):
             return spark.read.json(path)
-        return spark.read.parquet(path)
+        files = sorted(file.path for file in files_at(source) if file.bytes)
+        return read_parquet(spark, spark.read.format("parquet"), source, [path], files)
 
 
 def spark_path(url: str) -> str:

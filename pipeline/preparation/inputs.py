@@ -10,7 +10,6 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.config import PipelineConfig
-from pipeline.config.data import InputConfig
 from pipeline.errors import InputMissingError, InterruptedRunError, StorageError
 
 REVISION = 1
@@ -41,7 +40,7 @@ def list_inputs(config: PipelineConfig) -> Inputs:
         if not input_.is_files or input_.path is None:
             continue
         try:
-            listed[name] = tuple(sorted(_files(input_)))
+            listed[name] = tuple(sorted(files_at(str(input_.path))))
             problem = _problem(listed[name])
         except StorageError as error:
             problem = str(error)
@@ -52,8 +51,12 @@ def list_inputs(config: PipelineConfig) -> Inputs:
     return listed
 
 
-def _files(input_: InputConfig) -> Iterable[InputFile]:
-    url = str(input_.path)
+def files_at(url: str) -> Iterable[InputFile]:
+    """A file, the files below a folder, or those of a glob pattern, without what Spark takes for hidden.
+
+    Raises:
+        StorageError: the storage cannot be listed.
+    """
     filesystem, path = storage.filesystem(url)
     with storage.storage_errors(url):
         is_pattern = re.search(r"[*?\[]", path) is not None and not filesystem.exists(path)

@@ -1,61 +1,98 @@
-"""DRIVER. Columns of Parquet files that Spark cannot read: its own error names a type, but neither column nor file."""
+"""DRIVER. What the footers of Parquet files say of their columns: Spark's own errors name neither column nor file."""
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.errors import StorageError
+from pipeline.errors import InputMissingError
 
-_FILES = 20
-"""Spark takes the types from the first file; more are looked at for inputs whose files differ."""
 _DIGITS = 38
 """Of Spark's longest decimal."""
 
 
-def unreadable_columns(what: str, paths: Iterable[str]) -> list[str]:
+@dataclass(frozen=True)
+class Leaf:
+    """A column of a file, or what a column that is a list, a map or a struct holds at one place."""
+
+    column: str
+    path: str
+    """The column, or the way from it to the place, with dots."""
+    type: str
+    """In words."""
+    is_nanoseconds: bool
+    """A timestamp in nanoseconds."""
+    is_utc: bool
+    """A timestamp that is a moment, not the reading of a clock somewhere."""
+    is_unreadable: bool
+    """Spark does not have the type; nanoseconds it reads as numbers, which become times only of a column by itself."""
+
+
+def leaves(path: str) -> tuple[Leaf, ...]:
+    """What a file's footer says of its columns.
+
+    Raises:
+        InputMissingError: the file is not Parquet.
+        StorageError: it cannot be read.
+    """
+    try:
+        with storage.storage_errors(path), storage.open_read(path) as stream:
+            schema = pq.ParquetFile(stream).schema
+    except pa.ArrowException as error:
+        raise InputMissingError(f"{path} is not a Parquet file: {error}; expected one; write it again") from error
+    return tuple(_leaf(schema.column(number)) for number in range(len(schema)))
+
+
+def _leaf(found: pq.ColumnSchema) -> Leaf:
+    logical = json.loads(found.logical_type.to_json())
+    is_nested = found.path != found.name
+    is_timestamp = logical["Type"] == "Timestamp"
+    is_nanoseconds = is_timestamp and logical["timeUnit"] == "nanoseconds"
+    is_long = logical["Type"] == "Decimal" and logical["precision"] > _DIGITS
+    return Leaf(
+        column=found.path.split(".")[0] if is_nested else found.path,
+        path=found.path,
+        type=_words(logical, found.physical_type),
+        is_nanoseconds=is_nanoseconds,
+        is_utc=is_timestamp and logical["isAdjustedToUTC"],
+        is_unreadable=logical["Type"] == "Time" or is_long or (is_nanoseconds and is_nested),
+    )
+
+
+def _words(logical: dict[str, Any], physical: str) -> str:
+    kind = logical["Type"]
+    if kind == "Time":
+        return "time of day"
+    if kind == "Timestamp":
+        return f"timestamp in {logical['timeUnit']}{' of UTC' if logical['isAdjustedToUTC'] else ''}"
+    if kind == "Decimal":
+        return f"decimal of {logical['precision']} digits"
+    return physical if kind == "None" else f"{kind} ({physical})"
+
+
+def unreadable_columns(what: str, footers: Iterable[tuple[str, Iterable[Leaf]]]) -> list[str]:
     """One offence for each column of a type that Spark does not have, of the first file that has such columns.
 
     Args:
         what: the input, as the user wrote it.
-        paths: its files.
+        footers: its files, and the leaves of each.
     """
-    for path in itertools.islice(paths, _FILES):
-        if found := dict(_unreadable(path)):
+    for path, found in footers:
+        if types := {leaf.column: leaf for leaf in found if leaf.is_unreadable}:
             return [
-                f"{what}: column {column} of {path} is a {type_}, which Spark does not read; expected timestamps in "
-                f"microseconds, times as numbers or texts, decimals of at most {_DIGITS} digits; "
-                f"write the file again, or leave the column out of {what}.schema"
-                for column, type_ in found.items()
+                f"{what}: column {column} of {path} is a {_within(leaf)}{leaf.type}, which Spark does not read; "
+                f"expected times as numbers or texts, decimals of at most {_DIGITS} digits, within lists, maps and "
+                "structs timestamps in microseconds; write the file again, or leave the column out of the schema"
+                for column, leaf in types.items()
             ]
     return []
 
 
-def _unreadable(path: str) -> Iterator[tuple[str, str]]:
-    try:
-        with storage.open_read(path) as stream:
-            schema = pq.ParquetFile(stream).schema
-    except (StorageError, OSError, pa.ArrowException):
-        return
-    for number in range(len(schema)):
-        leaf = schema.column(number)
-        type_ = _type(json.loads(leaf.logical_type.to_json()))
-        if type_ is not None:
-            yield leaf.path.split(".")[0], type_
-
-
-def _type(logical: dict[str, Any]) -> str | None:
-    kind = logical["Type"]
-    if kind == "Time":
-        return "time of day"
-    if kind == "Timestamp" and logical["timeUnit"] == "nanoseconds":
-        return "timestamp in nanoseconds"
-    if kind == "Decimal" and logical["precision"] > _DIGITS:
-        return f"decimal of {logical['precision']} digits"
-    return None
+def _within(leaf: Leaf) -> str:
+    return "list, map or struct with a " if leaf.is_nanoseconds else ""

@@ -20,7 +20,8 @@ from pipeline.preparation.session import preparation_settings, spark_errors
 
 _LABELS = ("label", "target", "y", "class", "outcome", "churn", "default")
 _FORMATS = {"parquet": "parquet", "orc": "orc", "json": "json", "jsonl": "json", "ndjson": "json"}
-_PLAIN = (T.NumericType, T.StringType, T.BooleanType, T.DateType, T.TimestampType)
+_MOMENTS = (T.DateType, T.TimestampType, T.TimestampNTZType)
+_PLAIN = (T.NumericType, T.StringType, T.BooleanType, *_MOMENTS)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def _label(columns: Sequence[_Seen], wanted: str | None) -> _Seen:
     for name in [wanted.lower()] if wanted else _LABELS:
         if name in by_name:
             return by_name[name]
-    usable = [one for one in columns if one.distinct > 1 and not isinstance(one.type, (T.DateType, T.TimestampType))]
+    usable = [one for one in columns if one.distinct > 1 and not isinstance(one.type, _MOMENTS)]
     two = [one for one in usable if one.distinct == 2]
     if wanted or not usable:
         names = ", ".join(one.name for one in columns)
@@ -120,7 +121,7 @@ def _ids(frame: DataFrame, columns: Sequence[_Seen], label: _Seen, rows: int) ->
 
 
 def _split(frame: DataFrame, columns: Sequence[_Seen], label: _Seen) -> str:
-    dates = [one for one in columns if isinstance(one.type, (T.DateType, T.TimestampType)) and one.name != label.name]
+    dates = [one for one in columns if isinstance(one.type, _MOMENTS) and one.name != label.name]
     if not dates:
         return "{by: hash, validation: 0.1, test: 0.1}"
     date = dates[0]
@@ -147,7 +148,7 @@ def _feature(one: _Seen, rows: int) -> str | None:
         return "{type: boolean}"
     if isinstance(one.type, T.NumericType):
         return f"{{type: numeric{indicator}}}"
-    if isinstance(one.type, (T.DateType, T.TimestampType)):
+    if isinstance(one.type, _MOMENTS):
         return "{type: timestamp, parts: [month, weekday, hour]}"
     if one.distinct > max(50, rows // 2):
         return None

@@ -15,9 +15,9 @@ from pyspark.sql.types import MapType, StringType, StructType
 
 from pipeline.config import PipelineConfig
 from pipeline.config.data import InputConfig
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError
 from pipeline.preparation.inputs import InputFile, Inputs, query_of
-from pipeline.preparation.parquet_types import unreadable_columns
+from pipeline.preparation.parquet import read_parquet
 from pipeline.preparation.session import spark_errors
 from pipeline.preparation.snapshot import contents
 
@@ -43,20 +43,14 @@ def read_inputs(session: SparkSession, config: PipelineConfig, inputs: Inputs) -
     """One frame per input; text formats have a `FAULT` column, null where the row was parsed.
 
     Raises:
-        DataError: Parquet files have columns of types that Spark does not read.
+        DataError: Parquet files have columns of types that Spark does not read, or that differ.
         InputMissingError: a file is not of its format.
         ServiceError: this Spark does not have the format.
     """
     frames = {}
     for name, input_ in config.source.inputs.items():
-        what, files = f"source.inputs.{name}", inputs.get(name, ())
-        try:
-            with spark_errors(what):
-                frames[name] = _read(session, name, input_, files)
-        except DataError as error:
-            is_parquet = input_.format == "parquet"
-            offences = unreadable_columns(what, (file.path for file in files)) if is_parquet else []
-            raise DataError(*(offences or error.offences)) from error
+        with spark_errors(f"source.inputs.{name}"):
+            frames[name] = _read(session, name, input_, inputs.get(name, ()))
     return frames
 
 
@@ -68,11 +62,15 @@ def _read(session: SparkSession, name: str, input_: InputConfig, files: tuple[In
         return reader.load(_spark_path(input_.path)) if input_.path else reader.load()
     paths = [_spark_path(file.path) for file in files]
     if any("=" in file.path for file in files) and not re.search(r"[*?\[]", str(input_.path)):
-        reader = reader.option("basePath", _spark_path(str(input_.path)))
-    if input_.format not in ("csv", "json"):
-        return (reader.schema(_ddl(session, name, input_.columns)) if input_.columns else reader).load(paths)
+        reader = reader.option("basePath", _spark_url(str(input_.path)))
+    schema = _ddl(session, name, input_.columns) if input_.columns else None
+    if input_.format == "parquet":
+        full = [file.path for file in files if file.bytes]
+        return read_parquet(session, reader, f"source.inputs.{name}", paths, full, schema)
+    if input_.format == "orc":
+        return (reader.schema(schema) if schema else reader).load(paths)
     reader = reader.option("mode", "PERMISSIVE").option("columnNameOfCorruptRecord", FAULT)
-    schema = _ddl(session, name, input_.columns) if input_.columns else _inferred(reader, paths)
+    schema = schema or _inferred(reader, paths)
     return _fully_parsed(reader.schema(schema.add(FAULT, StringType())).load(paths))
 
 
@@ -102,9 +100,13 @@ def _ddl(session: SparkSession, name: str, ddl: str) -> StructType:
 
 
 def _spark_path(path: str) -> str:
-    """Spark takes every path as a glob pattern, and one without scheme as the cluster's default file system's."""
-    escaped = re.sub(r"([\\{}\[\]*?^])", r"\\\1", path)
-    return escaped if "://" in path else f"file:{escaped}"
+    """Spark takes every path that it loads as a glob pattern."""
+    return re.sub(r"([\\{}\[\]*?^])", r"\\\1", _spark_url(path))
+
+
+def _spark_url(path: str) -> str:
+    """Spark takes a path without scheme as the cluster's default file system's."""
+    return path if "://" in path else f"file:{path}"
 
 
 def id_checks(ids: list[str]) -> tuple[Column, Column]:

@@ -32,7 +32,13 @@ _SETTINGS = {
 @contextlib.contextmanager
 def preparation_settings(session: SparkSession) -> Iterator[None]:
     """Settings that results depend on, for the duration; the session gets its own back."""
-    settings = {**_SETTINGS, "spark.sql.shuffle.partitions": str(_shuffle_partitions(session))}
+    with temporary_settings(session, {**_SETTINGS, "spark.sql.shuffle.partitions": str(_shuffle_partitions(session))}):
+        yield
+
+
+@contextlib.contextmanager
+def temporary_settings(session: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Settings for the duration; the session gets its own back."""
     before = {key: session.conf.get(key, None) for key in settings}
     for key, value in settings.items():
         session.conf.set(key, value)

@@ -26,7 +26,7 @@ PLAIN = {"id": pa.array(range(ROWS)), "label": pa.array([row % 2 for row in rang
 MOMENT = datetime.datetime(2024, 1, 1)
 ODD = {
     "clock": pa.array(range(ROWS), pa.time64("us")),
-    "moment": pa.array([MOMENT] * ROWS, pa.timestamp("ns")),
+    "moments": pa.array([[MOMENT]] * ROWS, pa.list_(pa.timestamp("ns"))),
     "digits": pa.array([decimal.Decimal(1)] * ROWS, pa.decimal256(50, 2)),
     "clocks": pa.array([[1]] * ROWS, pa.list_(pa.time32("ms"))),
 }
@@ -75,7 +75,7 @@ def test_every_column_of_a_type_that_spark_does_not_have_is_named_with_its_file(
         f"source.inputs.sales: column {column} of {odd} is a {type_}, which Spark does not read"
         for column, type_ in (
             ("clock", "time of day"),
-            ("moment", "timestamp in nanoseconds"),
+            ("moments", "list, map or struct with a timestamp in nanoseconds"),
             ("digits", "decimal of 50 digits"),
             ("clocks", "time of day"),
         )
@@ -88,11 +88,9 @@ def test_the_advice_helps(spark: SparkSession, make: Make, odd: Path) -> None:
 
 
 def test_a_proposal_and_a_table_to_score_meet_the_same_error(spark: SparkSession, odd: Path) -> None:
-    (offence, *_) = offences_of(lambda: propose(spark, str(odd), "label"), DataError)
-    assert f"column clock of {odd}" in offence
-    (offence,) = offences_of(lambda: read_table(spark, str(odd)), DataError)
-    assert str(odd) in offence
-    assert "Spark says `" in offence
+    for action in (lambda: propose(spark, str(odd), "label"), lambda: read_table(spark, str(odd))):
+        offence, *_ = offences_of(action, DataError)
+        assert f"column clock of {odd} is a time of day" in offence
 
 
 @pytest.mark.parametrize("second", [pa.array(["x"] * ROWS), pa.array([MOMENT] * ROWS, pa.timestamp("ns"))])
