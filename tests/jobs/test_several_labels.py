@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,12 @@ from pyspark.sql import SparkSession
 
 from pipeline import flow, stages
 from pipeline.config import PipelineConfig, parse_config
-from pipeline.config.release import ServingConfig
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
 from pipeline.inference import baselines
 from pipeline.inference.predictor import Predictor
-from pipeline.inference.serve import Server
 from tests.autoencoder import ReconstructionError, sum_of_errors
+from tests.serving import predictions_of
 
 ROWS = 800
 ROW = {"size": 70.0, "shop": "b"}
@@ -72,22 +69,6 @@ def config_of(folder: Path, label: Any, **sections: Any) -> PipelineConfig:
     return parse_config({**values, **sections}, str(folder))
 
 
-def served(predictor: Predictor, row: dict[str, Any]) -> dict[str, Any]:
-    server = Server(predictor, ServingConfig(port=0))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        body = json.dumps({"rows": [row]}).encode()
-        request = urllib.request.Request(f"{server.url}/predict", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request) as answer:
-            (prediction,) = json.load(answer)["predictions"]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.drain()
-    return dict(prediction)
-
-
 @pytest.mark.parametrize("kind", ["binary", pytest.param("regression", marks=pytest.mark.slow)])
 def test_several_labels_go_from_the_table_to_answers_for_each(spark: SparkSession, folder: Path, kind: str) -> None:
     if kind == "binary":
@@ -122,7 +103,7 @@ def test_several_labels_go_from_the_table_to_answers_for_each(spark: SparkSessio
     scored = flow.score(spark.createDataFrame(table), str(folder / "run" / "model")).toPandas()
     assert list(scored.columns) == [*ROW, *columns, "model_version"]
     assert (scored[columns].to_numpy() == predicted.to_numpy()).all()
-    assert served(predictor, ROW) == predicted.iloc[0].to_dict()
+    assert predictions_of(predictor, [ROW]) == [predicted.iloc[0].to_dict()]
     if kind == "regression":
         assert predicted.loc[0, "prediction_height"] == pytest.approx(177, abs=2), "in the label's own unit"
         assert predicted.loc[0, "prediction_weight"] == pytest.approx(700, abs=150)

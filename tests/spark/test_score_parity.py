@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import threading
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from pipeline.config import parse_config
-from pipeline.config.release import ServingConfig
 from pipeline.inference.encoded import read_row_group, row_groups
 from pipeline.inference.inputs import model_inputs
 from pipeline.inference.predictor import Predictor, export_model
 from pipeline.inference.score import score
-from pipeline.inference.serve import Server
 from pipeline.models import build_model
 from pipeline.preparation.prepare import prepare_dataset
+from tests.serving import predictions_of
 from tests.small_model import raw_rows
 from tests.spark.test_score import SCHEMA, spark_rows
 
@@ -110,16 +105,4 @@ def over_http(rows: pd.DataFrame, predictor: Predictor) -> np.ndarray:
         {k: v.isoformat() if isinstance(v, pd.Timestamp) else v for k, v in row.items()}
         for row in plain.to_dict("records")
     ]
-    server = Server(predictor, ServingConfig(port=0))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        connection = http.client.HTTPConnection(*server.server_address, timeout=60)
-        connection.request("POST", "/predict", json.dumps({"rows": sent}), {"Content-Type": "application/json"})
-        answer = json.loads(connection.getresponse().read())
-        connection.close()
-    finally:
-        server.shutdown()
-        thread.join()
-        server.drain()
-    return np.float32([prediction["probability"] for prediction in answer["predictions"]])
+    return np.float32([prediction["probability"] for prediction in predictions_of(predictor, sent)])

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import threading
-import urllib.request
 
 import numpy as np
 import pytest
 import torch
 
 from pipeline.config import parse_config
-from pipeline.config.release import EvaluationConfig, ServingConfig
+from pipeline.config.release import EvaluationConfig
 from pipeline.config.training import ModelConfig
 from pipeline.dataset import Column
 from pipeline.errors import ConfigError
 from pipeline.inference import baselines
 from pipeline.inference.evaluate import Evaluation, evaluate
 from pipeline.inference.predictor import Predictor, export_model
-from pipeline.inference.serve import Server
 from pipeline.models import build_model
 from pipeline.models.answers import Answers
 from pipeline.testing import tiny_dataset
+from tests.serving import predictions_of
 from tests.small_model import FEATURES, raw_rows, small_schema
 
 CLASSES = ("cat", "dog", "ö")
@@ -100,19 +98,8 @@ def test_no_rows_give_no_predictions(label_type, multiclass, regression):
 @pytest.mark.parametrize("label_type", ["multiclass", "regression"])
 def test_the_server_answers_in_json_what_the_predictor_says(label_type, multiclass, regression):
     predictor, _ = multiclass if label_type == "multiclass" else regression
-    server = Server(predictor, ServingConfig(port=0))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        row = {"amount": 3.5, "colour": "red", "when": "2024-05-31T12:00:00Z", "paid": True}
-        body = json.dumps({"rows": [row, {**row, "amount": None}]}).encode()
-        request = urllib.request.Request(f"{server.url}/predict", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request) as answer:
-            predictions = json.load(answer)["predictions"]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.drain()
+    row = {"amount": 3.5, "colour": "red", "when": "2024-05-31T12:00:00Z", "paid": True}
+    predictions = predictions_of(predictor, [row, {**row, "amount": None}])
     assert len(predictions) == 2
     assert all(set(prediction) == set(predictor.answers.columns) for prediction in predictions)
     kind = str if label_type == "multiclass" else float

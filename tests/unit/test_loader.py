@@ -18,15 +18,13 @@ from pipeline.errors import StorageError, UsageError
 from pipeline.testing import tiny_dataset
 from pipeline.training import checks
 from pipeline.training.loader import Loader
+from tests.stacks import READERS
 
-READERS = ["petastorm", "pyarrow"]
 BATCH = 16
 
 
 @pytest.fixture(params=READERS)
 def reader(request):
-    if request.param == "petastorm":
-        pytest.importorskip("petastorm")
     return request.param
 
 
@@ -94,7 +92,7 @@ def test_both_readers_give_the_numbers_that_lie_in_the_files_bit_for_bit(tmp_pat
         "image": np.stack(table["image"].to_pylist()).astype("uint8").reshape(-1, 2, 3),
         "v": np.stack(table["v"].to_pylist()).astype("float32"),
     }
-    for name in READERS:
+    for name in ("petastorm", "pyarrow"):
         batches = list(loader_of(dataset, reader=name))
         rows = np.array(ids_of(batches))
         for key, values in expected.items():

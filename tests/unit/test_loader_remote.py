@@ -19,14 +19,11 @@ from pipeline.plan import BUNDLE_FILES
 from pipeline.testing import tiny_dataset
 from pipeline.training import checks, disk_cache, part_files, remote
 from pipeline.training.loader import Loader
-
-READERS = ["petastorm", "pyarrow"]
+from tests.stacks import READERS
 
 
 @pytest.fixture(params=READERS)
 def reader(request):
-    if request.param == "petastorm":
-        pytest.importorskip("petastorm")
     return request.param
 
 

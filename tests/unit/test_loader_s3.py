@@ -16,6 +16,7 @@ from pipeline.errors import StorageError
 from pipeline.testing import tiny_dataset
 from pipeline.training import checks
 from pipeline.training.loader import Loader
+from tests.stacks import READERS
 
 pytestmark = pytest.mark.skipif(
     find_spec("moto") is None or find_spec("s3fs") is None, reason="needs moto[server] and s3fs"
@@ -70,10 +71,8 @@ def bucket(server):
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-@pytest.mark.parametrize("reader", ["petastorm", "pyarrow"])
+@pytest.mark.parametrize("reader", READERS)
 def test_a_dataset_on_s3_is_published_and_read_like_a_local_one(bucket, tmp_path, reader):
-    if reader == "petastorm":
-        pytest.importorskip("petastorm")
     rows = {"train": 200}
     tiny_dataset(bucket, rows=rows)
     local = tiny_dataset(str(tmp_path / "data"), rows=rows)

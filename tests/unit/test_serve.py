@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import signal
@@ -24,6 +23,7 @@ from pipeline.errors import SecurityError, ServiceError
 from pipeline.inference.predictor import Predictor
 from pipeline.inference.request import Refusal, parse_rows
 from pipeline.inference.serve import Server
+from tests.serving import ask, predict, serving
 from tests.small_model import FEATURES, raw_rows, small_dataset, small_model
 
 GOOD = {"amount": 3.5, "colour": "red", "when": "2024-05-31T12:00:00Z", "paid": True}
@@ -40,37 +40,10 @@ def predictor(folder):
     return Predictor.load(folder)
 
 
-@contextlib.contextmanager
-def serving(predictor, **options):
-    server = Server(predictor, ServingConfig(port=0, **options))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.drain()
-
-
 @pytest.fixture
 def server(predictor):
     with serving(predictor, max_rows=50, max_body_bytes=20_000, request_seconds=1.0) as server:
         yield server
-
-
-def ask(server, method="GET", path="/health", body=None, headers=None):
-    connection = http.client.HTTPConnection(*server.server_address, timeout=20)
-    try:
-        connection.request(method, path, body, headers or {})
-        response = connection.getresponse()
-        return response.status, json.loads(response.read()), response.headers
-    finally:
-        connection.close()
-
-
-def predict(server, rows):
-    return ask(server, "POST", "/predict", json.dumps({"rows": rows}), {"Content-Type": "application/json"})
 
 
 def test_health_says_ready_and_which_model(server, predictor):
