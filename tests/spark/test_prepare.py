@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import random
@@ -17,13 +18,13 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipeline import storage
-from pipeline.config import PipelineConfig, parse_config
+from pipeline.config import PipelineConfig
 from pipeline.dataset import Dataset, commit_numbers
 from pipeline.errors import ConfigError, DataError, InputMissingError, InterruptedRunError, PipelineError
 from pipeline.features import FittedFeatures, canonical
 from pipeline.preparation import prepare as module
 from pipeline.preparation.prepare import prepare_dataset, published
-from tests.spark.datasets import read_all, read_split
+from tests.spark.datasets import config_of, read_all, read_split
 from tests.stacks import needs_petastorm
 
 ROWS = 600
@@ -58,40 +59,32 @@ Make = Callable[..., PipelineConfig]
 
 @pytest.fixture
 def make(trips: Path, tmp_path: Path) -> Make:
-    def build(**changes: Any) -> PipelineConfig:
-        values: dict[str, Any] = {
-            "source": {
-                "inputs": {
-                    "trips": {
-                        "path": str(trips / "trips.csv"),
-                        "schema": "trip INT, day DATE, km DOUBLE, city STRING, start TIMESTAMP, late BOOLEAN",
-                    },
-                    "cities": {"path": str(trips / "cities.csv")},
+    return functools.partial(
+        config_of,
+        tmp_path,
+        source={
+            "inputs": {
+                "trips": {
+                    "path": str(trips / "trips.csv"),
+                    "schema": "trip INT, day DATE, km DOUBLE, city STRING, start TIMESTAMP, late BOOLEAN",
                 },
-                "query": "SELECT t.*, c.people FROM trips t LEFT JOIN cities c USING (city)",
-                "primary": "trips",
-                "id": "trip",
+                "cities": {"path": str(trips / "cities.csv")},
             },
-            "features": {
-                "km": {"type": "numeric"},
-                "people": {"type": "numeric", "scale": "robust", "indicator": True},
-                "city": {"type": "categorical"},
-                "start": {"type": "timestamp", "parts": ["hour", "weekday"]},
-            },
-            "label": {"column": "late"},
-            "split": {"by": "group", "key": "day", "validation": 0.2, "test": 0.2},
-            "dataset": {"url": str(tmp_path / "out"), "keep": ["city"], "rows_per_row_group": 50},
-            "training": {"run_url": str(tmp_path / "run")},
-        }
-        for key, value in changes.items():
-            section, _, name = key.partition("__")
-            if name:
-                values[section][name] = value
-            else:
-                values[section] = value
-        return parse_config(values)
-
-    return build
+            "query": "SELECT t.*, c.people FROM trips t LEFT JOIN cities c USING (city)",
+            "primary": "trips",
+            "id": "trip",
+        },
+        features={
+            "km": {"type": "numeric"},
+            "people": {"type": "numeric", "scale": "robust", "indicator": True},
+            "city": {"type": "categorical"},
+            "start": {"type": "timestamp", "parts": ["hour", "weekday"]},
+        },
+        label={"column": "late"},
+        split={"by": "group", "key": "day", "validation": 0.2, "test": 0.2},
+        dataset__keep=["city"],
+        dataset__rows_per_row_group=50,
+    )
 
 
 def test_every_row_is_published_once_and_encoded_as_in_memory(spark: SparkSession, make: Make, trips: Path) -> None:

@@ -13,12 +13,12 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipeline import long_lists, storage
-from pipeline.config import PipelineConfig, parse_config
+from pipeline.config import PipelineConfig
 from pipeline.dataset import SPLITS, Dataset, commit_numbers, content_id
 from pipeline.errors import ConfigError
 from pipeline.preparation.gc import collect_garbage
 from pipeline.preparation.prepare import prepare_dataset, published
-from tests.spark.datasets import read_all, read_split
+from tests.spark.datasets import config_of, read_all, read_split
 
 ROWS, MORE = 400, 150
 
@@ -45,18 +45,17 @@ def make(tmp_path: Path) -> Make:
     rows_of_sales(0, ROWS).to_parquet(tmp_path / "in" / "first.parquet", coerce_timestamps="us")
 
     def build(statistics_from: str | None = None, **changes: Any) -> PipelineConfig:
-        path = str(tmp_path / "in")
-        values: dict[str, Any] = {
-            "source": {"inputs": {"sales": {"path": path, "format": "parquet"}}, "id": ["sale", "moment"]},
+        sections: dict[str, Any] = {
+            "source": {
+                "inputs": {"sales": {"path": str(tmp_path / "in"), "format": "parquet"}},
+                "id": ["sale", "moment"],
+            },
             "features": {"price": {"type": "numeric"}, "shop": {"type": "categorical"}},
             "label": {"column": "sold"},
-            "split": {"validation": 0.2, "test": 0.2},
-            "dataset": {"url": str(tmp_path / "out"), "statistics_from": statistics_from, "drift": {"action": "off"}},
-            "training": {"run_url": str(tmp_path / "run")},
+            "dataset__statistics_from": statistics_from,
+            "dataset__drift": {"action": "off"},
         }
-        for section, change in changes.items():
-            values[section] = {**values.get(section, {}), **change}
-        return parse_config(values)
+        return config_of(tmp_path, **{**sections, **changes})
 
     return build
 
@@ -137,7 +136,7 @@ def test_a_version_has_the_same_id_where_its_lists_of_files_lie_beside_the_manif
     for base in (False, True):
         for place, entries in longest.items():
             monkeypatch.setattr(long_lists, "LONGEST", entries)
-            config = make(ids[place][0] if base else None, dataset={"url": str(tmp_path / place)})
+            config = make(ids[place][0] if base else None, dataset__url=str(tmp_path / place))
             ids[place].append(prepare_dataset(spark, config).content_id)
         add_rows(tmp_path)
     assert ids["inside"] == ids["beside"]
@@ -172,7 +171,7 @@ def test_every_reader_sees_all_rows_once(spark: SparkSession, make: Make, tmp_pa
 
 def test_no_new_row_is_no_new_version(spark: SparkSession, make: Make) -> None:
     old = prepare_dataset(spark, make())
-    other = prepare_dataset(spark, make(split={"salt": "other"}))
+    other = prepare_dataset(spark, make(split__salt="other"))
     again = prepare_dataset(spark, make(old.content_id))
     assert again.content_id == old.content_id == Dataset.open(old.url).content_id
     assert other.content_id != old.content_id
@@ -183,7 +182,7 @@ def test_garbage_collection_keeps_versions_whose_files_a_kept_version_refers_to(
     spark: SparkSession, make: Make, tmp_path: Path
 ) -> None:
     old = prepare_dataset(spark, make())
-    other = prepare_dataset(spark, make(split={"salt": "other"}))
+    other = prepare_dataset(spark, make(split__salt="other"))
     add_rows(tmp_path)
     new = prepare_dataset(spark, make(old.content_id))
     assert collect_garbage(new.url, keep=1) == [other.content_id]
@@ -196,6 +195,6 @@ def test_other_features_and_splits_than_the_old_ones_are_refused(spark: SparkSes
     old = prepare_dataset(spark, make())
     with pytest.raises(ConfigError) as caught:
         prepare_dataset(
-            spark, make(old.content_id, split={"salt": "other"}, features={"shop": {"type": "hashed", "buckets": 5}})
+            spark, make(old.content_id, split__salt="other", features__shop={"type": "hashed", "buckets": 5})
         )
     assert [offence.split(" ")[0] for offence in caught.value.offences] == ["features", "split"]

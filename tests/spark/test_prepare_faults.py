@@ -13,9 +13,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipeline import storage
-from pipeline.config import PipelineConfig, parse_config
+from pipeline.config import PipelineConfig
 from pipeline.dataset import SPLITS
 from pipeline.preparation.prepare import prepare_dataset
+from tests.spark.datasets import config_of
 
 ROWS = 2000
 COLUMNS = ["row", "id", "label", "amount", "text", "rate", "code", "low", "high", "split"]
@@ -73,28 +74,26 @@ def config(planted: tuple[Path, dict[str, set[int]], set[str]], tmp_path: Path) 
     strings = ("text", "code", "split")
     schema = ", ".join(f"{name} {'STRING' if name in strings else 'INT'}" for name in COLUMNS)
     schema = schema.replace("rate INT", "rate DOUBLE")
-    return parse_config(
-        {
-            "source": {"inputs": {"table": {"path": str(planted[0]), "schema": schema}}, "id": "id"},
-            "clean": {
-                "rules": [
-                    {"column": "amount", "min": 0, "max": 100},
-                    {"column": "code", "not_null": True, "pattern": "A-.*", "max_length": 8},
-                    {"column": "low", "condition": "low < high"},
-                ],
-                "max_rejected_fraction": 0.5,
-            },
-            "features": {
-                "amount": {"type": "numeric"},
-                "text": {"type": "numeric"},
-                "rate": {"type": "numeric", "missing": "reject"},
-                "code": {"type": "categorical"},
-            },
-            "label": {"column": "label"},
-            "split": {"by": "column", "key": "split"},
-            "dataset": {"url": str(tmp_path / "out"), "keep": ["row"]},
-            "training": {"run_url": str(tmp_path / "run")},
-        }
+    return config_of(
+        tmp_path,
+        source={"inputs": {"table": {"path": str(planted[0]), "schema": schema}}, "id": "id"},
+        clean={
+            "rules": [
+                {"column": "amount", "min": 0, "max": 100},
+                {"column": "code", "not_null": True, "pattern": "A-.*", "max_length": 8},
+                {"column": "low", "condition": "low < high"},
+            ],
+            "max_rejected_fraction": 0.5,
+        },
+        features={
+            "amount": {"type": "numeric"},
+            "text": {"type": "numeric"},
+            "rate": {"type": "numeric", "missing": "reject"},
+            "code": {"type": "categorical"},
+        },
+        label={"column": "label"},
+        split={"by": "column", "key": "split"},
+        dataset__keep=["row"],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -18,14 +19,14 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
-from pipeline.config import PipelineConfig, parse_config
+from pipeline.config import PipelineConfig
 from pipeline.dataset import SPLITS
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import FittedFeatures, canonical
 from pipeline.features.target import Target
 from pipeline.inspect import describe
 from pipeline.preparation.prepare import prepare_dataset
-from tests.spark.datasets import read_all, read_split
+from tests.spark.datasets import config_of, read_all, read_split
 
 ODD_NUMBERS = [0.0, -0.0, math.nan, math.inf, -math.inf, 5e-324, 1.7e308, -1e-310, 0.1, 1e15, None]
 ODD_TEXTS = ["", " ", "\t\u00a0x", "Łódź", "ß", "SS", "\U0001f600", "İ", "a\x00b", "ﬁ", "null", "1.0", "1", None]
@@ -100,21 +101,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def make(folder: Path) -> Make:
-    def build(**changes: Any) -> PipelineConfig:
-        values: dict[str, Any] = {
-            "source": {"inputs": {"table": {"path": str(folder / "table.parquet"), "format": "parquet"}}, "id": "id"},
-            "features": FEATURES,
-            "label": {"column": "label"},
-            "split": {"validation": 0.2, "test": 0.2},
-            "dataset": {"url": str(folder / "out"), "drift": {"action": "off"}},
-            "training": {"run_url": str(folder / "run")},
-        }
-        for key, value in changes.items():
-            section, _, name = key.partition("__")
-            values[section] = {**values.get(section, {}), name: value} if name else value
-        return parse_config(values)
-
-    return build
+    return functools.partial(
+        config_of,
+        folder,
+        source={"inputs": {"table": {"path": str(folder / "table.parquet"), "format": "parquet"}}, "id": "id"},
+        features=FEATURES,
+        label={"column": "label"},
+        dataset__drift={"action": "off"},
+    )
 
 
 def drawn(examples: int) -> list[dict[str, list[Any]]]:

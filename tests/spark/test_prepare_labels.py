@@ -13,14 +13,14 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipeline import storage
-from pipeline.config import PipelineConfig, parse_config
+from pipeline.config import PipelineConfig
 from pipeline.dataset import SPLITS, Dataset
 from pipeline.errors import DataError
 from pipeline.export import export_dataset
 from pipeline.inspect import describe
 from pipeline.preparation.prepare import prepare_dataset
 from pipeline.preparation.preview import preview
-from tests.spark.datasets import read_all, read_split
+from tests.spark.datasets import config_of, read_all, read_split
 
 ROWS = 400
 FLAGS = ["late", "lost", "broken"]
@@ -67,16 +67,14 @@ Make = Callable[..., PipelineConfig]
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
     def build(label: Any = None, **changes: Any) -> PipelineConfig:
-        values: dict[str, Any] = {
+        sections: dict[str, Any] = {
             "source": {"id": "parcel"},
             "clean": {"max_rejected_fraction": 0.5},
             "features": {"size": {"type": "numeric"}, "shop": {"type": "categorical"}},
             "label": label,
-            "split": {"validation": 0.2, "test": 0.2},
-            "dataset": {"url": str(tmp_path / "out"), "drift": {"action": "off"}},
-            "training": {"run_url": str(tmp_path / "run")},
+            "dataset__drift": {"action": "off"},
         }
-        return parse_config({**values, **{name: {**values[name], **change} for name, change in changes.items()}})
+        return config_of(tmp_path, **{**sections, **changes})
 
     return build
 
@@ -92,7 +90,7 @@ def quarantined(dataset: Dataset) -> pd.DataFrame:
 
 def test_each_of_three_binary_labels_is_checked_published_and_counted(spark: SparkSession, make: Make) -> None:
     table = parcels()
-    dataset = prepared(spark, make(THREE_FLAGS, dataset={"keep": ["lost", "weight"]}), table)
+    dataset = prepared(spark, make(THREE_FLAGS, dataset__keep=["lost", "weight"]), table)
     assert (dataset.schema.labels, dataset.schema.label_type) == (("late", "lost", "broken"), "binary")
     assert [column.dtype for column in dataset.schema.with_role("label")] == ["float32"] * 3
     assert [column.name for column in dataset.schema.with_role("kept")] == ["weight"]
@@ -166,14 +164,14 @@ def test_other_partitions_give_the_same_content_id(spark: SparkSession, make: Ma
     table = parcels()
     one = prepared(spark, make(label), table)
     shuffled = table.sample(frac=1, random_state=1)
-    other = prepared(spark, make(label, dataset={"url": str(tmp_path / "other")}), shuffled, partitions=7)
+    other = prepared(spark, make(label, dataset__url=str(tmp_path / "other")), shuffled, partitions=7)
     assert other.content_id == one.content_id
 
 
 def test_without_a_label_every_row_is_published_and_no_column_is_a_label(
     spark: SparkSession, make: Make, tmp_path: Path
 ) -> None:
-    dataset = prepared(spark, make(dataset={"keep": FLAGS[:1]}), parcels())
+    dataset = prepared(spark, make(dataset__keep=FLAGS[:1]), parcels())
     assert (dataset.schema.labels, dataset.schema.label_type, dataset.schema.classes) == ((), None, ())
     assert dataset.manifest.accounting.as_rows() == {"in": ROWS, "published": ROWS, "duplicates": 0, "rejected": 0}
     assert dataset.manifest.statistics["label"] == {}
@@ -210,7 +208,7 @@ def test_new_rows_are_added_with_the_labels_units_and_columns_of_the_old_version
 ) -> None:
     table = parcels()
     old = prepared(spark, make(label), table[:300])
-    new = prepared(spark, make(label, dataset={"statistics_from": old.content_id}), table)
+    new = prepared(spark, make(label, dataset__statistics_from=old.content_id), table)
     assert new.manifest.statistics == old.manifest.statistics
     rows = read_all(new).set_index("parcel")
     assert new.manifest.accounting.published == len(rows) == len(set(rows.index))
@@ -225,7 +223,7 @@ def test_new_rows_are_added_with_the_labels_units_and_columns_of_the_old_version
 
 def test_drift_of_a_label_and_a_preview_name_the_label(spark: SparkSession, make: Make) -> None:
     table = parcels()
-    config = make(THREE_FLAGS, dataset={"drift": {"action": "fail"}})
+    config = make(THREE_FLAGS, dataset__drift={"action": "fail"})
     shown = preview(spark, config, spark.createDataFrame(table))
     assert shown["sample"]["reasons"]["label lost is null"] == 3
     prepared(spark, config, table)

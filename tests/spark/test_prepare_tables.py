@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from pipeline.config import PipelineConfig, parse_config
+from pipeline.config import PipelineConfig
 from pipeline.errors import InterruptedRunError
 from pipeline.preparation import prepare as module
 from pipeline.preparation.prepare import prepare_dataset
-from tests.spark.datasets import read_all
+from tests.spark.datasets import config_of, read_all
 
 ROWS = 300
 
@@ -32,16 +32,12 @@ def rows() -> pd.DataFrame:
     )
 
 
-def config_of(folder: Path, input_: dict[str, Any] | None) -> PipelineConfig:
-    return parse_config(
-        {
-            "source": {"inputs": {"sales": input_} if input_ else {}, "id": "id"},
-            "features": {"price": {"type": "numeric"}, "shop": {"type": "categorical"}},
-            "label": {"column": "sold"},
-            "split": {"validation": 0.2, "test": 0.2},
-            "dataset": {"url": str(folder / "out")},
-            "training": {"run_url": str(folder / "run")},
-        }
+def sales_config(folder: Path, input_: dict[str, Any] | None) -> PipelineConfig:
+    return config_of(
+        folder,
+        source={"inputs": {"sales": input_} if input_ else {}, "id": "id"},
+        features={"price": {"type": "numeric"}, "shop": {"type": "categorical"}},
+        label={"column": "sold"},
     )
 
 
@@ -71,7 +67,7 @@ def database(spark: SparkSession, frame: DataFrame, tmp_path: Path) -> Iterator[
 
 
 def test_a_table_of_the_catalog_is_known_by_its_files(spark: SparkSession, table: str, tmp_path: Path) -> None:
-    dataset = prepare_dataset(spark, config_of(tmp_path, {"table": table}))
+    dataset = prepare_dataset(spark, sales_config(tmp_path, {"table": table}))
     assert dataset.manifest.accounting.published == ROWS
     known = dataset.manifest.inputs["sales"]
     paths = {Path(path.removeprefix("file://").replace("%20", " ")) for path, _, _ in known["files"]}
@@ -91,32 +87,32 @@ def test_a_table_that_changes_meanwhile_is_not_published(
     fit = module.fit
     monkeypatch.setattr(module, "fit", fit_and_rewrite)
     with pytest.raises(InterruptedRunError, match=r"input sales: .*\.parquet changed"):
-        prepare_dataset(spark, config_of(tmp_path, {"table": table}))
+        prepare_dataset(spark, sales_config(tmp_path, {"table": table}))
 
 
 def test_a_database_is_read_over_jdbc_and_known_by_the_sum_of_its_rows(
     spark: SparkSession, database: dict[str, str], tmp_path: Path
 ) -> None:
-    config = config_of(tmp_path, {"format": "jdbc", "options": database})
+    config = sales_config(tmp_path, {"format": "jdbc", "options": database})
     dataset = prepare_dataset(spark, config)
     assert dataset.manifest.accounting.published == ROWS
     assert sorted(read_all(dataset)["id"]) == list(range(ROWS))
     known = dataset.manifest.inputs["sales"]
     assert known["rows"] == ROWS
     split_up = {**database, "partitionColumn": "id", "lowerBound": "0", "upperBound": "300", "numPartitions": "3"}
-    again = prepare_dataset(spark, config_of(tmp_path / "again", {"format": "jdbc", "options": split_up}))
+    again = prepare_dataset(spark, sales_config(tmp_path / "again", {"format": "jdbc", "options": split_up}))
     assert again.manifest.inputs["sales"] == known
 
 
 def test_a_frame_from_code_is_known_by_the_sum_of_its_rows(
     spark: SparkSession, frame: DataFrame, tmp_path: Path
 ) -> None:
-    first = prepare_dataset(spark, config_of(tmp_path, None), frame)
+    first = prepare_dataset(spark, sales_config(tmp_path, None), frame)
     shuffled = frame.repartition(7).orderBy("price")
-    second = prepare_dataset(spark, config_of(tmp_path / "second", None), shuffled)
+    second = prepare_dataset(spark, sales_config(tmp_path / "second", None), shuffled)
     assert first.manifest.inputs["frame"] == second.manifest.inputs["frame"]
     assert first.content_id == second.content_id
     changed = spark.createDataFrame(rows().assign(price=lambda table: table["price"].where(table["id"] != 7, 8.0)))
-    third = prepare_dataset(spark, config_of(tmp_path / "third", None), changed)
+    third = prepare_dataset(spark, sales_config(tmp_path / "third", None), changed)
     assert third.manifest.inputs["frame"]["rows"] == ROWS
     assert third.manifest.inputs["frame"] != first.manifest.inputs["frame"]

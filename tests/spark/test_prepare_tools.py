@@ -18,6 +18,7 @@ from pipeline.preparation.gc import collect_garbage, hold
 from pipeline.preparation.prepare import prepare_dataset
 from pipeline.preparation.preview import preview
 from pipeline.preparation.propose import write_proposal
+from tests.spark.datasets import config_of
 
 ROWS = 500
 
@@ -62,15 +63,13 @@ def test_a_proposed_configuration_runs_unedited(spark: SparkSession, table: Path
 
 @pytest.fixture
 def config(table: Path, tmp_path: Path) -> PipelineConfig:
-    return parse_config(
-        {
-            "source": {"inputs": {"orders": {"path": str(table)}}, "id": "order id"},
-            "clean": {"rules": [{"column": "price", "max": 60}]},
-            "features": {"price": {"type": "numeric"}, "shop": {"type": "categorical"}},
-            "label": {"column": "churn"},
-            "dataset": {"url": str(tmp_path / "out"), "drift": {"action": "off"}},
-            "training": {"run_url": str(tmp_path / "run")},
-        }
+    return config_of(
+        tmp_path,
+        source={"inputs": {"orders": {"path": str(table)}}, "id": "order id"},
+        clean={"rules": [{"column": "price", "max": 60}]},
+        features={"price": {"type": "numeric"}, "shop": {"type": "categorical"}},
+        label={"column": "churn"},
+        dataset__drift={"action": "off"},
     )
 
 
