@@ -24,6 +24,7 @@ from pipeline.errors import ConfigError, DataError, InputMissingError, Interrupt
 from pipeline.features import FittedFeatures, canonical
 from pipeline.preparation import prepare as module
 from pipeline.preparation.prepare import prepare_dataset, published
+from pipeline.storage import json_files
 from tests.spark.datasets import config_of, read_all, read_split
 from tests.stacks import needs_petastorm
 
@@ -325,6 +326,7 @@ class DyingStorage:
         self.left = writes
         for name in ("move_folder", "write_bytes", "put_if_absent", "remove"):
             monkeypatch.setattr(storage, name, self.dying(getattr(storage, name)))
+        monkeypatch.setattr(json_files, "write_bytes", storage.write_bytes)
 
     def dying(self, operation: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **keywords: Any) -> Any:

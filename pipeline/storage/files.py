@@ -1,0 +1,165 @@
+"""ANYWHERE. Files and folders as wholes: looked for, read, replaced atomically, created once, moved, removed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import uuid
+from typing import IO
+
+import fsspec
+
+from pipeline.storage.urls import filesystem, is_local, storage_errors
+
+
+def exists(url: str) -> bool:
+    """Whether a file or folder is there."""
+    filesystem_, path = filesystem(url)
+    with storage_errors(url):
+        return bool(filesystem_.exists(path))
+
+
+def list_names(url: str) -> list[str]:
+    """The sorted names of what lies directly in a folder; empty if the folder does not exist."""
+    filesystem_, path = filesystem(url)
+    with storage_errors(url):
+        try:
+            entries = filesystem_.ls(path, detail=False, refresh=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+    return sorted(posixpath.basename(entry.rstrip("/")) for entry in entries)
+
+
+def size(url: str) -> int:
+    """The size of a file in bytes."""
+    filesystem_, path = filesystem(url)
+    with storage_errors(url):
+        return int(filesystem_.size(path))
+
+
+def open_read(url: str) -> IO[bytes]:
+    """Open a file for reading; the caller closes it."""
+    filesystem_, path = filesystem(url)
+    with storage_errors(url):
+        return filesystem_.open(path, "rb")  # type: ignore[no-any-return]
+
+
+def read_bytes(url: str) -> bytes:
+    """The whole content of a file."""
+    with open_read(url) as stream, storage_errors(url):
+        return stream.read()
+
+
+def write_bytes(url: str, data: bytes) -> None:
+    """Replace a file atomically and durably."""
+    filesystem_, path = filesystem(url)
+    with storage_errors(url):
+        if not is_local(url):
+            filesystem_.pipe_file(path, data)
+            return
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temporary = _write_temporary(path, data)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+            raise
+        sync_folder(os.path.dirname(path))
+
+
+def put_if_absent(url: str, data: bytes) -> bool:
+    """Create a file only if nobody has; True if this call created it, and then with all its content."""
+    filesystem_, path = filesystem(url)
+    with storage_errors(url):
+        if not is_local(url):
+            return _put_remote_if_absent(filesystem_, path, data)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temporary = _write_temporary(path, data)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
+        sync_folder(os.path.dirname(path))
+        return True
+
+
+def _put_remote_if_absent(filesystem_: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool:
+    try:
+        filesystem_.pipe_file(path, data, mode="create")
+    except FileExistsError:
+        return False
+    return True
+
+
+def _write_temporary(path: str, data: bytes) -> str:
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    return temporary
+
+
+def sync_folder(path: str) -> None:
+    """Make renames inside a local folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def move_folder(source: str, target: str) -> None:
+    """Rename a folder; atomic on local disks and HDFS, a copy on object stores (commit by a pointer there)."""
+    filesystem_, source_path = filesystem(source)
+    _, target_path = filesystem(target)
+    with storage_errors(target):
+        if is_local(source):
+            os.makedirs(os.path.dirname(target_path), exist_ok=True)
+            os.rename(source_path, target_path)
+            sync_folder(os.path.dirname(target_path))
+        else:
+            filesystem_.mv(source_path, target_path, recursive=True)
+
+
+def remove(url: str) -> None:
+    """Remove a file or a whole folder; nothing happens if it is not there."""
+    filesystem_, path = filesystem(url)
+    with storage_errors(url), contextlib.suppress(FileNotFoundError):
+        if not is_local(url):
+            _remove_remote_tree(filesystem_, path)
+        elif os.path.isdir(path) and not os.path.islink(path):
+            _remove_local_tree(path)
+        else:
+            os.unlink(path)
+
+
+def _remove_remote_tree(filesystem_: fsspec.AbstractFileSystem, path: str) -> None:
+    # Not `rm`: it takes brackets and stars in a name for a pattern.
+    for file in filesystem_.find(path):
+        filesystem_.rm_file(file)
+    with contextlib.suppress(OSError, NotImplementedError):
+        for folder in sorted(filesystem_.find(path, withdirs=True), reverse=True):
+            filesystem_.rmdir(folder)
+        filesystem_.rmdir(path)
+
+
+def _remove_local_tree(path: str) -> None:
+    for folder, folders, files in os.walk(path, topdown=False):
+        for name in files:
+            os.unlink(os.path.join(folder, name))
+        for name in folders:
+            inner = os.path.join(folder, name)
+            if os.path.islink(inner):
+                os.unlink(inner)
+            else:
+                os.rmdir(inner)
+    os.rmdir(path)

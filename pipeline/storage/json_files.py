@@ -1,0 +1,58 @@
+"""ANYWHERE. JSON: the one byte form that is hashed, and files that say of what format they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pipeline.errors import StorageError
+from pipeline.storage.files import read_bytes, write_bytes
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one byte form of a JSON value: sorted keys, no spaces, UTF-8, shortest round-trip floats, no NaN."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def sha256_of(value: Any) -> str:
+    """The sha256 of a JSON value's canonical form."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def format_json(kind: str, number: int, value: dict[str, Any]) -> bytes:
+    """A readable JSON file's bytes, with ``format: <kind>/<number>`` as its first key."""
+    return (json.dumps({"format": f"{kind}/{number}", **value}, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def write_json(url: str, kind: str, number: int, value: dict[str, Any]) -> None:
+    """Write a JSON file of a known format, atomically."""
+    write_bytes(url, format_json(kind, number, value))
+
+
+def parse_json(url: str, data: bytes, kind: str, number: int) -> dict[str, Any]:
+    """Parse what `format_json` made; the current and the previous number are understood.
+
+    Raises:
+        StorageError: not JSON, of another kind, or written by a newer version of this package.
+    """
+    try:
+        value = json.loads(data)
+        found_kind, found_number = value.pop("format").split("/")
+        found = int(found_number)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise StorageError(
+            f"{url} is not a {kind} file; expected JSON with format {kind}/{number}; it may be corrupt"
+        ) from error
+    if found_kind != kind or found not in (number, number - 1):
+        raise StorageError(
+            f"{url} has format {found_kind}/{found}; expected {kind}/{number}; "
+            "it is another kind of file or was written by another version of this package"
+        )
+    return dict(value)
+
+
+def read_json(url: str, kind: str, number: int) -> dict[str, Any]:
+    """Read a JSON file of a known format."""
+    return parse_json(url, read_bytes(url), kind, number)
