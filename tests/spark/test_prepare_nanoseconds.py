@@ -139,7 +139,7 @@ def test_they_give_the_rows_the_statistics_and_the_content_id_that_microseconds_
     us, ns = (read_all(dataset).sort_values("id", ignore_index=True) for dataset in (first, second))
     pd.testing.assert_frame_equal(us, ns)
     written = sales("us").to_pandas().loc[ns["id"], "paid"].to_numpy()
-    assert np.array_equal(ns["raw_paid" if "raw_paid" in ns else "paid"].to_numpy(), written)
+    assert np.array_equal(ns["paid"].to_numpy(), written)
     assert written.min() < np.datetime64("1970-01-01")
 
 
@@ -244,7 +244,7 @@ def test_a_query_that_reads_files_by_itself_is_given_no_numbers(
         if folder == us:
             assert preview(spark, config)["columns"]["paid"] == "timestamp_ntz"
         else:
-            with pytest.raises(DataError, match="parquet"):
+            with pytest.raises(DataError, match=r"(?i)parquet"):
                 preview(spark, config)
     assert spark.conf.get("spark.sql.legacy.parquet.nanosAsLong") == "false"
 
