@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import SHORT_JOBS
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 FLIGHTS = REPOSITORY / "examples" / "flights"
 DAYS = {(month, day) for month in range(1, 13) for day in (3, 14, 26)}
@@ -57,6 +59,7 @@ def arguments(flights_data: Path) -> Callable[..., list[str]]:
             "training.run_url": workspace / "runs" / "flights",
             "tracking.uri": f"sqlite:///{workspace}/mlflow.db",
             "training.epochs": 2,
+            "cluster.spark": json.dumps(SHORT_JOBS),
             "gate": "{roc_auc: {min: 0.5}}",
         }
         settings = [f"{key}={value}" for key, value in small.items()] + list(overrides)
