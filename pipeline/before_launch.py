@@ -24,7 +24,7 @@ def check_training(config: PipelineConfig, dataset: Dataset, code: UserCode) -> 
     from pipeline.training.optimizers import build_optimizer
 
     if code.metrics is None:
-        check_best_by(config)
+        check_best_by(config.training.best_by, dataset.schema.label_type, dataset.schema.labels)
     class_counts = dataset.manifest.class_counts.get("train", {})
     class_weight_table(dataset.schema, config.training.class_weights, class_counts)
     model = dry_run(config.model, dataset.schema, code)

@@ -130,7 +130,7 @@ def _refuse_what_needs_code(config: PipelineConfig, last: str) -> None:
             "without label, run `pipeline prepare` and give pipeline.train a loss or a loop from code"
         )
     if last in ("train", "run"):
-        check_best_by(config)
+        check_best_by(config.training.best_by, config.label_type, config.labels)
 
 
 def _prepare(config: PipelineConfig, session: flow.SparkOnDemand, outcome: Outcome) -> Dataset:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.config.features import ElapsedFeature, TargetFeature
 from pipeline.errors import ConfigError
-from pipeline.metrics import METRICS, metric_names
+from pipeline.metrics import METRICS, LabelType, metric_names
 
 if TYPE_CHECKING:
     from pipeline.config.data import LabelConfig
@@ -65,7 +65,7 @@ def _of_gate(config: PipelineConfig) -> Iterator[str]:
         yield f"gate names {', '.join(odd)}, but label.type is {config.label_type}; expected {', '.join(plain)}{hint}"
 
 
-def check_best_by(config: PipelineConfig) -> None:
+def check_best_by(best_by: str, label_type: LabelType | None, labels: Sequence[str]) -> None:
     """Refuse a `training.best_by` that validation will not have, where no code adds metrics of its own.
 
     None of the `disagreements`, since a configuration is read before anybody knows of code.
@@ -73,7 +73,7 @@ def check_best_by(config: PipelineConfig) -> None:
     Raises:
         ConfigError: there is no such metric.
     """
-    best_by, known = config.training.best_by, ("loss", *metric_names(config.label_type, config.labels))
+    known = ("loss", *metric_names(label_type, labels))
     if best_by not in ("auto", *known):
         raise ConfigError(f"training.best_by is {best_by}; expected auto or one of {', '.join(known)}")
 

@@ -151,7 +151,9 @@ def read_table(spark: SparkSession, source: str) -> DataFrame:
         if source.rstrip("/").endswith((".json", ".jsonl")):
             return spark.read.json(path)
         files = sorted(file.path for file in files_at(source) if file.bytes)
-        return read_parquet(spark, spark.read.format("parquet"), source, [path], files)
+        # As preparation reads them, whose settings are the session's: old dates are taken as they stand.
+        reader = spark.read.options(datetimeRebaseMode="CORRECTED", int96RebaseMode="CORRECTED").format("parquet")
+        return read_parquet(spark, reader, source, [path], files)
 
 
 def spark_path(url: str) -> str:

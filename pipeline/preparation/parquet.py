@@ -55,7 +55,8 @@ def read_parquet(
         InputMissingError: a file is not Parquet.
         StorageError: a file cannot be read.
     """
-    moments = _moments(what, _footers(files, schema), schema)
+    is_exact = session.conf.get("spark.sql.caseSensitive") == "true"
+    moments = _moments(what, _footers(files, schema), schema, is_exact)
     try:
         with spark_errors(what):
             frame = _load(session, reader, paths, schema, moments)
@@ -68,15 +69,17 @@ def read_parquet(
 
 
 def _footers(files: Sequence[str], schema: T.StructType | None) -> Footers:
-    """Of all files if the first has nanoseconds in a column that is wanted; otherwise of none.
+    """Of all files if the first or the last has nanoseconds in a column that is wanted; otherwise of none.
 
-    If a later one has them alone, Spark, which goes by the first, refuses it by name.
+    Footers of thousands of remote files take minutes, so tables without nanoseconds are not to pay for them. Files
+    whose writer changed lie between these two, as they are in the order of their names.
     """
 
     def wanted(found: tuple[Leaf, ...]) -> tuple[Leaf, ...]:
         return tuple(leaf for leaf in found if schema is None or leaf.column in schema.names)
 
-    if not any(leaf.is_nanoseconds for file in files[:1] for leaf in wanted(_leaves_if_any(file))):
+    ends = {*files[:1], *files[-1:]}
+    if not any(leaf.is_nanoseconds for file in ends for leaf in wanted(_leaves_if_any(file))):
         return ()
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="footers") as pool:
         return [(file, wanted(found)) for file, found in zip(files, pool.map(leaves, files), strict=True)]
@@ -90,28 +93,29 @@ def _leaves_if_any(file: str) -> tuple[Leaf, ...]:
         return ()
 
 
-def _moments(what: str, footers: Footers, schema: T.StructType | None) -> dict[str, T.DataType]:
-    """The type that each timestamp in nanoseconds is to have."""
+def _moments(what: str, footers: Footers, schema: T.StructType | None, is_exact: bool) -> dict[str, T.DataType]:
+    """The type that each timestamp in nanoseconds is to have; ``is_exact`` says whether names differ by case alone."""
     offences = unreadable_columns(what, footers) if schema is None else []
-    if offences := offences or _mixed(what, footers):
+    if offences := offences or _mixed(what, footers, is_exact):
         raise DataError(*offences)
     found = {leaf.path: leaf.is_utc for _, there in footers for leaf in there if leaf.is_nanoseconds}
     if schema is None:
         return {name: T.TimestampType() if is_utc else T.TimestampNTZType() for name, is_utc in found.items()}
-    declared = {field.name: field.dataType for field in schema if field.name in found}
-    return {name: type_ for name, type_ in declared.items() if type_ in (T.TimestampType(), T.TimestampNTZType())}
+    times = (T.TimestampType(), T.TimestampNTZType())
+    return {field.name: field.dataType for field in schema if field.name in found and field.dataType in times}
 
 
-def _mixed(what: str, footers: Footers) -> list[str]:
+def _mixed(what: str, footers: Footers, is_exact: bool) -> list[str]:
     """One offence for each column that is a timestamp in nanoseconds in one file, and something else in another."""
     first: dict[str, tuple[str, Leaf]] = {}
     offences: dict[str, str] = {}
     for file, there in footers:
         for leaf in there:
-            before, other = first.setdefault(leaf.path, (file, leaf))
+            name = leaf.path if is_exact else leaf.path.lower()
+            before, other = first.setdefault(name, (file, leaf))
             if other.type != leaf.type and (other.is_nanoseconds or leaf.is_nanoseconds):
                 offences.setdefault(
-                    leaf.path,
+                    name,
                     f"{what}: column {leaf.path} of {file} is {leaf.type}, and of {before} {other.type}; expected one "
                     "type in all files; write one of them again, or make them two inputs and unite them in the query",
                 )
@@ -128,8 +132,7 @@ def _load(
     if schema is not None:
         fields = ((field.name, T.LongType() if field.name in moments else field.dataType) for field in schema)
         return reader.schema(T.StructType([T.StructField(*field) for field in fields])).load(paths)
-    settings = {"spark.sql.legacy.parquet.nanosAsLong": "true"} if moments else {}
-    with temporary_settings(session, settings):
+    with temporary_settings(session, {"spark.sql.legacy.parquet.nanosAsLong": "true" if moments else "false"}):
         return reader.load(paths)
 
 

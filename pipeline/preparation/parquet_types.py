@@ -50,13 +50,16 @@ def leaves(path: str) -> tuple[Leaf, ...]:
 
 
 def _leaf(found: pq.ColumnSchema) -> Leaf:
-    logical = json.loads(found.logical_type.to_json())
-    is_nested = found.path != found.name
+    logical: dict[str, Any] = {"Type": "None"}
+    if found.logical_type.type != "NONE":
+        logical = json.loads(found.logical_type.to_json())
+    is_below = found.path != found.name
+    is_nested = is_below or found.max_repetition_level > 0
     is_timestamp = logical["Type"] == "Timestamp"
     is_nanoseconds = is_timestamp and logical["timeUnit"] == "nanoseconds"
     is_long = logical["Type"] == "Decimal" and logical["precision"] > _DIGITS
     return Leaf(
-        column=found.path.split(".")[0] if is_nested else found.path,
+        column=found.path.split(".")[0] if is_below else found.path,
         path=found.path,
         type=_words(logical, found.physical_type),
         is_nanoseconds=is_nanoseconds,

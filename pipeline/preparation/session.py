@@ -23,6 +23,8 @@ _SETTINGS = {
     # The JVM leaves methods of more than 8000 bytes uncompiled: with 40 columns the code of a whole stage is longer,
     # and half as fast as Spark's code by operator.
     "spark.sql.codegen.hugeMethodLimit": "8000",
+    # Timestamps in nanoseconds, where a query reads files by itself, are refused instead of taken for numbers.
+    "spark.sql.legacy.parquet.nanosAsLong": "false",
     # Dates before 1582 in files that Spark did not write are read as they stand.
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
     "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",

@@ -192,13 +192,15 @@ def test_a_table_is_scored_as_the_frame_it_was_written_from(
     [pa.timestamp("us"), UTC, pa.int64()],
     ids=["microseconds", "UTC", "numbers"],
 )
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "last"])
 def test_files_of_which_one_has_nanoseconds_and_one_something_else_are_refused_by_name(
-    spark: SparkSession, make: Make, tmp_path: Path, other: pa.DataType
+    spark: SparkSession, make: Make, tmp_path: Path, other: pa.DataType, is_first: bool
 ) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    pq.write_table(pa.table({"id": [1], "paid": pa.array([1000], NAIVE)}), folder / "a.parquet")
-    pq.write_table(pa.table({"id": [2], "paid": pa.array([1], other)}), folder / "b.parquet")
+    types = [NAIVE, other] if is_first else [other, NAIVE]
+    pq.write_table(pa.table({"id": [1], "paid": pa.array([1000], types[0])}), folder / "a.parquet")
+    pq.write_table(pa.table({"id": [2], "paid": pa.array([1000], types[1])}), folder / "b.parquet")
     config, declared = make(folder), make(folder, schema="id BIGINT, paid BIGINT")
     for action in (
         lambda: frame_of(spark, config),
@@ -247,6 +249,22 @@ def test_a_query_that_reads_files_by_itself_is_given_no_numbers(
             with pytest.raises(DataError, match=r"(?i)parquet"):
                 preview(spark, config)
     assert spark.conf.get("spark.sql.legacy.parquet.nanosAsLong") == "false"
+
+
+def test_where_spark_takes_names_for_one_whatever_their_case_so_does_the_comparison(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"paid": pa.array([1000], NAIVE)}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"PAID": pa.array([1], pa.timestamp("us"))}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"column PAID of \S+b\.parquet is timestamp in microseconds"):
+        read_table(spark, str(tmp_path))
+
+
+def test_a_table_is_scored_with_its_old_dates_as_they_stand(spark: SparkSession, tmp_path: Path) -> None:
+    old = datetime.datetime(1500, 1, 1, tzinfo=datetime.timezone.utc)
+    pq.write_table(pa.table({"paid": pa.array([old], pa.timestamp("us", "UTC"))}), tmp_path / "old.parquet")
+    frame = read_table(spark, str(tmp_path / "old.parquet"))
+    assert frame.selectExpr("unix_micros(paid)").collect()[0][0] == int(old.timestamp()) * 10**6
 
 
 def test_an_empty_file_is_passed_over_and_one_of_another_format_is_named(

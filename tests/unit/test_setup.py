@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib
 import os
 import signal
@@ -78,17 +79,18 @@ def test_a_command_that_fails_shows_its_errors_and_what_to_do(tool, console) -> 
 
 
 def test_an_interruption_ends_a_command_with_its_children(console, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "_wait", _interrupted_when_there_is_a_grandchild)
+    started: list[psutil.Process] = []
+
+    def interrupted_when_there_is_a_grandchild(process: subprocess.Popen[bytes], *_: object) -> int:
+        while not (children := psutil.Process(process.pid).children()):
+            time.sleep(0.01)
+        started.extend(children)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(console, "_wait", interrupted_when_there_is_a_grandchild)
     with pytest.raises(KeyboardInterrupt):
         console.run(["sh", "-c", "sleep 60 & sleep 60"], "never")
-    sleeping = [child for child in psutil.Process().children(recursive=True) if child.name() == "sleep"]
-    assert psutil.wait_procs(sleeping, timeout=20)[1] == []
-
-
-def _interrupted_when_there_is_a_grandchild(process: subprocess.Popen[bytes], *_: object) -> int:
-    while not psutil.Process(process.pid).children():
-        time.sleep(0.01)
-    raise KeyboardInterrupt
+    assert psutil.wait_procs(started, timeout=20)[1] == []
 
 
 @pytest.mark.parametrize("broken", ["a file is missing", "the record is missing"])
@@ -205,3 +207,16 @@ def _write_archive(target: Path, tables: tuple[str, ...]) -> None:
                 with zipfile.ZipFile(folder / "flights.csv.zip", "w") as inner:
                     inner.write(folder / "flights.csv", "flights.csv")
             tar.add(folder / (f"{table}.csv.zip" if table == "flights" else f"{table}.csv"))
+
+
+def test_what_lies_beside_the_code_is_part_of_the_package() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    packaged = {
+        path.relative_to(ROOT)
+        for package, names in settings["options.package_data"].items()
+        for name in names.split()
+        for path in (ROOT / package.replace(".", "/")).glob(name)
+    }
+    files = {path.relative_to(ROOT) for path in (ROOT / "pipeline").rglob("*") if path.is_file()}
+    assert packaged == {path for path in files if path.suffix not in (".py", ".pyc")}
