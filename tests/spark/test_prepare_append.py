@@ -128,6 +128,23 @@ def test_what_rules_changed_in_old_files_counts_with_what_they_changed_in_new_on
         assert dataset.manifest.accounting.repaired == {"price: clip": beyond, "price: null": 0}
 
 
+def test_a_row_that_is_published_stays_so_whatever_new_rules_say(
+    spark: SparkSession, make: Make, tmp_path: Path
+) -> None:
+    old = prepare_dataset(spark, make())
+    added = rows_of_sales(ROWS, MORE)
+    again = rows_of_sales(10, 3).assign(price=99.0)
+    pd.concat([added, again]).to_parquet(tmp_path / "in" / "second.parquet", coerce_timestamps="us")
+    clean = {"rules": [{"column": "price", "max": 5}], "max_rejected_fraction": 0.5}
+    new = prepare_dataset(spark, make(old.content_id, clean=clean))
+    unfit = int((added["price"] > 5).sum())
+    assert unfit > 0
+    accounting = new.manifest.accounting
+    assert (accounting.rejected, accounting.duplicates) == (unfit, len(again))
+    assert accounting.published == ROWS + MORE - unfit
+    assert accounting.rows_in == ROWS + MORE + len(again)
+
+
 def test_a_version_has_the_same_id_where_its_lists_of_files_lie_beside_the_manifest(
     spark: SparkSession, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
