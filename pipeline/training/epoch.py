@@ -69,12 +69,15 @@ class EpochReading:
         if read.first_row == 0:
             self._orders[read.window] = self._taken(self._slices[read.window])
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Send waiting reader threads home."""
         self._store.close()
-        self.files.close()
         if self._ahead is not None:
             self._ahead.close()
+
+    def close(self) -> None:
+        """Close the files; a reader thread that has not ended would open one again."""
+        self.files.close()
 
     def windows(self, done: Iterator[GroupRead]) -> Iterator[Window]:
         """Each window when all its row groups are in memory; it is freed when the next one is asked for."""

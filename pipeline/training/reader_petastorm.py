@@ -43,6 +43,7 @@ def read_groups(reading: EpochReading, threads: int) -> Generator[GroupRead, Non
     try:
         reader = _open(reading, threads)
     except BaseException:
+        reading.stop()
         reading.close()
         raise
     try:
@@ -52,10 +53,11 @@ def read_groups(reading: EpochReading, threads: int) -> Generator[GroupRead, Non
         first = reading.files.location(reading.missing[0].part)
         raise StorageError(f"{first} and the files beside it gave fewer row groups than planned") from None
     finally:
-        reading.close()
+        reading.stop()
         # Not as a context manager: leaving that prints to stdout.
         reader.stop()
         reader.join()
+        reading.close()
 
 
 def _open(reading: EpochReading, threads: int) -> Reader:

@@ -17,5 +17,6 @@ def read_groups(reading: EpochReading, threads: int) -> Generator[GroupRead, Non
         for read, _ in zip(reading.missing, done, strict=True):
             yield read
     finally:
-        reading.close()
+        reading.stop()
         executor.shutdown(wait=True, cancel_futures=True)
+        reading.close()

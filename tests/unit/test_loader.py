@@ -18,6 +18,7 @@ from pipeline.errors import StorageError, UsageError
 from pipeline.testing import tiny_dataset
 from pipeline.training import checks
 from pipeline.training.loader import Loader
+from pipeline.training.part_files import PartFiles
 from tests.stacks import READERS
 
 BATCH = 16
@@ -228,7 +229,15 @@ def test_a_file_is_opened_once_an_epoch_and_closed_at_its_end(tmp_path, reader, 
     list(loader)
     assert sorted(opened) == sorted({path for path in opened if path.endswith(".parquet")})
     assert len(opened) == len(dataset.manifest.splits["train"])
-    assert not [link for link in open_links() if link.endswith(".parquet")]
+    assert not [link for link in open_links() if link.startswith(str(tmp_path))]
+
+
+def test_files_are_closed_when_no_thread_reads_any_more(tmp_path, reader, monkeypatch):
+    before, threads, close = threading.active_count(), [], PartFiles.close
+    monkeypatch.setattr(PartFiles, "close", lambda self: (threads.append(threading.active_count()), close(self)))
+    with contextlib.closing(iter(loader_of(make(tmp_path / "data", 150), reader=reader))) as batches:
+        next(batches)
+    assert threads == [before]
 
 
 def open_links():
