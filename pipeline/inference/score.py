@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -20,7 +19,7 @@ from pipeline.inference.predictor import Predictor, PredictorSource
 from pipeline.inference.resolve import model_folder
 from pipeline.models.answers import AnswerType
 from pipeline.preparation.columns import raw_arrays
-from pipeline.preparation.inputs import files_at
+from pipeline.preparation.inputs import files_at, spark_path, spark_url
 from pipeline.preparation.parquet import read_parquet
 from pipeline.preparation.session import spark_errors
 
@@ -125,7 +124,7 @@ def score_table(
     unfinished = f"{target.rstrip('/')}.{uuid.uuid4().hex[:12]}.unfinished"
     try:
         with spark_errors(source):
-            scored.write.parquet(f"file:{unfinished}" if storage.is_local(target) else unfinished)
+            scored.write.parquet(spark_url(unfinished))
             rows = {"in": table.count(), "out": spark.read.parquet(spark_path(unfinished)).count()}
         if rows["in"] != rows["out"]:
             raise PipelineError(
@@ -154,9 +153,3 @@ def read_table(spark: SparkSession, source: str) -> DataFrame:
         # As preparation reads them, whose settings are the session's: old dates are taken as they stand.
         reader = spark.read.options(datetimeRebaseMode="CORRECTED", int96RebaseMode="CORRECTED").format("parquet")
         return read_parquet(spark, reader, source, [path], files)
-
-
-def spark_path(url: str) -> str:
-    """A path for Spark's readers, which take brackets and the like for patterns."""
-    path = f"file:{storage.local_path(url)}" if storage.is_local(url) else url
-    return re.sub(r"([\\{}\[\]*?^])", r"\\\1", path)

@@ -69,6 +69,16 @@ def files_at(url: str) -> Iterable[InputFile]:
             yield InputFile(_with_scheme(url, full), int(info["size"]), _modified(info))
 
 
+def spark_url(url: str) -> str:
+    """A URL as Spark is to have it: one without scheme would be of the cluster's default file system."""
+    return f"file:{storage.local_path(url)}" if storage.is_local(url) else url
+
+
+def spark_path(url: str) -> str:
+    """The same for Spark's readers, which take every path that they load as a glob pattern."""
+    return re.sub(r"([\\{}\[\]*?^])", r"\\\1", spark_url(url))
+
+
 def described(path: str) -> InputFile:
     """One file as it is now.
 

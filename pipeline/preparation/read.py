@@ -16,7 +16,7 @@ from pyspark.sql.types import MapType, StringType, StructType
 from pipeline.config import PipelineConfig
 from pipeline.config.data import InputConfig
 from pipeline.errors import ConfigError
-from pipeline.preparation.inputs import InputFile, Inputs, query_of
+from pipeline.preparation.inputs import InputFile, Inputs, query_of, spark_path, spark_url
 from pipeline.preparation.parquet import read_parquet
 from pipeline.preparation.session import spark_errors
 from pipeline.preparation.snapshot import contents
@@ -59,10 +59,10 @@ def _read(session: SparkSession, name: str, input_: InputConfig, files: tuple[In
         return session.table(input_.table)
     reader = session.read.format(input_.format).options(**{**_DEFAULTS.get(input_.format, {}), **input_.options})
     if not input_.is_files:
-        return reader.load(_spark_path(input_.path)) if input_.path else reader.load()
-    paths = [_spark_path(file.path) for file in files]
+        return reader.load(spark_path(input_.path)) if input_.path else reader.load()
+    paths = [spark_path(file.path) for file in files]
     if any("=" in file.path for file in files) and not re.search(r"[*?\[]", str(input_.path)):
-        reader = reader.option("basePath", _spark_url(str(input_.path)))
+        reader = reader.option("basePath", spark_url(str(input_.path)))
     schema = _ddl(session, name, input_.columns) if input_.columns else None
     if input_.format == "parquet":
         full = [file.path for file in files if file.bytes]
@@ -97,16 +97,6 @@ def _ddl(session: SparkSession, name: str, ddl: str) -> StructType:
         raise ConfigError(
             f"source.inputs.{name}.schema is not understood: {message}; expected `name type, ...` in Spark's DDL"
         ) from None
-
-
-def _spark_path(path: str) -> str:
-    """Spark takes every path that it loads as a glob pattern."""
-    return re.sub(r"([\\{}\[\]*?^])", r"\\\1", _spark_url(path))
-
-
-def _spark_url(path: str) -> str:
-    """Spark takes a path without scheme as the cluster's default file system's."""
-    return path if "://" in path else f"file:{path}"
 
 
 def id_checks(ids: list[str]) -> tuple[Column, Column]:
