@@ -48,11 +48,19 @@ class Cells:
         """Cells of one sketch over several arrays as if of one."""
         if len(many) == 1:
             return many[0]
-        table = pd.concat([pd.DataFrame(vars(cells)) for cells in many])
-        grouped = table.groupby(["text", "key"], sort=False)
-        found = grouped.agg({"count": "sum", "low": "min", "high": "max"}).reset_index()
-        numbers = {name: found[name].to_numpy(dtype=np.int64) for name in ("count", "key", "low", "high")}
-        return cls(text=found["text"].to_numpy(dtype=object), **numbers)
+        parts = {
+            name: np.concatenate([getattr(cells, name) for cells in many])
+            for name in ("count", "key", "low", "high", "text")
+        }
+        code, _ = pd.factorize(parts["text"])
+        order = np.lexsort((parts["key"], code))
+        count, key, low, high, text, code = (part[order] for part in (*parts.values(), code))
+        is_first = np.append(np.ones(min(1, len(key)), dtype=bool), (np.diff(key) != 0) | (np.diff(code) != 0))
+        first = np.flatnonzero(is_first)
+        if not len(first):
+            return many[0]
+        low, high = np.minimum.reduceat(low, first), np.maximum.reduceat(high, first)
+        return cls(np.add.reduceat(count, first), key[first], low, high, text[first])
 
 
 class Sketch(Protocol):

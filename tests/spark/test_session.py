@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pyspark
 import pytest
 
 from pipeline.config.training import ClusterConfig
@@ -48,6 +49,24 @@ def test_workers_run_this_python_and_import_what_the_driver_imports(spark) -> No
     [(executable, paths)] = spark.sparkContext.parallelize([0], 1).map(lambda _: (sys.executable, sys.path)).collect()
     assert executable == sys.executable
     assert {path for path in sys.path if "tests" in path} <= set(paths)
+
+
+def test_workers_take_the_installed_pyspark_and_share_what_tasks_import(spark) -> None:
+    def look(_: int) -> tuple[str | None, list[str], bool, int]:
+        import gc
+
+        import pyspark
+
+        home = os.environ["SPARK_HOME"]
+        archives = [path for path in sys.path_importer_cache if path.startswith(home) and os.path.isfile(path)]
+        imported = "pipeline.preparation.write" in sys.modules
+        return pyspark.__file__, archives, imported, gc.get_freeze_count()
+
+    [(path, archives, imported, frozen)] = spark.sparkContext.parallelize([0], 1).map(look).collect()
+    assert path == pyspark.__file__
+    assert not archives, "each task would read their lists of contents again"
+    assert imported
+    assert frozen
 
 
 def test_temporary_files_lie_in_the_workspace(spark) -> None:

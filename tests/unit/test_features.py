@@ -33,7 +33,7 @@ from pipeline.features import FittedFeatures, canonical, fit_features, raw_input
 from pipeline.features.exact import Moments, exact_sum
 from pipeline.features.quantiles import quantiles
 from pipeline.features.repair import Repair, repaired
-from pipeline.features.sketches import Cells, Sketch, Values
+from pipeline.features.sketches import Cells, Mode, Sketch, Values
 from pipeline.features.texts import Texts
 
 finite = st.floats(-1e100, 1e100, allow_nan=False)
@@ -47,6 +47,28 @@ def merge(sketch: Sketch, parts: list[Cells]) -> Cells:
         merged = merged[merged["count"] >= sketch.min_count].sort_values(["count", "text"], ascending=[False, True])
         merged = merged.head(sketch.limit)
     return Cells(**{name: merged[name].to_numpy() for name in ("count", "key", "low", "high", "text")})
+
+
+some_cells = st.lists(
+    st.tuples(st.sampled_from(["", "a", "ä", "b"]), st.integers(-2, 2), *[st.integers(-9, 9)] * 3), max_size=12
+).map(
+    lambda rows: Cells(
+        text=np.array([row[0] for row in rows], dtype=object),
+        **{
+            name: np.array([row[at] for row in rows], np.int64)
+            for at, name in enumerate(("key", "count", "low", "high"), 1)
+        },
+    )
+)
+
+
+@given(st.lists(some_cells, min_size=1, max_size=4))
+def test_cells_of_row_groups_are_merged_as_the_engine_merges_those_of_tasks(parts: list[Cells]) -> None:
+    parts = [merge(Mode(limit=None), [part]) for part in parts]
+    expected, found = (pd.DataFrame(vars(cells)) for cells in (merge(Mode(limit=None), parts), Cells.merged(parts)))
+    order = ["text", "key"]
+    expected, found = (table.sort_values(order, ignore_index=True) for table in (expected, found))
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False)
 
 
 def run_fit(fits: Any, raw: dict[str, np.ndarray], chunks: int = 1) -> Any:
