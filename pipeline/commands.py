@@ -112,13 +112,18 @@ def init(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def doctor(options: argparse.Namespace) -> None:
-    """Print what is installed and missing.
+    """Print what is installed and missing; make Spark start sooner if asked to.
 
     Raises:
-        ServiceError: what every command needs is missing.
+        ServiceError: what every command needs is missing, or Java makes no archive of classes.
+        StorageError: the archive could not be written.
     """
     from pipeline import doctor
 
+    if options.class_archive:
+        from pipeline import class_archive
+
+        class_archive.make()
     report = doctor.report()
     print(json.dumps(report.to_json(), indent=1) if options.json else doctor.render(report))
     if not report.works:

@@ -5,11 +5,13 @@ Standard library only: the set-up check uses it where nothing else of ours is in
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -68,6 +70,20 @@ def fitted_to_spark(home: Path, folder: Path) -> Path:
         program.chmod(0o755)
         return folder / "java"
     return home
+
+
+def class_archive(home: Path) -> Path:
+    """Where Spark's classes lie read ahead for this Java, if `pipeline.class_archive` has been asked to do that.
+
+    The name changes with Java and with the installed pyspark, so that another one's archive is not even tried.
+    """
+    spec = find_spec("pyspark")
+    jars = Path((spec.submodule_search_locations or ["."])[0] if spec else ".", "jars")
+    release = home / "release"
+    known = (str(home.resolve()), release.read_text() if release.exists() else "", str(jars))
+    made = jars.stat().st_mtime_ns if jars.exists() else 0
+    digest = hashlib.sha256(repr((*known, made)).encode()).hexdigest()
+    return Path(sys.prefix, "share", "spark-torch-pipeline", f"classes-{digest[:12]}.jsa")
 
 
 def java_version(home: Path) -> int | None:

@@ -5,7 +5,7 @@
     attempt     start ranks with a launcher (barrier), listen on the channel, judge with the watch
     record      status.json, metrics.jsonl, listeners
 
-Two modules run elsewhere: `rank` and its `reporter`, inside the Spark tasks.
+Three modules run elsewhere: `rank` and its `reporter` inside the Spark tasks, `python_daemon` before them.
 """
 
 from __future__ import annotations

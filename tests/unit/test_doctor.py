@@ -127,6 +127,27 @@ def test_without_java_the_spark_stages_are_disabled(installed: dict[str, str], m
     assert "disables prepare" in finding.advice
 
 
+def test_doctor_says_how_spark_starts_sooner_until_it_does(
+    installed: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    archive = tmp_path / "classes.jsa"
+    monkeypatch.setattr(doctor, "class_archive", lambda home: archive)
+    finding = _finding("Java")
+    assert (finding.status, "pipeline doctor --class-archive" in finding.advice) == ("ok", True)
+    archive.touch()
+    finding = _finding("Java")
+    assert ("read ahead" in finding.found, finding.advice) == (True, "")
+
+
+def test_an_archive_of_classes_is_named_after_java_and_pyspark(tmp_path: Path) -> None:
+    homes = [_java_home(tmp_path / name, "") for name in ("one", "two")]
+    names = {java.class_archive(home) for home in homes}
+    (homes[0] / "release").write_text('JAVA_VERSION="17.0.99"\n')
+    names.add(java.class_archive(homes[0]))
+    assert len(names) == 3
+    assert {name.parent for name in names} == {Path(sys.prefix, "share", "spark-torch-pipeline")}
+
+
 def test_a_java_that_spark_does_not_know_is_worth_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "find_java", lambda: Path("/java"))
     monkeypatch.setattr(doctor, "java_version", lambda home: 25)
