@@ -95,15 +95,18 @@ def tell(step: str, done: int, total: int) -> None:
 
 
 def pyspark_ml(source: Path, target: Path) -> None:
-    """A plain pyspark.ml pipeline that writes Parquet."""
+    """A plain pyspark.ml pipeline that writes Parquet, in a plain session with as much memory as ours."""
     from pyspark.ml import Pipeline
     from pyspark.ml.feature import Imputer, StandardScaler, StringIndexer, VectorAssembler
     from pyspark.sql import functions as F
 
-    from pipeline.config.training import ClusterConfig
-    from pipeline.launch.session import spark_session
+    from pyspark.sql import SparkSession
 
-    with spark_session(ClusterConfig(), str(target.parent / "workspace")) as spark:
+    from pipeline.launch.session import _driver_gib
+
+    session = SparkSession.builder.master("local[*]").config("spark.driver.memory", f"{_driver_gib()}g")
+    session = session.config("spark.local.dir", str(target.parent / "spark")).config("spark.ui.enabled", "false")
+    with session.getOrCreate() as spark:
         table = spark.read.parquet(str(source))
         place = F.pmod(F.xxhash64("id"), F.lit(10))
         split = F.when(place < 1, "test").when(place < 2, "validation").otherwise("train")

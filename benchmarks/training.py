@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import fit
+from benchmarks import ddp, fit
 from benchmarks.results_file import keep, table
 from benchmarks.step_times import parts_of_a_step, timed
 from pipeline.config.training import ClusterConfig, ModelConfig, TrainingConfig
@@ -50,6 +50,9 @@ STEPS_READ = """\
 * Where ranks have cores of their own for that (`cluster.cores_per_rank`), or steps are longer, both shrink. Here two
   ranks share two cores with the driver. One rank has both cores, and therefore beats one process of one thread.
 """
+
+_BARE = "2 in a bare loop"
+_KINDS = {"1 independent": "1 independent", "2 independent": "2 independent", _BARE: f"{_BARE} with DDP over Gloo"}
 
 Values = dict[str, float]
 
@@ -144,6 +147,7 @@ def scaling(bench: Bench) -> dict[str, Any]:
             one |= {
                 f"{ranks} {name}": bench.together(name, ranks, batch=batch) for name in COLLECTIVES for ranks in (1, 2)
             }
+            one[_BARE] = {"rows_per_second": ddp.both(bench.dataset.url, batch)}
             found.append(one)
             print(batch, {name: round(values["rows_per_second"]) for name, values in one.items()}, file=sys.stderr)
     return {"rounds": ROUNDS, "medians": {str(batch): _medians(found) for batch, found in rounds.items()}}
@@ -190,15 +194,21 @@ def _scaling_table(batch: int, medians: Mapping[str, Values]) -> list[str]:
 
     def row(name: str, one: Values) -> list[Any]:
         share = one["rows_per_second"] / ceiling[int(name[0])]
-        shares = (f"{100 * one[key]:.1f} %" for key in ("data_wait_share", "communication_share"))
-        kind = name[2:] if name.endswith("independent") else f"ranks over {name[2:]}"
-        return [f"{name[0]} {kind}", f"{one['rows_per_second']:,.0f}", f"{share:.2f}", *shares]
+        shares = (f"{100 * one[key]:.1f} %" if key in one else "" for key in SHARES[1:3])
+        return [
+            _KINDS.get(name, f"{name[0]} ranks over {name[2:]}"),
+            f"{one['rows_per_second']:,.0f}",
+            f"{share:.2f}",
+            *shares,
+        ]
 
     reached = ", ".join(
         f"{medians[f'2 {name}']['rows_per_second'] / ceiling[2]:.2f} over {name}" for name in COLLECTIVES
     )
+    bare = medians[_BARE]["rows_per_second"] / ceiling[2]
     return [
-        f"{batch:,} rows a step and rank: two ranks reach {reached} of the ceiling (goal 0.9).",
+        f"{batch:,} rows a step and rank: two ranks reach {reached} of the ceiling (goal 0.9); "
+        f"torch's DistributedDataParallel in a bare loop over tensors in memory, {bare:.2f}.",
         "",
         *table(
             ["", "rows/s", "of the ceiling", "waiting for data", "waiting for the other rank"],
