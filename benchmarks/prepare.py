@@ -98,9 +98,8 @@ def pyspark_ml(source: Path, target: Path) -> None:
     """A plain pyspark.ml pipeline that writes Parquet, in a plain session with as much memory as ours."""
     from pyspark.ml import Pipeline
     from pyspark.ml.feature import Imputer, StandardScaler, StringIndexer, VectorAssembler
-    from pyspark.sql import functions as F
-
     from pyspark.sql import SparkSession
+    from pyspark.sql import functions as F
 
     from pipeline.launch.session import _driver_gib
 
