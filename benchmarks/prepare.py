@@ -105,6 +105,7 @@ def pyspark_ml(source: Path, target: Path) -> None:
 
     session = SparkSession.builder.master("local[*]").config("spark.driver.memory", f"{_driver_gib()}g")
     session = session.config("spark.local.dir", str(target.parent / "spark")).config("spark.ui.enabled", "false")
+    session = session.config("spark.driver.host", "127.0.0.1").config("spark.driver.bindAddress", "127.0.0.1")
     with session.getOrCreate() as spark:
         table = spark.read.parquet(str(source))
         place = F.pmod(F.xxhash64("id"), F.lit(10))
