@@ -28,6 +28,7 @@ from pipeline.launch.environment import environment
 
 _STOP_SECONDS = 15.0
 _BREAK_SECONDS = 2.0
+_BROKEN_OFF = ("while sending command", "while shutting down connection")
 
 logger = logging.getLogger(__name__)
 
@@ -95,19 +96,23 @@ def _interrupt_handler_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_connections() -> Iterator[None]:
-    """Keep py4j from logging a traceback of its own on the root logger for a call that Ctrl-C or the JVM breaks off.
+    """Keep py4j from logging tracebacks of its own for a call that Ctrl-C or the JVM breaks off.
 
+    It does so on the root logger while it waits, and on that of its connections when it closes one.
     The call raises all the same, and whoever made it says what that means.
     """
 
     def wanted(record: logging.LogRecord) -> bool:
-        return "while sending command" not in str(record.msg)
+        return not any(moment in str(record.msg) for moment in _BROKEN_OFF)
 
-    logging.getLogger().addFilter(wanted)
+    loggers = [logging.getLogger(name) for name in (None, "py4j.clientserver")]
+    for one in loggers:
+        one.addFilter(wanted)
     try:
         yield
     finally:
-        logging.getLogger().removeFilter(wanted)
+        for one in loggers:
+            one.removeFilter(wanted)
 
 
 def _not_started(settings: Mapping[str, str], error: Exception, log: Path) -> ServiceError:
