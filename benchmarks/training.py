@@ -37,7 +37,7 @@ BATCH_PER_RANK = 1024
 BATCHES = (1024, 4096)
 EPOCHS = 4
 ROUNDS = 3
-COLLECTIVES = ("horovod", "torch")
+EXCHANGES = ("horovod", "torch", "horovod in memory", "torch in memory")
 COMPRESSIONS = ("none", "fp16", "bf16", "powersgd")
 SHARES = ("rows_per_second", "data_wait_share", "communication_share", "checkpoint_share", "straggler_ratio")
 
@@ -52,7 +52,8 @@ STEPS_READ = """\
 """
 
 _BARE = "2 in a bare loop"
-_KINDS = {"1 independent": "1 independent", "2 independent": "2 independent", _BARE: f"{_BARE} with DDP over Gloo"}
+_KINDS = {name: name for name in ("1 independent", "2 independent", "1 rank")}
+_KINDS[_BARE] = f"{_BARE} with DDP over Gloo"
 
 Values = dict[str, float]
 
@@ -109,17 +110,17 @@ class Bench:
         self.runs += 1
         return self.folder / f"run-{self.runs}"
 
-    def together(self, collective: str, ranks: int = 2, **training: Any) -> Values:
+    def together(self, exchange: str, ranks: int = 2, **training: Any) -> Values:
         """Ranks in a barrier stage."""
         reporter = _Metrics()
-        cluster = ClusterConfig(master="local[2]", num_proc=ranks, collective=collective)
+        cluster = _cluster(exchange, ranks)
         task = task_for(self.dataset, self.run_folder(), ranks, **training)
         launch_training(self.spark, task, cluster, tracker=reporter)  # type: ignore[arg-type]
         return summary(reporter.epochs)
 
-    def steps(self, collective: str, batch: int) -> Values:
+    def steps(self, exchange: str, batch: int) -> Values:
         """What a step of two ranks consists of."""
-        cluster = ClusterConfig(master="local[2]", num_proc=2, collective=collective)
+        cluster = _cluster(exchange, 2)
         task = task_for(self.dataset, self.run_folder(), 2, batch)
         launch_training(self.spark, task, cluster, body=timed)
         return parts_of_a_step(Path(task.training.run_url), 2)
@@ -129,6 +130,12 @@ class Bench:
         each = independent(self.dataset, self.run_folder(), processes, batch)
         values = {name: statistics.median(one[name] for one in each) for name in each[0]}
         return {**values, "rows_per_second": sum(one["rows_per_second"] for one in each)}
+
+
+def _cluster(exchange: str, ranks: int) -> ClusterConfig:
+    collective, _, memory = exchange.partition(" in ")
+    settings: dict[str, Any] = {"collective": collective, "shared_memory": bool(memory)}
+    return ClusterConfig(master="local[2]", num_proc=ranks, **settings)
 
 
 def _medians(rounds: list[dict[str, Values]]) -> dict[str, Values]:
@@ -144,9 +151,8 @@ def scaling(bench: Bench) -> dict[str, Any]:
     for _ in range(ROUNDS):
         for batch, found in rounds.items():
             one = {f"{count} independent": bench.apart(count, batch) for count in (1, 2)}
-            one |= {
-                f"{ranks} {name}": bench.together(name, ranks, batch=batch) for name in COLLECTIVES for ranks in (1, 2)
-            }
+            one["1 rank"] = bench.together(EXCHANGES[0], 1, batch=batch)
+            one |= {f"2 {name}": bench.together(name, batch=batch) for name in EXCHANGES}
             one[_BARE] = {"rows_per_second": ddp.both(bench.dataset.url, batch)}
             found.append(one)
             print(batch, {name: round(values["rows_per_second"]) for name, values in one.items()}, file=sys.stderr)
@@ -156,7 +162,7 @@ def scaling(bench: Bench) -> dict[str, Any]:
 def steps(bench: Bench) -> dict[str, Any]:
     """The parts of a step of two ranks."""
     rounds = [
-        {f"{batch:,} rows over {name}": bench.steps(name, batch) for batch in BATCHES for name in COLLECTIVES}
+        {f"{batch:,} rows over {name}": bench.steps(name, batch) for batch in BATCHES for name in EXCHANGES}
         for _ in range(ROUNDS)
     ]
     return {"rounds": ROUNDS, "medians": _medians(rounds)}
@@ -165,19 +171,18 @@ def steps(bench: Bench) -> dict[str, Any]:
 def checkpoint(bench: Bench) -> dict[str, Any]:
     """A checkpoint every second, which is far more often than anybody needs."""
     often = {"checkpoint": {"every_seconds": 1.0}}
-    return {"medians": _medians([{name: bench.together(name, **often) for name in COLLECTIVES} for _ in range(ROUNDS)])}
+    return {"medians": _medians([{name: bench.together(name, **often) for name in EXCHANGES} for _ in range(ROUNDS)])}
 
 
 def compression(bench: Bench) -> dict[str, Any]:
     """Bytes that a rank sends in a step, and what the model reaches."""
     return {
-        collective: {name: bench.together(collective, compression=name) for name in COMPRESSIONS}
-        for collective in COLLECTIVES
+        exchange: {name: bench.together(exchange, compression=name) for name in COMPRESSIONS} for exchange in EXCHANGES
     }
 
 
 def _scaling_page(values: Mapping[str, Any]) -> list[str]:
-    waiting = max(one[f"2 {name}"]["data_wait_share"] for one in values["medians"].values() for name in COLLECTIVES)
+    waiting = max(one[f"2 {name}"]["data_wait_share"] for one in values["medians"].values() for name in EXCHANGES)
     return [
         "## One and two ranks against independent processes",
         "",
@@ -196,15 +201,13 @@ def _scaling_table(batch: int, medians: Mapping[str, Values]) -> list[str]:
         share = one["rows_per_second"] / ceiling[int(name[0])]
         shares = (f"{100 * one[key]:.1f} %" if key in one else "" for key in SHARES[1:3])
         return [
-            _KINDS.get(name, f"{name[0]} ranks over {name[2:]}"),
+            _KINDS.get(name, f"2 ranks over {name[2:]}"),
             f"{one['rows_per_second']:,.0f}",
             f"{share:.2f}",
             *shares,
         ]
 
-    reached = ", ".join(
-        f"{medians[f'2 {name}']['rows_per_second'] / ceiling[2]:.2f} over {name}" for name in COLLECTIVES
-    )
+    reached = ", ".join(f"{medians[f'2 {name}']['rows_per_second'] / ceiling[2]:.2f} over {name}" for name in EXCHANGES)
     bare = medians[_BARE]["rows_per_second"] / ceiling[2]
     return [
         f"{batch:,} rows a step and rank: two ranks reach {reached} of the ceiling (goal 0.9); "

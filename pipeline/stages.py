@@ -74,7 +74,8 @@ class Outcome:
 
     def run(self, run: Run) -> None:
         """Note what was trained."""
-        stack = {"collective": run.result.collective, "reader": run.result.reader}
+        result = run.result
+        stack = {"collective": result.collective, "shared_memory": result.shared_memory, "reader": result.reader}
         self.values["run"] = {"url": run.url, "mlflow_run_id": run.mlflow_run_id, **stack}
 
     def evaluated(self, evaluated: Evaluated) -> None:

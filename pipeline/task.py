@@ -110,6 +110,7 @@ class TrainingResult:
         dropped_rows: rows per epoch left out by ``last_batch: drop``.
         collective: what carried sums between the ranks, at the end.
         reader: what read the part files, at the end.
+        shared_memory: whether the ranks exchanged through the memory of one host, at the end.
     """
 
     steps: int
@@ -121,6 +122,7 @@ class TrainingResult:
     dropped_rows: int = 0
     collective: CollectiveName = "none"
     reader: str = ""
+    shared_memory: bool = False
 
 
 class Reporter(Protocol):

@@ -13,5 +13,7 @@ needs_horovod = pytest.mark.skipif(not HAS_HOROVOD, reason="Horovod is not insta
 needs_petastorm = pytest.mark.skipif(not HAS_PETASTORM, reason="Petastorm is not installed")
 
 COLLECTIVES = [pytest.param("horovod", marks=needs_horovod), "torch"]
+# The same ranks where they exchange through the memory of their host, which is what they do where they can.
+IN_MEMORY = [pytest.param("horovod in memory", marks=needs_horovod), "torch in memory"]
 READERS = [pytest.param("petastorm", marks=needs_petastorm), "pyarrow"]
 DEFAULT_COLLECTIVE = "horovod" if HAS_HOROVOD else "torch"

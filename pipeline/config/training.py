@@ -155,6 +155,8 @@ class ClusterConfig(Section):
     """`barrier`: a Spark barrier stage; `horovod`: `horovod.spark.run`; `in_process`: one rank, for debugging."""
     collective: Literal["auto", "horovod", "torch"] = "auto"
     """What carries sums between ranks; `auto` takes Horovod where it is installed, else torch.distributed."""
+    shared_memory: bool = True
+    """Where all ranks run on one host without GPUs, they exchange through its memory, not over `collective`."""
     cores_per_rank: CoresPerRank = "task"
     """Cores of a rank, and its threads: `task` is `spark.task.cpus`; a number, or `executor` for all of an executor's
     and its memory with them, while the other stages keep to tasks of `spark.task.cpus`."""

@@ -109,7 +109,9 @@ def _call(body: Body | str, task: TrainingTask, collective: CollectiveName, clus
     longest = int(max(deadlines.launch, deadlines.step, deadlines.silence)) + 60
     variables = _horovod_deadlines(deadlines, longest) if collective == "horovod" else {}
     timeline = _timeline_url(task.training.run_url) if cluster.horovod_timeline else None
-    return RankCall(body, task, collective, longest, variables=variables, timeline=timeline)
+    return RankCall(
+        body, task, collective, longest, variables=variables, timeline=timeline, shared_memory=cluster.shared_memory
+    )
 
 
 def _timeline_url(run_url: str) -> str:

@@ -49,6 +49,7 @@ class RankCall:
         rendezvous: host and port where ranks find each other; filled in by the launcher.
         variables: further environment variables.
         timeline: url of the file that Horovod writes its timeline to; None for no timeline.
+        shared_memory: whether ranks of one host exchange through its memory.
     """
 
     body: Body | str
@@ -59,6 +60,7 @@ class RankCall:
     rendezvous: tuple[str, int] = ("", 0)
     variables: Mapping[str, str] = field(default_factory=dict)
     timeline: str | None = None
+    shared_memory: bool = True
 
 
 def barrier_task(call: RankCall) -> Iterator[tuple[int, Any]]:
@@ -104,12 +106,23 @@ def _run(call: RankCall, rank: int, join: Callable[[], Collective]) -> Any:
         output_sent(reporter.log),
     ):
         try:
-            with contextlib.closing(join()) as collective:
+            with contextlib.closing(_nearest(call, join())) as collective:
                 reporter.started()
                 return resolve(call.body)(call.task, collective, reporter, lambda: signalled() or reporter.stopped)
         except BaseException as error:
             reporter.failure(error)
             raise
+
+
+def _nearest(call: RankCall, collective: Collective) -> Collective:
+    """Over memory where that is wanted and can be; tensors of GPUs, and what a timeline shows, are not for it."""
+    import torch
+
+    from pipeline.training.shared_memory import share_memory
+
+    if not call.shared_memory or call.timeline is not None or torch.cuda.is_available():
+        return collective
+    return share_memory(collective, call.collective_seconds)
 
 
 def _alone() -> Collective:

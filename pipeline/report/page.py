@@ -90,6 +90,7 @@ def _stack(result: Mapping[str, Any]) -> str:
     if not run.get("collective"):
         return ""
     ranks = {"none": "one rank"}.get(run["collective"], f"ranks over {run['collective']}")
+    ranks += " in shared memory" if run.get("shared_memory") else ""
     return f" · {text(ranks)}, read with {text(run['reader'])}"
 
 

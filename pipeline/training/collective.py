@@ -44,10 +44,12 @@ class Collective(Protocol):
 
     Attributes:
         name: what carries it.
+        shares_memory: whether the ranks exchange through the memory of their one host.
         bytes_sent: payload that this rank has sent so far, as a ring algorithm sends it.
     """
 
     name: CollectiveName
+    shares_memory: bool
     rank: int
     world_size: int
     local_rank: int
@@ -95,6 +97,7 @@ class SoloCollective:
     """One process alone: every operation is the identity."""
 
     name: CollectiveName = "none"
+    shares_memory = False
     rank = 0
     world_size = 1
     local_rank = 0
@@ -132,6 +135,7 @@ class TensorCollective(ABC):
     """What can be said in terms of tensors, whoever carries them."""
 
     name: CollectiveName
+    shares_memory = False
     rank: int
     world_size: int
     local_rank: int
@@ -257,7 +261,7 @@ def lost_peers(what: str) -> Iterator[None]:
     """An operation fails when another rank has died: not the cause, only the news of it."""
     try:
         yield
-    except RuntimeError as error:  # HorovodInternalError is one
+    except (RuntimeError, OSError) as error:  # HorovodInternalError is a RuntimeError
         raise LostPeersError(
             f"the collective {what!r} has failed because another rank is gone; "
             f"expected all ranks to live; run the same command again to resume ({error})"

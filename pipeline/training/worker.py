@@ -120,5 +120,6 @@ def _result(task: TrainingTask, dataset: Dataset, collective: Collective, progre
         rows=progress.rows,
         dropped_rows=rows % batch if task.training.last_batch == "drop" else 0,
         collective=collective.name,
+        shared_memory=collective.shares_memory,
         reader=reader_of(task.reader),
     )

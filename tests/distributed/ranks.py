@@ -27,12 +27,14 @@ from pipeline.launch.resources import Place, places
 from pipeline.task import SilentReporter, TrainingTask
 from pipeline.training.checkpoint import open_checkpoint, published_steps, step_url
 from pipeline.training.collective import Collective, HorovodCollective, SoloCollective
+from pipeline.training.shared_memory import share_memory
 from pipeline.training.torch_collective import TorchCollective
 from pipeline.training.worker import train
 from tests.fifty_steps import weights_after
 from tests.stacks import DEFAULT_COLLECTIVE
 
 DEADLINE_SECONDS = 1500
+_IN_MEMORY = " in memory"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -65,8 +67,9 @@ def task_of(spec: dict[str, Any]) -> TrainingTask:
 def started_ranks(
     count: int, arguments: list[str], stack: str = DEFAULT_COLLECTIVE
 ) -> Iterator[list[subprocess.Popen[str]]]:
-    """Ranks of one job over Horovod or torch, killed at the end if they still live."""
-    with rendezvous(stack, "127.0.0.1") as port:
+    """Ranks of one job over Horovod or torch, or brought together by one of them "in memory"; killed at the end if they
+    still live."""
+    with rendezvous(stack.removesuffix(_IN_MEMORY), "127.0.0.1") as port:
         ranks = [
             subprocess.Popen(
                 [sys.executable, "-m", "tests.distributed.ranks", *arguments, stack],
@@ -94,6 +97,10 @@ def _environment(place: Place, port: int) -> dict[str, str]:
 
 def _collective(stack: str) -> Collective:
     """Of the environment that this rank was started with."""
+    if stack.endswith(_IN_MEMORY):
+        shared = share_memory(_collective(stack.removesuffix(_IN_MEMORY)), DEADLINE_SECONDS)
+        assert shared.shares_memory
+        return shared
     if stack == "horovod":
         return HorovodCollective()
     rank, size, port = (int(os.environ[f"TEST_{name}"]) for name in ("RANK", "SIZE", "PORT"))
