@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import signal
 import socket
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 Body = Callable[..., Any]
 TRAIN = "pipeline.training.worker:train"
+
+logger = logging.getLogger(__name__)
 
 _ORPHAN_SECONDS = 15.0
 _NOWHERE = ChannelAddress("", 0, "")
@@ -108,6 +111,8 @@ def _run(call: RankCall, rank: int, join: Callable[[], Collective]) -> Any:
         try:
             with contextlib.closing(_nearest(call, join())) as collective:
                 reporter.started()
+                if collective.shares_memory and rank == 0:
+                    logger.info("train: all ranks are on one host and exchange through its memory")
                 return resolve(call.body)(call.task, collective, reporter, lambda: signalled() or reporter.stopped)
         except BaseException as error:
             reporter.failure(error)

@@ -14,7 +14,12 @@ from pipeline.launch.channel import Message
 
 _BY_CODE = {kind.code: kind for kind in PipelineError.__subclasses__()}
 _RECONNECT_SECONDS = 3.0
-_IN_A_COLLECTIVE = ("horovod.", "pipeline.training.torch_collective")
+_IN_A_COLLECTIVE = (
+    "horovod.",
+    "pipeline.training.torch_collective",
+    "pipeline.training.shared_memory",
+    "pipeline.training.host_peers",
+)
 _EXECUTOR_LOST = ("ExecutorLostFailure", "Executor lost", "worker lost", "decommission")
 
 

@@ -7,7 +7,6 @@ copy and one short message, and no thread besides the ranks' own.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable
 
@@ -22,8 +21,6 @@ _MOST_RANKS = 8
 _FULL_LINE_SECONDS = 0.0002
 
 Combine = Callable[[list[Tensor]], Tensor]
-
-logger = logging.getLogger(__name__)
 
 
 def share_memory(collective: Collective, timeout_seconds: float) -> Collective:
@@ -42,7 +39,6 @@ def share_memory(collective: Collective, timeout_seconds: float) -> Collective:
     if met is None:
         return collective
     collective.close()
-    logger.info("train: all %d ranks are on one host and exchange through its memory", collective.world_size)
     return SharedMemoryCollective(collective, *met, timeout_seconds)
 
 

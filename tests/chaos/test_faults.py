@@ -27,7 +27,7 @@ from pipeline.tracking import Tracker
 from tests.chaos import trial as trial_module
 from tests.chaos.cluster import StandaloneCluster, standalone_cluster
 from tests.chaos.trial import Trial, Witness, executor, rank_process, same
-from tests.stacks import COLLECTIVES, DEFAULT_COLLECTIVE
+from tests.stacks import EXCHANGES, IN_MEMORY
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed, pytest.mark.timeout(600)]
 
@@ -61,7 +61,7 @@ def dataset(folder: Path) -> Any:
     return tiny_dataset(str(folder / "dataset"), 4000)
 
 
-@pytest.fixture(params=COLLECTIVES)
+@pytest.fixture(params=EXCHANGES)
 def trial(request: pytest.FixtureRequest, session: Any, cluster: Any, dataset: Any, folder: Path) -> Trial:
     return Trial(session, cluster, dataset, folder, request.param)
 
@@ -69,9 +69,9 @@ def trial(request: pytest.FixtureRequest, session: Any, cluster: Any, dataset: A
 @pytest.fixture(scope="module")
 def undisturbed(session: Any, cluster: Any, dataset: Any, folder: Path) -> TrainingResult:
     began = time.monotonic()
-    calm = Trial(session, cluster, dataset, folder, DEFAULT_COLLECTIVE)
+    calm = Trial(session, cluster, dataset, folder, IN_MEMORY)
     result = calm.train(calm.run("undisturbed"))
-    print(f"\nundisturbed ({calm.collective}): {result.steps} steps in {time.monotonic() - began:.1f} s")
+    print(f"\nundisturbed ({calm.exchange}): {result.steps} steps in {time.monotonic() - began:.1f} s")
     return result
 
 
@@ -118,7 +118,7 @@ def test_an_error_in_one_rank_ends_all_within_seconds(trial: Trial) -> None:
     ended = time.monotonic()
     assert "in forward" in (caught.value.detail or "")
     [raised] = re.findall(r"user's model at ([\d.]+)", str(caught.value))
-    print(f"\nerror in one rank ({trial.collective}): training ended {ended - float(raised):.1f} s after it")
+    print(f"\nerror in one rank ({trial.exchange}): training ended {ended - float(raised):.1f} s after it")
 
 
 def test_a_flipped_byte_in_the_newest_checkpoint_costs_its_steps_only(
@@ -137,7 +137,7 @@ def test_a_flipped_byte_in_the_newest_checkpoint_costs_its_steps_only(
     began = time.monotonic()
     same(trial.train(run, again), undisturbed)
     print(
-        f"\nbyte flipped ({trial.collective}): detected {again.noticed - began:.1f} s after the start of the "
+        f"\nbyte flipped ({trial.exchange}): detected {again.noticed - began:.1f} s after the start of the "
         f"resumed run, training again after {again.back - began:.1f} s"
     )
 
@@ -174,7 +174,7 @@ def test_a_full_disk_of_checkpoints_is_an_error_that_names_it(trial: Trial, undi
         witness = Witness(lambda: _fill(ballast))
         with pytest.raises(StorageError, match="the disk is full"):
             trial.train(run, witness)
-        print(f"\ndisk full ({trial.collective}): ended {time.monotonic() - witness.thrown:.1f} s after it was filled")
+        print(f"\ndisk full ({trial.exchange}): ended {time.monotonic() - witness.thrown:.1f} s after it was filled")
         ballast.unlink()
         same(trial.train(run), undisturbed)
 
@@ -233,7 +233,7 @@ def test_a_stopped_mlflow_server_changes_nothing_and_its_metrics_wait(
     session: Any, cluster: Any, dataset: Any, folder: Path, undisturbed: TrainingResult, free_port: int
 ) -> None:
     """No rank knows of MLflow, so one collective is enough."""
-    trial = Trial(session, cluster, dataset, folder, DEFAULT_COLLECTIVE)
+    trial = Trial(session, cluster, dataset, folder, IN_MEMORY)
     run = trial.run("tracked")
     tracking = TrackingConfig(uri=f"http://127.0.0.1:{free_port}", experiment="chaos")
     with _mlflow_server(folder / "mlflow", free_port) as server, Tracker(tracking, str(run), 40) as tracker:

@@ -19,6 +19,7 @@ from pipeline.launch import launch_training
 from pipeline.status import read_status
 from pipeline.task import SilentReporter, TrainingResult, TrainingTask, UserCode
 from tests.chaos.cluster import StandaloneCluster
+from tests.stacks import exchange_settings
 
 EPOCHS = 4
 CHECKPOINT_STEPS = 5
@@ -66,28 +67,28 @@ class Witness(SilentReporter):
 
 @dataclass
 class Trial:
-    """Trainings on one cluster over one collective."""
+    """Trainings on one cluster, whose ranks exchange in one way."""
 
     session: Any
     cluster: StandaloneCluster
     dataset: Any
     folder: Path
-    collective: str
+    exchange: str
 
     def run(self, name: str) -> Path:
         """The run folder of this name."""
-        return self.folder / f"{name}-{self.collective}"
+        return self.folder / f"{name}-{self.exchange}"
 
     def train(self, run: Path, witness: Witness | None = None, **options: Any) -> TrainingResult:
         model = options.pop("model", {})
         deadlines = DeadlineConfig(silence=6, step=60, launch=120)
-        settings = {"num_proc": 2, "deadlines": deadlines, "collective": self.collective, **options}
+        settings = {"num_proc": 2, "deadlines": deadlines, **exchange_settings(self.exchange), **options}
         task = task_of(self.dataset, run, model)
         return launch_training(self.session, task, self.cluster.config(**settings), tracker=witness)
 
     def say(self, what: str, witness: Witness) -> None:
         print(
-            f"\n{what} ({self.collective}): detected after {witness.noticed - witness.thrown:.1f} s, "
+            f"\n{what} ({self.exchange}): detected after {witness.noticed - witness.thrown:.1f} s, "
             f"training again after {witness.back - witness.thrown:.1f} s"
         )
 

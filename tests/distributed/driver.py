@@ -71,8 +71,7 @@ def train_and_kill(driver: int, kill_after: int, task: Any, collective: Any, rep
 def main(path: str) -> None:
     """Be the driver."""
     spec = json.loads(Path(path).read_text())
-    ranks = {"num_proc": 2, "collective": spec["collective"], "shared_memory": spec["shared_memory"]}
-    cluster = ClusterConfig(master="local[2]", **ranks)
+    cluster = ClusterConfig(master="local[2]", num_proc=2, **spec["cluster"])
     with spark_session(cluster, str(Path(path).parent / "spark")) as spark:
         body = partial(train_and_kill, os.getpid(), spec["kill_after"])
         launch_training(spark, task_of(spec), cluster, body=body)

@@ -31,10 +31,9 @@ from pipeline.training.shared_memory import share_memory
 from pipeline.training.torch_collective import TorchCollective
 from pipeline.training.worker import train
 from tests.fifty_steps import weights_after
-from tests.stacks import DEFAULT_COLLECTIVE
+from tests.stacks import DEFAULT_COLLECTIVE, exchange_settings
 
 DEADLINE_SECONDS = 1500
-_IN_MEMORY = " in memory"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -69,7 +68,7 @@ def started_ranks(
 ) -> Iterator[list[subprocess.Popen[str]]]:
     """Ranks of one job over Horovod or torch, or brought together by one of them "in memory"; killed at the end if they
     still live."""
-    with rendezvous(stack.removesuffix(_IN_MEMORY), "127.0.0.1") as port:
+    with rendezvous(exchange_settings(stack)["collective"], "127.0.0.1") as port:
         ranks = [
             subprocess.Popen(
                 [sys.executable, "-m", "tests.distributed.ranks", *arguments, stack],
@@ -97,8 +96,9 @@ def _environment(place: Place, port: int) -> dict[str, str]:
 
 def _collective(stack: str) -> Collective:
     """Of the environment that this rank was started with."""
-    if stack.endswith(_IN_MEMORY):
-        shared = share_memory(_collective(stack.removesuffix(_IN_MEMORY)), DEADLINE_SECONDS)
+    settings = exchange_settings(stack)
+    if settings["shared_memory"]:
+        shared = share_memory(_collective(settings["collective"]), DEADLINE_SECONDS)
         assert shared.shares_memory
         return shared
     if stack == "horovod":

@@ -13,7 +13,7 @@ import torch
 from pipeline.training.collective import SoloCollective
 from tests.distributed.ranks import run_ranks
 from tests.fifty_steps import FLOAT32, FLOAT64, ROWS, weights_after
-from tests.stacks import COLLECTIVES, IN_MEMORY
+from tests.stacks import EXCHANGES
 from tests.thread_ranks import on_thread_ranks
 
 BOUNDS = [pytest.param(FLOAT64, 1e-12, id="AdamW in float64"), pytest.param(FLOAT32, 1e-6, id="SGD in float32")]
@@ -56,7 +56,7 @@ def test_the_short_batches_matter(alone: Any) -> None:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("stack", [*COLLECTIVES, *IN_MEMORY])
+@pytest.mark.parametrize("stack", EXCHANGES)
 def test_two_real_ranks_equal_one(alone: Any, tmp_path: Path, stack: str) -> None:
     specs = [{"fifty_steps": {**config, "bucket_bytes": 1024}} for config in (FLOAT64, FLOAT32)]
     for (first, second), bound, precision in zip(

@@ -22,7 +22,7 @@ from pipeline.config.training import ClusterConfig, DeadlineConfig, ModelConfig,
 from pipeline.errors import ConfigError, InterruptedRunError, RankFailedError, StorageError
 from pipeline.launch import launch_training
 from pipeline.task import SilentReporter, TrainingTask
-from tests.stacks import COLLECTIVES, needs_horovod
+from tests.stacks import EXCHANGES, IN_MEMORY, exchange_settings, needs_horovod
 
 pytestmark = pytest.mark.distributed
 
@@ -41,9 +41,9 @@ def _cluster(**options: Any) -> ClusterConfig:
     return ClusterConfig(master="local[2]", num_proc=2, **options)
 
 
-def _train(spark: Any, folder: Path, body: Any, collective: str = "auto", tracker: Any = None, **options: Any) -> Any:
+def _train(spark: Any, folder: Path, body: Any, exchange: str = IN_MEMORY, tracker: Any = None, **options: Any) -> Any:
     task = TrainingTask("data", "id", ModelConfig(name="linear"), TrainingConfig(run_url=str(folder)))
-    return launch_training(spark, task, _cluster(collective=collective, **options), tracker=tracker, body=body)
+    return launch_training(spark, task, _cluster(**exchange_settings(exchange), **options), tracker=tracker, body=body)
 
 
 def _sum_of_ranks(task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
@@ -133,30 +133,31 @@ def _rank_one_is_preempted_once(task: Any, collective: Any, reporter: Any, stop:
     return "done"
 
 
-@pytest.mark.parametrize("collective", COLLECTIVES)
-def test_two_ranks_add_up_and_report_to_the_run_folder(spark, tmp_path: Path, collective: str) -> None:
-    result = _train(spark, tmp_path, _sum_of_ranks, collective)
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_two_ranks_add_up_and_report_to_the_run_folder(spark, tmp_path: Path, exchange: str) -> None:
+    settings = exchange_settings(exchange)
+    result = _train(spark, tmp_path, _sum_of_ranks, exchange)
     assert result == {"sum": 3.0, "world_size": 2, "threads": 1}
-    assert [(tmp_path / "logs" / f"rank-{rank}.log").read_text() for rank in (0, 1)] == [
-        "hello from rank 0\n",
-        "hello from rank 1\n",
-    ]
+    logs = [(tmp_path / "logs" / f"rank-{rank}.log").read_text().splitlines() for rank in (0, 1)]
+    assert [log.pop() for log in logs] == ["hello from rank 0", "hello from rank 1"]
+    in_memory = ["all ranks are on one host and exchange through its memory"] if settings["shared_memory"] else []
+    assert [line.partition("train: ")[2] for line in (*logs[0], *logs[1])] == in_memory
     status = json.loads((tmp_path / "status.json").read_text())
-    assert (status["state"], status["collective"]) == ("finished", collective)
+    assert (status["state"], status["collective"]) == ("finished", settings["collective"])
     assert [rank["rank"] for rank in status["ranks"]] == [0, 1]
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1]
 
 
-@pytest.mark.parametrize("collective", COLLECTIVES)
-def test_ranks_of_one_host_have_different_local_ranks(spark, tmp_path: Path, collective: str) -> None:
-    places = _train(spark, tmp_path, _own_place, collective)
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_ranks_of_one_host_have_different_local_ranks(spark, tmp_path: Path, exchange: str) -> None:
+    places = _train(spark, tmp_path, _own_place, exchange)
     assert [place[:2] for place in places] == [[0, 0], [1, 1]]
     assert places[0][2] != places[1][2]
 
 
-@pytest.mark.parametrize("collective", COLLECTIVES)
-def test_reused_workers_get_their_environment_and_signal_handlers_back(spark, tmp_path: Path, collective: str) -> None:
-    _train(spark, tmp_path, _environment, collective)
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_reused_workers_get_their_environment_and_signal_handlers_back(spark, tmp_path: Path, exchange: str) -> None:
+    _train(spark, tmp_path, _environment, exchange)
 
     def look(_: int) -> list[Any]:
         return [
@@ -169,13 +170,13 @@ def test_reused_workers_get_their_environment_and_signal_handlers_back(spark, tm
         assert found == [[], True, []]
 
 
-@pytest.mark.parametrize("collective", COLLECTIVES)
-def test_a_failing_rank_ends_all_and_its_traceback_is_the_error(spark, tmp_path: Path, collective: str) -> None:
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_failing_rank_ends_all_and_its_traceback_is_the_error(spark, tmp_path: Path, exchange: str) -> None:
     started = time.monotonic()
     with pytest.raises(
         RankFailedError, match=r"rank 1 on .* after step 5: ZeroDivisionError: the user's own"
     ) as caught:
-        _train(spark, tmp_path, _rank_one_raises, collective)
+        _train(spark, tmp_path, _rank_one_raises, exchange)
     assert time.monotonic() - started < 30
     assert "_rank_one_raises" in (caught.value.detail or "")
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "failed"
@@ -186,21 +187,19 @@ def test_errors_of_this_package_keep_their_kind(spark, tmp_path: Path) -> None:
         _train(spark, tmp_path, _rank_one_finds_the_disk_full)
 
 
-@pytest.mark.parametrize("collective", COLLECTIVES)
-def test_a_killed_rank_is_named_and_the_run_can_be_resumed(spark, tmp_path: Path, collective: str) -> None:
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_killed_rank_is_named_and_the_run_can_be_resumed(spark, tmp_path: Path, exchange: str) -> None:
     with pytest.raises(InterruptedRunError, match=r"rank 1 on .* was lost at step 3"):
-        _train(spark, tmp_path, _rank_one_is_killed, collective, max_failures=0)
+        _train(spark, tmp_path, _rank_one_is_killed, exchange, max_failures=0)
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "interrupted"
 
 
-@pytest.mark.parametrize("collective", COLLECTIVES)
-def test_training_restarts_by_itself_after_a_kill_and_after_a_preemption(
-    spark, tmp_path: Path, collective: str
-) -> None:
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_training_restarts_by_itself_after_a_kill_and_after_a_preemption(spark, tmp_path: Path, exchange: str) -> None:
     for body, budget in ((_rank_one_is_killed_once, "max_preemptions"), (_rank_one_is_preempted_once, "max_failures")):
         folder = tmp_path / budget
         folder.mkdir()
-        assert _train(spark, folder, body, collective, **{budget: 0}) in (2.0, "done")
+        assert _train(spark, folder, body, exchange, **{budget: 0}) in (2.0, "done")
         status = json.loads((folder / "status.json").read_text())
         assert (status["state"], status["restarts"]) == ("finished", 1)
         assert "restarting from the last checkpoint on 2 ranks" in status["last_event"]
@@ -218,20 +217,20 @@ def test_the_horovod_launcher_gives_the_same_results_and_errors_and_leaves_signa
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
-@pytest.mark.parametrize("collective", COLLECTIVES)
-def test_a_stopped_process_is_found_by_its_silence_and_named(spark, tmp_path: Path, collective: str) -> None:
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_a_stopped_process_is_found_by_its_silence_and_named(spark, tmp_path: Path, exchange: str) -> None:
     deadlines = DeadlineConfig(silence=8)
     with pytest.raises(InterruptedRunError, match=r"^rank 1 on \S+ \(pid \d+\) gave no sign of life"):
-        _train(spark, tmp_path, _rank_one_stands_still, collective, deadlines=deadlines, max_failures=0)
+        _train(spark, tmp_path, _rank_one_stands_still, exchange, deadlines=deadlines, max_failures=0)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("collective", COLLECTIVES)
+@pytest.mark.parametrize("exchange", EXCHANGES)
 def test_a_rank_that_waits_for_ever_is_found_by_the_step_deadline_and_named_with_its_place(
-    spark, tmp_path: Path, collective: str
+    spark, tmp_path: Path, exchange: str
 ) -> None:
     with pytest.raises(InterruptedRunError, match=r"held up by rank 1 on .*_rank_one_waits_for_ever"):
-        _train(spark, tmp_path, _rank_one_waits_for_ever, collective, deadlines=DeadlineConfig(step=4), max_failures=0)
+        _train(spark, tmp_path, _rank_one_waits_for_ever, exchange, deadlines=DeadlineConfig(step=4), max_failures=0)
 
 
 def test_more_ranks_than_slots_are_refused_at_once(spark, tmp_path: Path) -> None:
@@ -255,10 +254,10 @@ class _CtrlC(SilentReporter):
         os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.parametrize("collective", COLLECTIVES)
-def test_ctrl_c_lets_the_ranks_save_and_stops_the_job(spark, tmp_path: Path, collective: str) -> None:
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_ctrl_c_lets_the_ranks_save_and_stops_the_job(spark, tmp_path: Path, exchange: str) -> None:
     with pytest.raises(KeyboardInterrupt):
-        _train(spark, tmp_path, _until_stopped, collective, _CtrlC())
+        _train(spark, tmp_path, _until_stopped, exchange, _CtrlC())
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "interrupted"
     assert spark.sparkContext.statusTracker().getActiveJobsIds() == []
 

@@ -18,7 +18,7 @@ from pipeline.testing import tiny_dataset
 from pipeline.training.checkpoint import published_steps, read_weights, step_url
 from tests.distributed.driver import killed_driver
 from tests.distributed.ranks import fingerprints, run_ranks, spec, started_ranks
-from tests.stacks import COLLECTIVES, DEFAULT_COLLECTIVE, IN_MEMORY, needs_horovod
+from tests.stacks import DEFAULT_COLLECTIVE, EXCHANGES, IN_MEMORY, exchange_settings, needs_horovod
 
 STEPS_PER_EPOCH = 6  # 550 rows in batches of 96, the last one of 70
 MID_EPOCH, EPOCH_END, LAST_STEP = 2, STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH
@@ -61,7 +61,7 @@ def test_one_rank_resumes_to_the_same_bits(
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("stack", [*COLLECTIVES, *IN_MEMORY])
+@pytest.mark.parametrize("stack", EXCHANGES)
 def test_two_ranks_resume_to_the_same_bits(dataset: Dataset, tmp_path: Path, stack: str) -> None:
     variants = [
         {"stop_after": MID_EPOCH, "compression": "none"},
@@ -75,8 +75,9 @@ def test_two_ranks_resume_to_the_same_bits(dataset: Dataset, tmp_path: Path, sta
 @pytest.mark.timeout(1800)
 @pytest.mark.distributed
 @pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("stack", [DEFAULT_COLLECTIVE, IN_MEMORY])
 def test_ranks_resume_to_the_same_bits_wherever_they_stop_and_however_they_compress(
-    dataset: Dataset, tmp_path: Path, ranks: int
+    dataset: Dataset, tmp_path: Path, ranks: int, stack: str
 ) -> None:
     variants = [
         {
@@ -91,7 +92,7 @@ def test_ranks_resume_to_the_same_bits_wherever_they_stop_and_however_they_compr
         for compression in ("none", "fp16", "powersgd")
         for size in (1024, 17)
     ]
-    _assert_equal_bits(ranks, dataset, tmp_path, variants)
+    _assert_equal_bits(ranks, dataset, tmp_path, variants, stack)
 
 
 DRIVER = -1
@@ -102,8 +103,7 @@ def _killed(dataset: Dataset, folder: Path, number: int, kill_after: int, kill_r
     run = folder / f"killed-{number}"
     killed = {**spec(dataset, run, checkpoint={"every_steps": 2}), "kill_after": kill_after, "kill_rank": kill_rank}
     if kill_rank == DRIVER:
-        collective, _, memory = stack.partition(" in ")
-        seconds = killed_driver({**killed, "collective": collective, "shared_memory": bool(memory)}, folder)
+        seconds = killed_driver({**killed, "cluster": exchange_settings(stack)}, folder)
         print(f"driver killed in step {kill_after} ({stack}): all that it had started was gone {seconds:.1f} s later")
         return run
     path = folder / "killed.json"
@@ -141,7 +141,7 @@ def _assert_survives(
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("stack", [*COLLECTIVES, "torch in memory"])
+@pytest.mark.parametrize("stack", EXCHANGES)
 def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint_and_no_bit(
     dataset: Dataset, tmp_path: Path, stack: str
 ) -> None:
@@ -150,7 +150,7 @@ def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint_and_no_bit(
 
 @pytest.mark.slow
 @pytest.mark.distributed
-@pytest.mark.parametrize("stack", COLLECTIVES)
+@pytest.mark.parametrize("stack", EXCHANGES)
 def test_a_killed_driver_leaves_nothing_running_and_costs_no_bit(dataset: Dataset, tmp_path: Path, stack: str) -> None:
     _assert_survives(dataset, tmp_path, [(7, DRIVER)], stack)
 
@@ -158,7 +158,7 @@ def test_a_killed_driver_leaves_nothing_running_and_costs_no_bit(dataset: Datase
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.distributed
-@pytest.mark.parametrize("stack", [*COLLECTIVES, "torch in memory"])
+@pytest.mark.parametrize("stack", EXCHANGES)
 def test_twenty_kills_at_random_steps_change_no_bit(dataset: Dataset, tmp_path: Path, stack: str) -> None:
     seed = int(os.environ.get("TEST_SEED", random.randrange(10**6)))
     print(f"TEST_SEED={seed}")
