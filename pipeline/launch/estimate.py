@@ -82,7 +82,8 @@ def resource_report(
     facts = facts or promised_facts(cluster)
     resources = _planned(facts, cluster)
     weights = parameter_bytes(model, dataset.schema, user_code)
-    memory = rank_memory(weights, row_bytes(dataset.schema), training)
+    one_host = cluster.shared_memory and facts is not None and facts.local
+    memory = rank_memory(weights, row_bytes(dataset.schema), training, shared_memory=one_host)
     return ResourceReport(
         resources=resources,
         memory=memory,
@@ -151,8 +152,8 @@ def row_bytes(schema: DatasetSchema) -> int:
     return sum(column.width * sizes.get(column.dtype, 8) for column in members) + 4
 
 
-def rank_memory(weights: int, row: int, training: TrainingConfig) -> dict[str, int]:
-    """MiB of one rank by what takes it."""
+def rank_memory(weights: int, row: int, training: TrainingConfig, *, shared_memory: bool = False) -> dict[str, int]:
+    """MiB of one rank by what takes it; in shared memory lie the gradients of one step and of the one before."""
     from pipeline.training.loader import default_window_bytes
 
     states = _STATES.get(training.optimizer.name, 2)
@@ -162,6 +163,7 @@ def rank_memory(weights: int, row: int, training: TrainingConfig) -> dict[str, i
         "weights and gradients": 2 * weights,
         "optimizer": states * weights,
         "buckets and compression": weights + 4 * training.bucket_bytes,
+        "memory shared with other ranks": 2 * weights if shared_memory else 0,
         "average": average * weights,
         "checkpoint being written": (1 + states + average) * weights,
         "windows of rows": _WINDOWS * default_window_bytes(row),

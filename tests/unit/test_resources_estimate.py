@@ -29,6 +29,8 @@ def test_memory_follows_model_optimizer_averaging_and_batch() -> None:
     assert adam["weights and gradients"] == 200
     assert adam["optimizer"] == 200
     assert adam["checkpoint being written"] == 300
+    shared = rank_memory(100 * MIB, 100, _training(), shared_memory=True)
+    assert sum(shared.values()) - sum(adam.values()) == shared["memory shared with other ranks"] == 200
     plain = rank_memory(100 * MIB, 100, _training(optimizer=OptimizerConfig(name="SGD"), ema_decay=0.9))
     assert "optimizer" not in plain
     assert plain["average"] == 100
