@@ -11,6 +11,8 @@ from pipeline.config.section import Section, Url
 CollectiveName = Literal["horovod", "torch", "none"]
 """What carries sums between ranks; `none` where there is one rank in the driver's process."""
 
+# Each of them reads what all have written: traffic grows with the square of their number, that of a ring does not.
+MOST_RANKS_IN_MEMORY = 8
 
 CoresPerRank = Literal["task", "executor"] | int
 """Cores of the task that a rank is: `spark.task.cpus`, all that an executor has, or so many."""
@@ -156,7 +158,8 @@ class ClusterConfig(Section):
     collective: Literal["auto", "horovod", "torch"] = "auto"
     """What carries sums between ranks; `auto` takes Horovod where it is installed, else torch.distributed."""
     shared_memory: bool = True
-    """Where all ranks run on one host without GPUs, they exchange through its memory, not over `collective`."""
+    """Ranks that are all on one Linux host (no GPU, at most eight) exchange through its memory, and `collective` only
+    brings them together; false where your code calls `horovod.torch` or `torch.distributed` by itself."""
     cores_per_rank: CoresPerRank = "task"
     """Cores of a rank, and its threads: `task` is `spark.task.cpus`; a number, or `executor` for all of an executor's
     and its memory with them, while the other stages keep to tasks of `spark.task.cpus`."""

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.config.training import ClusterConfig, ModelConfig, TrainingConfig
+from pipeline.config.training import MOST_RANKS_IN_MEMORY, ClusterConfig, ModelConfig, TrainingConfig
 from pipeline.dataset import Dataset, DatasetSchema
 from pipeline.errors import ServiceError
 from pipeline.launch.resources import ClusterFacts, Resources, local_facts, plan_resources
@@ -82,8 +82,8 @@ def resource_report(
     facts = facts or promised_facts(cluster)
     resources = _planned(facts, cluster)
     weights = parameter_bytes(model, dataset.schema, user_code)
-    one_host = cluster.shared_memory and facts is not None and facts.local
-    memory = rank_memory(weights, row_bytes(dataset.schema), training, shared_memory=one_host)
+    shared = facts is not None and facts.local and resources is not None and _shares_memory(cluster, resources)
+    memory = rank_memory(weights, row_bytes(dataset.schema), training, shared_memory=shared)
     return ResourceReport(
         resources=resources,
         memory=memory,
@@ -91,6 +91,12 @@ def resource_report(
         submit=submit_line(cluster, resources, sum(memory.values())),
         unknown=_unknown(cluster),
     )
+
+
+def _shares_memory(cluster: ClusterConfig, resources: Resources) -> bool:
+    """Whether ranks of one host will exchange through its memory."""
+    several = 1 < resources.num_proc <= MOST_RANKS_IN_MEMORY
+    return several and cluster.shared_memory and not cluster.horovod_timeline and cluster.launcher != "in_process"
 
 
 def _planned(facts: ClusterFacts | None, cluster: ClusterConfig) -> Resources | None:

@@ -125,7 +125,9 @@ def _nearest(call: RankCall, collective: Collective) -> Collective:
 
     from pipeline.training.shared_memory import share_memory
 
-    if not call.shared_memory or call.timeline is not None or torch.cuda.is_available():
+    if not call.shared_memory or call.timeline is not None:
+        return collective
+    if any(collective.gather_objects(torch.cuda.is_available())):
         return collective
     return share_memory(collective, call.collective_seconds)
 

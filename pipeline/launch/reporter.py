@@ -191,7 +191,8 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 def _is_of_horovod(error: BaseException | None) -> bool:
     """Whether Horovod says that an operation failed, which a user's own call of it meets when another rank is gone."""
-    return error is not None and "Horovod" in f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}"
+    return error is not None and "Horovod" in text and "not been initialized" not in text
 
 
 def _where(thread: int) -> str:

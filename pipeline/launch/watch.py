@@ -16,6 +16,7 @@ _BY_CODE = {kind.code: kind for kind in PipelineError.__subclasses__()}
 _RECONNECT_SECONDS = 3.0
 _IN_A_COLLECTIVE = (
     "horovod.",
+    "pipeline.training.collective",
     "pipeline.training.torch_collective",
     "pipeline.training.shared_memory",
     "pipeline.training.host_peers",

@@ -33,7 +33,7 @@ HOROVOD_SETTINGS = {"HOROVOD_FUSION_THRESHOLD": "0"}
 
 
 class Handle(Protocol):
-    """A collective operation under way."""
+    """A collective operation under way. Somebody must wait for each: until then what it takes is not used again."""
 
     def wait(self) -> Tensor:
         """Block until it is done; its result. May be called again."""

@@ -14,7 +14,8 @@ import socket
 import struct
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -25,8 +26,8 @@ from pipeline.training.collective import Collective
 _SMALLEST_BLOCK = 4096
 _MEETING_SECONDS = 10.0
 _GREETING = struct.Struct("<Q")
-# Offset and bytes of what an operation's rank has written; the operation up to which it has read what others wrote.
-_MESSAGE = struct.Struct("<QQQ")
+# What the sender has written for its next operation, and the operation up to which it has read everything.
+_MESSAGE = struct.Struct("<QQQQ")
 _CREDENTIALS = struct.Struct("iII")  # process, user, group: unix(7), SO_PEERCRED
 
 Result = TypeVar("Result")
@@ -76,26 +77,43 @@ class Blocks:
         return offset
 
 
+Found = dict[int, tuple[socket.socket, Memory]]
+
+
+@dataclass(frozen=True)
+class Written:
+    """Where the tensor of one operation lies in its writer's memory, and of which kind the operation is."""
+
+    offset: int
+    size: int
+    kind: int
+
+
 class Writer:
-    """What a rank has written: where in its memory each operation's tensor lies, until it is forgotten."""
+    """What a rank has written for each operation, until it is forgotten."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._noted = 0
-        self._where: dict[int, tuple[int, int]] = {}
+        self._written: dict[int, Written] = {}
+        self.last = 0
 
-    def note(self, offset: int, size: int) -> None:
+    def note(self, written: Written) -> None:
         """The tensor of its next operation lies there."""
-        self._noted += 1
-        self._where[self._noted] = (offset, size)
+        self.last += 1
+        self._written[self.last] = written
+
+    def kind(self, operation: int) -> int:
+        """The kind of an operation."""
+        return self._written[operation].kind
 
     def part(self, operation: int) -> Tensor:
         """The bytes of an operation's tensor."""
-        return self._memory.part(*self._where[operation])
+        written = self._written[operation]
+        return self._memory.part(written.offset, written.size)
 
     def forget(self, operation: int) -> None:
         """They have been read."""
-        del self._where[operation]
+        del self._written[operation]
 
     def close(self) -> None:
         """Give the memory back."""
@@ -106,53 +124,115 @@ class Peer(Writer):
     """Another rank of this host, and the line to it.
 
     Attributes:
-        read: the operation up to which it has read what others wrote.
-
-    Raises:
-        OSError: it is gone, or silent for too long.
+        read: the operation up to which it has read everything.
+        gone: whether it has hung up.
     """
 
-    def __init__(self, line: socket.socket, memory: Memory, timeout_seconds: float) -> None:
+    def __init__(self, line: socket.socket, memory: Memory) -> None:
         super().__init__(memory)
         self.read = 0
-        self._line = line
-        self._line.setblocking(False)
-        self._timeout_seconds = timeout_seconds
-        self._incoming = select.poll()
-        self._incoming.register(line, select.POLLIN)
+        self.gone = False
+        self.line = line
+        self.line.setblocking(False)
 
-    def tell(self, offset: int, size: int, read: int) -> bool:
-        """Say where this rank has written and what it has read; False where the line is full."""
+    def tell(self, written: Written, read: int) -> bool:
+        """Say what this rank has written and read; False where the line is full."""
         try:
-            return bool(self._line.send(_MESSAGE.pack(offset, size, read)))
+            return bool(self.line.send(_MESSAGE.pack(written.offset, written.size, written.kind, read)))
         except BlockingIOError:
             return False
 
     def listen(self) -> bool:
         """Take one message; False where there is none."""
         try:
-            message = self._line.recv(_MESSAGE.size)
+            message = b"" if self.gone else self.line.recv(_MESSAGE.size)
         except BlockingIOError:
             return False
-        if not message:
-            raise ConnectionResetError("it has closed its line")
-        offset, size, self.read = _MESSAGE.unpack(message)
-        self.note(offset, size)
-        return True
+        except ConnectionResetError:
+            message = b""
+        self.gone = not message
+        if message:
+            offset, size, kind, self.read = _MESSAGE.unpack(message)
+            self.note(Written(offset, size, kind))
+        return bool(message)
+
+    def close(self) -> None:
+        """Hang up, also where a child process has inherited the line."""
+        super().close()
+        with contextlib.suppress(OSError):
+            self.line.shutdown(socket.SHUT_RDWR)
+        self.line.close()
+
+
+class Peers:
+    """All other ranks. Whoever waits for one of them listens to all, so that no line stays full.
+
+    Args:
+        found: line and memory of each.
+        timeout_seconds: of silence, after which a rank is given up.
+    """
+
+    def __init__(self, found: Found, timeout_seconds: float) -> None:
+        self._peers = {rank: Peer(*one) for rank, one in found.items()}
+        self._timeout_seconds = timeout_seconds
+        self._incoming = select.poll()
+        for peer in self:
+            self._incoming.register(peer.line, select.POLLIN)
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(self._peers.values())
+
+    def __getitem__(self, rank: int) -> Peer:
+        return self._peers[rank]
+
+    @property
+    def read(self) -> int:
+        """The operation up to which all of them have read everything."""
+        return min(peer.read for peer in self)
+
+    def tell(self, written: Written, read: int) -> None:
+        """Say what this rank has written and read.
+
+        Raises:
+            OSError: one of them is gone, or has not listened for too long.
+        """
+        for peer in self:
+            while not peer.tell(written, read):
+                self._incoming.modify(peer.line, select.POLLIN | select.POLLOUT)
+                self._wait("listened")
+                self._incoming.modify(peer.line, select.POLLIN)
 
     def wait_for(self, operation: int) -> None:
-        """Until it has written for an operation."""
-        while self._noted < operation:
-            if not self.listen() and not self._incoming.poll(self._timeout_seconds * 1000):
-                raise TimeoutError(f"it has written nothing for {self._timeout_seconds:g} s")
+        """Until all of them have written for an operation.
+
+        Raises:
+            OSError: one of them is gone, or has been silent for too long.
+        """
+        while late := [peer for peer in self if peer.last < operation]:
+            if self._listen():
+                continue
+            if any(peer.gone for peer in late):
+                raise ConnectionResetError("it has hung up")
+            self._wait("written")
 
     def close(self) -> None:
         """Hang up."""
-        super().close()
-        self._line.close()
+        for peer in self:
+            peer.close()
 
+    def _wait(self, what: str) -> None:
+        if not self._incoming.poll(self._timeout_seconds * 1000):
+            raise TimeoutError(f"it has not {what} for {self._timeout_seconds:g} s")
+        self._listen()
 
-Found = dict[int, tuple[socket.socket, Memory]]
+    def _listen(self) -> bool:
+        """Take what is there; False where nothing is."""
+        heard = [peer.listen() for peer in self if not peer.gone]
+        for peer in self:
+            if peer.gone:
+                with contextlib.suppress(KeyError):
+                    self._incoming.unregister(peer.line)
+        return any(heard)
 
 
 def meet(collective: Collective) -> tuple[Memory, Found] | None:
@@ -182,7 +262,7 @@ class _ApartError(Exception):
 
 def _on_all(collective: Collective, step: Callable[[], Result]) -> Result:
     """What a step gives, if it succeeds on every rank."""
-    results: list[Result] = []
+    results: list[Result] = []  # none where it has failed
     with contextlib.suppress(OSError):
         results.append(step())
     if not all(collective.gather_objects(len(results))):
@@ -227,7 +307,7 @@ def _accept(listener: socket.socket, callers: int, own: Memory, opened: contextl
     for _ in range(callers):
         line = opened.enter_context(listener.accept()[0])
         _, user, _ = _CREDENTIALS.unpack(line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-        if user != os.getuid():
+        if user != os.geteuid():
             raise PermissionError("another user has called")
         line.settimeout(_MEETING_SECONDS)
         rank, memory = _greeted(line, opened)
@@ -243,9 +323,10 @@ def _greet(line: socket.socket, rank: int, own: Memory) -> None:
 
 def _greeted(line: socket.socket, opened: contextlib.ExitStack) -> tuple[int, Memory]:
     """Number and memory of the rank at the other end."""
-    message, descriptors, _, _ = socket.recv_fds(line, _GREETING.size, 1)
-    if not descriptors:
+    message, descriptors, _, _ = socket.recv_fds(line, _GREETING.size, 1, socket.MSG_CMSG_CLOEXEC)
+    for descriptor in descriptors:
+        memory = Memory(descriptor)
+        opened.callback(memory.close)
+    if len(message) != _GREETING.size or not descriptors:
         raise ConnectionResetError("it has sent no memory")
-    memory = Memory(descriptors[0])
-    opened.callback(memory.close)
     return _GREETING.unpack(message)[0], memory

@@ -45,7 +45,12 @@ def snapshot(task: TrainingTask, learner: Learner, progress: Progress) -> Snapsh
     return Snapshot(
         step=progress.step,
         files={name: _copied(values) for name, values in files.items()} if first else {},
-        state={"identity": task.identity(), "progress": progress.to_json(), "optimizer": rest},
+        state={
+            "identity": task.identity(),
+            "progress": progress.to_json(),
+            "optimizer": rest,
+            "shared_memory": learner.collective.shares_memory,
+        },
         own=_copied(own),
         own_state={"random": own_state},
         best_step=progress.best.step if progress.best else None,
@@ -110,6 +115,8 @@ def _restore(learner: Learner, checkpoint: Checkpoint, state: dict[str, Any], re
             "what each rank kept for itself (random states, compression residuals) starts anew"
         )
         return
+    if collective.world_size > 2 and state.get("shared_memory", False) != collective.shares_memory:
+        reporter.event("resuming in another place, where sums of ranks add up in another order: last bits may differ")
     own, rest = checkpoint.own(collective.rank)
     load_random_states(_under(own, "random."), rest["random"])
     residuals = {name: tensor.to(learner.device) for name, tensor in _under(own, "compression.").items()}

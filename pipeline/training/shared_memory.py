@@ -7,18 +7,15 @@ copy and one short message, and no thread besides the ranks' own.
 
 from __future__ import annotations
 
-import time
+import zlib
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
+from pipeline.config.training import MOST_RANKS_IN_MEMORY
 from pipeline.training.collective import Collective, Handle, TensorCollective, lost_peers
-from pipeline.training.host_peers import Blocks, Found, Memory, Peer, Writer, meet
-
-# Every rank reads what all have written: traffic grows with the square of their number, that of a ring does not.
-_MOST_RANKS = 8
-_FULL_LINE_SECONDS = 0.0002
+from pipeline.training.host_peers import Blocks, Found, Memory, Peers, Writer, Written, meet
 
 Combine = Callable[[list[Tensor]], Tensor]
 
@@ -33,7 +30,7 @@ def share_memory(collective: Collective, timeout_seconds: float) -> Collective:
         collective: that all the ranks are in.
         timeout_seconds: after which a rank that does not answer is given up.
     """
-    if not 1 < collective.world_size <= _MOST_RANKS:
+    if not 1 < collective.world_size <= MOST_RANKS_IN_MEMORY:
         return collective
     met = meet(collective)
     if met is None:
@@ -63,24 +60,27 @@ class SharedMemoryCollective(TensorCollective):
     def __init__(self, together: Collective, own: Memory, others: Found, timeout_seconds: float) -> None:
         self.name = together.name
         self.rank, self.world_size, self.local_rank = together.rank, together.world_size, together.local_rank
-        self._timeout_seconds = timeout_seconds
         self._own = Writer(own)
         self._blocks = Blocks(own)
-        self._peers = [Peer(*others[rank], timeout_seconds) for rank in sorted(others)]
-        self._writers = [*self._peers[: self.rank], self._own, *self._peers[self.rank :]]
-        self._started = 0
+        self._peers = Peers(others, timeout_seconds)
+        self._writers = [self._own if rank == self.rank else self._peers[rank] for rank in range(self.world_size)]
         self._unread: set[int] = set()
 
     def sum_async(self, tensor: Tensor, name: str) -> Handle:
+        """See `Collective`; the tensor must be contiguous."""
+        if not tensor.is_contiguous():
+            raise ValueError(f"the tensor of the sum {name!r} is not contiguous; expected one; call contiguous() on it")
+
         def add(parts: list[Tensor]) -> Tensor:
             first, second, *others = (part.view(tensor.dtype) for part in parts)
-            total = torch.add(first, second, out=tensor.view(-1))
-            for other in others:
-                total.add_(other)
+            with torch.inference_mode():  # of which the tensor may be, and else a parameter
+                total = torch.add(first, second, out=tensor.view(-1))
+                for other in others:
+                    total.add_(other)
             return tensor
 
         self._count(tensor, 2.0 / self.world_size)
-        return self._start(tensor, add, name)
+        return self._start(tensor, add, f"sum of {tensor.numel()} {tensor.dtype}", name)
 
     def exchange_async(self, tensor: Tensor, name: str) -> Handle:
         """See `Collective`."""
@@ -89,58 +89,64 @@ class SharedMemoryCollective(TensorCollective):
             return torch.stack([part.view(tensor.dtype).view(tensor.shape)[self.rank] for part in parts])
 
         self._count(tensor, 1.0 / self.world_size)
-        return self._start(tensor, pick, name)
+        return self._start(tensor, pick, f"exchange of {tuple(tensor.shape)} {tensor.dtype}", name)
 
     def gather_async(self, tensor: Tensor, name: str) -> Handle:
+        """See `Collective`."""
+
+        def stack(parts: list[Tensor]) -> Tensor:
+            return torch.stack([part.view(tensor.dtype) for part in parts])
+
         self._count(tensor, 1.0)
-        return self._start(tensor, lambda parts: torch.stack([part.view(tensor.dtype) for part in parts]), name)
+        return self._start(tensor, stack, f"gathering of {tensor.numel()} {tensor.dtype}", name)
 
     def broadcast_(self, tensors: Iterable[Tensor], root: int = 0) -> None:
+        """See `Collective`."""
         for number, tensor in enumerate(tensors):
             sent = tensor if self.rank == root else tensor.new_empty(0)
-            handle = self._start(sent, lambda parts: parts[root].clone(), f"broadcast {number}")
-            tensor.copy_(handle.wait().view(tensor.dtype).view(tensor.shape))
+            handle = self._start(sent, lambda parts: parts[root].clone(), f"broadcast from {root}", f"tensor {number}")
+            received = handle.wait()
+            if self.rank != root:
+                with torch.inference_mode():
+                    tensor.copy_(received.view(tensor.dtype).view(tensor.shape))
 
     def close(self) -> None:
         """See `Collective`."""
-        for writer in self._writers:
-            writer.close()
+        self._peers.close()
+        self._own.close()
 
     def combined(self, operation: int, combine: Combine, name: str) -> Tensor:
-        """What all ranks have written for an operation, combined; waits for them."""
+        """What all ranks have written for an operation, combined; waits for them.
+
+        Raises:
+            ValueError: the ranks are out of step.
+        """
         with lost_peers(name):
-            for peer in self._peers:
-                peer.wait_for(operation)
+            self._peers.wait_for(operation)
+        if len({writer.kind(operation) for writer in self._writers}) > 1:
+            raise ValueError(
+                f"the collective {name!r} of rank {self.rank} is not what another rank does; expected the same "
+                "operations in the same order, with tensors of one size and dtype, on all ranks"
+            )
         result = combine([writer.part(operation) for writer in self._writers])
         for writer in self._writers:
             writer.forget(operation)
         self._unread.discard(operation)
         return result
 
-    def _start(self, tensor: Tensor, combine: Combine, name: str) -> Handle:
+    def _start(self, tensor: Tensor, combine: Combine, kind: str, name: str) -> Handle:
         """Write for the others and tell them."""
         content = tensor.detach().reshape(-1).view(torch.uint8)
-        self._started += 1
-        self._unread.add(self._started)
+        operation = self._own.last + 1
+        self._unread.add(operation)
         read = min(self._unread) - 1
-        offset = self._blocks.take(content.numel(), self._started, min(read, *(peer.read for peer in self._peers)))
-        self._own.note(offset, content.numel())
-        self._own.part(self._started).copy_(content)
+        offset = self._blocks.take(content.numel(), operation, min(read, self._peers.read))
+        written = Written(offset, content.numel(), zlib.crc32(kind.encode()))
+        self._own.note(written)
+        self._own.part(operation).copy_(content)
         with lost_peers(name):
-            for peer in self._peers:
-                self._tell(peer, offset, content.numel(), read)
-        return _SharedHandle(self, self._started, combine, name)
-
-    def _tell(self, peer: Peer, offset: int, size: int, read: int) -> None:
-        """Its line may be full because it waits for us to listen: doing so lets both go on."""
-        deadline = time.monotonic() + self._timeout_seconds
-        while not peer.tell(offset, size, read):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"it has listened to nothing for {self._timeout_seconds:g} s")
-            for other in self._peers:
-                while other.listen():
-                    pass
-            time.sleep(_FULL_LINE_SECONDS)
+            self._peers.tell(written, read)
+        return _SharedHandle(self, operation, combine, name)
 
 
 class _SharedHandle:

@@ -37,6 +37,26 @@ def test_memory_follows_model_optimizer_averaging_and_batch() -> None:
     assert rank_memory(0, 1 << 20, _training(micro_batch_size=64))["micro-batch"] == 64 * 8
 
 
+@pytest.mark.parametrize(
+    ("options", "is_shared"),
+    [
+        ({"master": "local[2]"}, True),
+        ({"master": "local[2]", "shared_memory": False}, False),
+        ({"master": "local[2]", "num_proc": 1}, False),
+        ({"master": "local[16]"}, False),
+        ({"master": "local[2]", "horovod_timeline": True}, False),
+        ({"master": "local[2]", "launcher": "in_process"}, False),
+        ({"master": "yarn", "num_proc": 2}, False),
+    ],
+    ids=str,
+)
+def test_memory_is_shared_where_a_few_ranks_are_sure_to_have_one_host(
+    dataset: Any, options: dict[str, Any], is_shared: bool
+) -> None:
+    report = resource_report(dataset, ModelConfig(name="linear"), _training(), ClusterConfig(**options))
+    assert ("memory shared with other ranks" in report.memory) == is_shared
+
+
 def test_a_row_is_as_wide_as_its_packed_columns_and_its_label(dataset: Any) -> None:
     assert row_bytes(dataset.schema) == 4 * 4 + 2 * 4 + 4
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -104,6 +105,70 @@ def test_a_thousand_operations_before_anybody_waits_do_not_lock() -> None:
     assert _on_ranks(3, hurry) == [12000.0] * 3
 
 
+def test_ranks_that_wait_at_different_places_do_not_lock() -> None:
+    """The one that waits early must listen to the others too, or their lines to it fill up."""
+
+    def wander(collective: Collective) -> list[float]:
+        handles = []
+        for number in range(600):
+            handles.append(collective.sum_async(torch.tensor([float(number)]), str(number)))
+            if (collective.rank, number) == (1, 450):
+                handles[-1].wait()
+        return [float(handle.wait()) for handle in handles]
+
+    assert _on_ranks(3, wander, timeout_seconds=10) == [[3.0 * number for number in range(600)]] * 3
+
+
+def test_parameters_and_inference_tensors_are_summed_and_overwritten_as_they_are() -> None:
+    def own_loop(collective: Collective) -> list[float]:
+        parameter = torch.nn.Parameter(torch.full((2,), 1.0 + collective.rank))
+        with torch.inference_mode():
+            inference = torch.full((2,), 1.0 + collective.rank)
+        collective.sum_async(inference, "inference").wait()
+        collective.broadcast_([parameter], root=1)
+        collective.sum_async(parameter, "parameter").wait()
+        (parameter * 3).sum().backward()
+        assert parameter.grad is not None
+        return [*inference.tolist(), *parameter.tolist(), *parameter.grad.tolist()]
+
+    assert _on_ranks(2, own_loop) == [[3.0, 3.0, 4.0, 4.0, 3.0, 3.0]] * 2
+
+
+def test_a_tensor_with_gaps_is_refused_and_a_copy_of_it_is_not() -> None:
+    def add(collective: Collective) -> list[list[float]]:
+        columns = torch.arange(6.0).view(2, 3).T
+        with pytest.raises(ValueError, match="not contiguous"):
+            collective.sum_async(columns, "x")
+        return collective.sum_async(columns.contiguous(), "x").wait().tolist()
+
+    assert _on_ranks(2, add) == [(2 * np.arange(6.0).reshape(2, 3).T).tolist()] * 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(torch.ones(1), torch.ones(4)), (torch.ones(1), torch.ones(1, dtype=torch.int32))],
+    ids=["size", "dtype"],
+)
+def test_ranks_that_are_out_of_step_are_told_so(one: torch.Tensor, other: torch.Tensor) -> None:
+    def add(collective: Collective) -> None:
+        tensor = (one, other)[collective.rank].clone()
+        handle = collective.sum_async(tensor, "loss")
+        with pytest.raises(ValueError, match=r"the collective 'loss' of rank \d is not what another rank does"):
+            handle.wait()
+
+    _on_ranks(2, add)
+
+
+def test_a_rank_that_has_ended_does_not_keep_others_from_ending() -> None:
+    def end_one_after_the_other(collective: Collective) -> float:
+        handle = collective.sum_async(torch.ones(1), "last")
+        if collective.rank == 2:
+            time.sleep(0.2)
+        return float(handle.wait())
+
+    assert _on_ranks(3, end_one_after_the_other) == [3.0] * 3
+
+
 def test_memory_stays_as_it_is_after_the_first_steps() -> None:
     def sizes_of_memory(collective: Any) -> list[int]:
         found = []
@@ -137,7 +202,7 @@ def test_a_silent_rank_is_given_up_after_the_time_out() -> None:
         if collective.rank == 1:
             assert noticed.wait(30)
             return
-        with pytest.raises(LostPeersError, match=r"written nothing for 0\.2 s"):
+        with pytest.raises(LostPeersError, match=r"not written for 0\.2 s"):
             collective.sum(np.zeros(1))
         noticed.set()
 
@@ -151,7 +216,7 @@ def test_a_rank_that_listens_to_nothing_is_given_up_after_the_time_out() -> None
         if collective.rank == 1:
             assert noticed.wait(30)
             return
-        with pytest.raises(LostPeersError, match=r"listened to nothing for 0\.2 s"):
+        with pytest.raises(LostPeersError, match=r"not listened for 0\.2 s"):
             [collective.sum_async(torch.ones(1), str(number)) for number in range(10_000)]
         noticed.set()
 
@@ -194,7 +259,7 @@ def test_many_ranks_keep_their_rings() -> None:
 
 
 def test_strangers_are_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
     on_thread_ranks(2, _stay_apart)
 
 
