@@ -42,9 +42,11 @@ COMPRESSIONS = ("none", "fp16", "bf16", "powersgd")
 SHARES = ("rows_per_second", "data_wait_share", "communication_share", "checkpoint_share", "straggler_ratio")
 
 STEPS_READ = """\
-* Of what is missing to two independent processes, which take 8 ms for 1,024 rows and 33 ms for 4,096, over
-  torch.distributed about a third each is: computing that is slower because more threads than cores want to run; waiting
-  for the slower rank, since a step lasts as long as the longer of two that both vary by a tenth; the exchange.
+* In memory an exchange takes a tenth of a millisecond: a copy, a message, a wake-up, an addition. What is left to two
+  independent processes is waiting, since a step lasts as long as the longer of two, and what driver and JVM do
+  meanwhile.
+* Over torch.distributed a third of what is missing is the exchange itself; the rest is computing that is slower,
+  because Gloo's threads want the cores too, and ranks that therefore wait longer for each other.
 * Over Horovod its own thread comes on top. It wakes up every millisecond and talks to the other rank whether there is
   something to sum or not, which takes a fifth to a quarter of a core from each rank; and what there is waits for it.
 * Where ranks have cores of their own for that (`cluster.cores_per_rank`), or steps are longer, both shrink. Here two

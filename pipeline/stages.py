@@ -101,7 +101,7 @@ def run_stage(
         The values of the RESULT line, which are in ``<run>/result.json`` too.
     """
     outcome = Outcome(config, last)
-    with outcome.written() as values, flow.SparkOnDemand(config, spark) as session:
+    with outcome.written() as values, flow.SparkOnDemand(config, spark, for_inputs=True) as session:
         _refuse_what_needs_code(config, last)
         if last in ("prepare", "run"):
             dataset = _prepare(config, session, outcome)
@@ -229,7 +229,7 @@ def _preview(config: PipelineConfig, values: dict[str, Any], show: Callable[[str
     if (dataset := published(config)) is not None:
         show(f"prepare: already published in {config.dataset.url} as {dataset.content_id}")
         return dataset
-    with flow.SparkOnDemand(config) as session:
+    with flow.SparkOnDemand(config, for_inputs=True) as session:
         values["preview"] = preview(session(), config)
     for name, value in values["preview"].items():
         show(f"prepare: {name}: {json.dumps(value, default=str)}")

@@ -42,13 +42,19 @@ _LOCAL_DEFAULTS = {
 
 
 @contextlib.contextmanager
-def spark_session(cluster: ClusterConfig, workspace: str) -> Iterator[SparkSession]:
+def spark_session(cluster: ClusterConfig, workspace: str, *, brief: bool = False) -> Iterator[SparkSession]:
     """The Spark session to work with.
 
     An active session, or the context that spark-submit or a notebook platform provides, wins over
     ``cluster.master`` and is not stopped. Otherwise a session of our own: on loopback addresses in local mode,
     in UTC, with all temporary files in the workspace; session, JVM and files are gone at exit. What its JVM
     said is in ``<workspace>/spark.log``.
+
+    Args:
+        cluster: its master, and settings for a session of our own.
+        workspace: where temporary files and the log go.
+        brief: whether a session of our own in local mode has so little to do that optimizing Java code, which takes
+            a third of the processor time of such work, would not pay.
 
     Raises:
         SecurityError: a Spark setting would put a secret on a command line.
@@ -64,7 +70,7 @@ def spark_session(cluster: ClusterConfig, workspace: str) -> Iterator[SparkSessi
     else:
         java = _java()
         with temporary_folder(workspace) as folder, _kept_log(folder, workspace) as log:
-            settings, variables = _settings(cluster, folder, java), _variables(cluster, folder, java)
+            settings, variables = _settings(cluster, folder, java, brief), _variables(cluster, folder, java)
             with own_session(settings, variables, log) as session:
                 yield session
 
@@ -140,14 +146,14 @@ def _java() -> Path:
     return java
 
 
-def _settings(cluster: ClusterConfig, folder: Path, java: Path) -> dict[str, str]:
+def _settings(cluster: ClusterConfig, folder: Path, java: Path, brief: bool) -> dict[str, str]:
     local = is_local(cluster.master)
     settings = {"spark.master": cluster.master, **_DEFAULTS, **(_LOCAL_DEFAULTS if local else {})}
     settings["spark.sql.warehouse.dir"] = (folder / "warehouse").as_uri()
     if local:
         settings["spark.driver.memory"] = f"{_driver_gib()}g"
     settings.update(cluster.spark)
-    settings["spark.driver.extraJavaOptions"] = _java_options(folder, java, cluster.spark)
+    settings["spark.driver.extraJavaOptions"] = _java_options(folder, java, brief and local, cluster.spark)
     return settings
 
 
@@ -157,7 +163,7 @@ def _driver_gib() -> int:
     return max(1, min(8, physical // 4 >> 30))
 
 
-def _java_options(folder: Path, java: Path, spark: Mapping[str, str]) -> str:
+def _java_options(folder: Path, java: Path, brief: bool, spark: Mapping[str, str]) -> str:
     classes = class_archive(java)
     options = [
         f'"-Djava.io.tmpdir={folder}"',
@@ -165,6 +171,7 @@ def _java_options(folder: Path, java: Path, spark: Mapping[str, str]) -> str:
         "-Duser.timezone=UTC",
         f'"-Dlog4j2.configurationFile={_LOG_SETTINGS.as_uri()}"',
         f'"-XX:SharedArchiveFile={classes}"' if classes.exists() else "",
+        "-XX:TieredStopAtLevel=1" if brief else "",
         spark.get("spark.driver.extraJavaOptions", ""),
     ]
     return " ".join(option for option in options if option)

@@ -122,6 +122,27 @@ def test_secrets_in_spark_settings_are_refused_all_at_once_and_file_names_are_no
     assert "x" not in {word for offence in caught.value.offences for word in offence.split()}
 
 
+@pytest.mark.parametrize(
+    ("cluster", "last"),
+    [
+        ('master="local[2]"', "-XX:TieredStopAtLevel=1"),
+        (
+            'master="local[2]", spark={"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=4"}',
+            "-XX:TieredStopAtLevel=4",
+        ),
+    ],
+    ids=["by default", "the user's own setting wins"],
+)
+def test_a_brief_session_optimizes_no_code(tmp_path: Path, cluster: str, last: str) -> None:
+    code = _PROGRAM.replace('master="local[2]"', cluster).replace("sys.argv[1])", "sys.argv[1], brief=True)")
+    program = _start(tmp_path, code)
+    [jvm] = [child for child in psutil.Process(program.pid).children() if "java" in child.name()]
+    options = [option for option in jvm.cmdline() if option.startswith("-XX:Tiered")]
+    program.kill()
+    program.communicate()
+    assert options[-1] == last
+
+
 def test_spark_connect_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SPARK_REMOTE", "sc://somewhere")
     with pytest.raises(ServiceError, match="Spark Connect"), spark_session(ClusterConfig(), str(tmp_path)):
@@ -139,9 +160,9 @@ def test_a_living_owners_folder_stays_and_a_dead_ones_is_swept(tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
-def _start(workspace: Path) -> subprocess.Popen[str]:
+def _start(workspace: Path, code: str = _PROGRAM) -> subprocess.Popen[str]:
     program = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, str(workspace)],
+        [sys.executable, "-c", code, str(workspace)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
