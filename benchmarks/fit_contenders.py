@@ -78,7 +78,7 @@ def ours(folder: Path, collective: str) -> dict[str, float]:
             "cluster": {"master": f"local[{RANKS}]", "num_proc": RANKS, "collective": collective},
         }
     )
-    with flow.SparkOnDemand(config) as session:
+    with flow.SparkOnDemand(config, for_inputs=True) as session:
         session().range(1).count()
         began = time.monotonic()
         dataset, _ = flow.prepare_stage(config, session)
