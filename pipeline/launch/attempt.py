@@ -104,9 +104,9 @@ class Attempt:
         thread.join(_CANCEL_SECONDS)
 
     def _settle(self, channel: ChannelServer) -> None:
-        """Wait a moment for the last words of ranks whose end Spark has reported first."""
+        """Wait a moment for the last words of ranks whose end, good or bad, Spark has reported first."""
         deadline = time.monotonic() + _SETTLE_SECONDS
-        while self._results is None and not self._watch.failed() and time.monotonic() < deadline:
+        while not self._watch.heard_out() and time.monotonic() < deadline:
             self._take(channel, 0.1)
         while not channel.messages.empty():
             self._take(channel, 0)

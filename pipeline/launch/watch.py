@@ -90,6 +90,12 @@ class Watch:
         """Whether some rank has said that it fails for a reason of its own."""
         return any(state.failure is not None and not state.failure["secondary"] for state in self.failures)
 
+    def heard_out(self) -> bool:
+        """Whether nothing more will come: every rank has reported, and has said goodbye or its stream has ended."""
+        return len(self.ranks) == self.world_size and all(
+            state.ended or state.lost is not None for state in self.ranks.values()
+        )
+
     def overdue(self, now: float) -> PipelineError | None:
         """The error of a deadline that has passed."""
         if now - self.begun > self.deadlines.stage:

@@ -21,6 +21,10 @@ import pipeline.launch.reporter as reporter_module
 from pipeline.config.training import ClusterConfig, DeadlineConfig, ModelConfig, TrainingConfig
 from pipeline.errors import ConfigError, InterruptedRunError, RankFailedError, StorageError
 from pipeline.launch import launch_training
+from pipeline.launch.attempt import Attempt
+from pipeline.launch.rank import RankCall
+from pipeline.launch.record import RunRecord
+from pipeline.launch.reporter import ChannelReporter
 from pipeline.task import SilentReporter, TrainingTask
 from tests.stacks import EXCHANGES, IN_MEMORY, exchange_settings, needs_horovod
 
@@ -145,6 +149,36 @@ def test_two_ranks_add_up_and_report_to_the_run_folder(spark, tmp_path: Path, ex
     status = json.loads((tmp_path / "status.json").read_text())
     assert (status["state"], status["collective"]) == ("finished", settings["collective"])
     assert [rank["rank"] for rank in status["ranks"]] == [0, 1]
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1]
+
+
+class _EndsBeforeItIsHeard:
+    """Spark's word of the ranks' end arrives before what they said last."""
+
+    def run(self, call: RankCall, num_proc: int) -> list[Any]:
+        self.ranks = [threading.Thread(target=self._speak, args=(call, rank)) for rank in range(num_proc)]
+        for rank in self.ranks:
+            rank.start()
+        return ["done"] * num_proc
+
+    def _speak(self, call: RankCall, rank: int) -> None:
+        time.sleep(0.3 * (1 + rank))
+        with ChannelReporter(call.channel, rank) as reporter:
+            reporter.metrics({"loss": 0.5}, 1)
+            reporter.log(f"last word of rank {rank}\n")
+
+    def cancel(self) -> None: ...
+
+
+def test_what_ranks_say_last_is_kept_though_their_end_is_known_before(spark, tmp_path: Path) -> None:
+    record, launcher = RunRecord(str(tmp_path)), _EndsBeforeItIsHeard()
+    call = RankCall(_sum_of_ranks, None, "torch", 10.0)
+    assert Attempt(spark, launcher, 2, DeadlineConfig(), record).run(call) == ["done", "done"]
+    for rank in launcher.ranks:
+        rank.join()
+    record.state("finished")
+    for rank in (0, 1):
+        assert (tmp_path / "logs" / f"rank-{rank}.log").read_text() == f"last word of rank {rank}\n"
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1]
 
 

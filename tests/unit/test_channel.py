@@ -217,6 +217,17 @@ def test_a_lost_rank_may_come_back_within_seconds() -> None:
     assert isinstance(watch.overdue(10.0), InterruptedRunError)
 
 
+def test_ranks_are_heard_out_when_each_has_said_goodbye_or_is_gone() -> None:
+    watch = Watch(2, DeadlineConfig(), begun=0.0)
+    watch.note(Message(0, "hello", {"host": "h0", "pid": 10}), 0.0)
+    watch.note(Message(0, "bye"), 1.0)
+    assert not watch.heard_out()
+    watch.note(Message(1, "hello", {"host": "h1", "pid": 11}), 1.0)
+    assert not watch.heard_out()
+    watch.note(Message(1, "lost"), 2.0)
+    assert watch.heard_out()
+
+
 def test_the_whole_training_has_a_deadline() -> None:
     watch = _watch(stage=100, step=1e6, silence=1e6)
     assert watch.overdue(99.0) is None
