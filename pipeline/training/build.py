@@ -15,7 +15,7 @@ from pipeline.training.compression import build_compression
 from pipeline.training.gradients import Gradients
 from pipeline.training.objectives import build_objective, class_weight_table
 from pipeline.training.optimizers import MovingAverage, build_optimizer, scaled_learning_rate
-from pipeline.training.precision import LossScale, choose_device, weight_dtype
+from pipeline.training.precision import LossScale, take_device, weight_dtype
 from pipeline.training.randomness import seed_all
 from pipeline.training.step import Learner
 from pipeline.training.warm_start import warm_start
@@ -40,7 +40,7 @@ def build_learner(
         optimizer: by default what the task describes.
     """
     config = task.training
-    device = choose_device(config.device, collective.local_rank)
+    device = take_device(config.device, collective.local_rank)
     if model is None:
         seed_all(config.seed)
         model = build_model(task.model, dataset.schema, task.user_code).to(weight_dtype(config))

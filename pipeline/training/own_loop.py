@@ -35,7 +35,7 @@ from pipeline.training.collective import Collective
 from pipeline.training.loader import Loader
 from pipeline.training.objectives import is_better
 from pipeline.training.optimizers import optimizer_step, without_compiler
-from pipeline.training.precision import choose_device
+from pipeline.training.precision import take_device
 from pipeline.training.progress import Best, Progress
 from pipeline.training.randomness import seed_all
 from pipeline.training.saving import checkpoint_writer, resume, snapshot
@@ -62,7 +62,7 @@ class TrainingContext:
     ) -> None:
         self.task, self.dataset, self.collective = task, dataset, collective
         self.rank, self.world_size = collective.rank, collective.world_size
-        self.device = choose_device(task.training.device, collective.local_rank)
+        self.device = take_device(task.training.device, collective.local_rank)
         self.progress = Progress()
         self._reporter, self._stop = reporter, stop
         self._learner: Learner | None = None

@@ -14,8 +14,10 @@ _MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _GOOD_STEPS = 2000
 
 
-def choose_device(wanted: str, local_rank: int) -> torch.device:
+def take_device(wanted: str, local_rank: int) -> torch.device:
     """The rank's GPU, one of those visible by its number on this host, or the CPU.
+
+    The GPU becomes torch's current one, whose generator is seeded and saved, and where libraries work by default.
 
     Raises:
         ConfigError: a GPU is wanted and there is none.
@@ -24,7 +26,9 @@ def choose_device(wanted: str, local_rank: int) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise ConfigError("training.device is cuda; expected a GPU that torch can use; choose auto or cpu")
-    return torch.device("cuda", local_rank % torch.cuda.device_count())
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
 
 
 def weight_dtype(config: TrainingConfig) -> torch.dtype:

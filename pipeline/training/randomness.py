@@ -29,7 +29,7 @@ def random_states() -> tuple[dict[str, Tensor], dict[str, Any]]:
     version, numbers, next_gauss = random.getstate()
     tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(np.asarray(keys, np.int64))}
     tensors["python"] = torch.tensor(numbers, dtype=torch.int64)
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # asking would initialize it, on every rank's first GPU
         tensors["cuda"] = torch.cuda.get_rng_state()
     rest = {"numpy": [kind, position, has_gauss, gauss], "python": [version, next_gauss]}
     return tensors, rest
