@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import contextlib
+from collections.abc import Iterator
 
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
@@ -13,9 +14,6 @@ from pipeline.launch.resources import ClusterFacts, local_facts
 from pipeline.launch.session import is_local
 from pipeline.launch.tasks import cores_of_executors, profile_of_ranks
 
-_POLL_SECONDS = 0.5
-_REPLACE_SECONDS = 30.0
-
 
 def cluster_facts(spark: SparkSession, cluster: ClusterConfig) -> ClusterFacts:
     """Slots for ranks and their cores, as they are now.
@@ -25,8 +23,19 @@ def cluster_facts(spark: SparkSession, cluster: ClusterConfig) -> ClusterFacts:
         ConfigError, ServiceError: ranks cannot have the cores of ``cluster.cores_per_rank``.
     """
     master = str(spark.sparkContext.master)
-    try:
+    with java_is_there(master):
         return _local_facts(spark, master, cluster) if is_local(master) else _facts(spark, master, cluster)
+
+
+@contextlib.contextmanager
+def java_is_there(master: str) -> Iterator[None]:
+    """Spark is asked inside.
+
+    Raises:
+        InterruptedRunError: the session's Java process is gone.
+    """
+    try:
+        yield
     except (Py4JError, ConnectionError) as error:
         raise InterruptedRunError(
             f"the Java process of the Spark session on {master} is gone; expected it to live; "
@@ -53,33 +62,6 @@ def _slots(spark: SparkSession, cores: int | None) -> int:
 
 def _task_cpus(spark: SparkSession) -> int:
     return int(spark.sparkContext.getConf().get("spark.task.cpus", "1"))
-
-
-def wait_for_slots(spark: SparkSession, cluster: ClusterConfig) -> ClusterFacts:
-    """The facts, once there are as many slots as ``num_proc`` asks for, or after the launch deadline as they are.
-
-    Executors register one by one; ``auto`` waits for the first.
-    """
-    wanted = 1 if cluster.num_proc == "auto" else cluster.num_proc
-    return _wait(spark, cluster, wanted, cluster.deadlines.launch)
-
-
-def wait_for_slots_again(spark: SparkSession, cluster: ClusterConfig) -> ClusterFacts:
-    """The facts after ranks were lost: a while for lost executors to be replaced, longer only for the fewest."""
-    wanted = cluster_facts(spark, cluster).slots + 1 if cluster.num_proc == "auto" else cluster.num_proc
-    facts = _wait(spark, cluster, wanted, min(_REPLACE_SECONDS, cluster.deadlines.launch))
-    if facts.slots >= cluster.fewest_ranks:
-        return facts
-    return _wait(spark, cluster, cluster.fewest_ranks, cluster.deadlines.launch)
-
-
-def _wait(spark: SparkSession, cluster: ClusterConfig, slots: int, seconds: float) -> ClusterFacts:
-    deadline = time.monotonic() + seconds
-    facts = cluster_facts(spark, cluster)
-    while facts.slots < slots and not facts.local and time.monotonic() < deadline:
-        time.sleep(_POLL_SECONDS)
-        facts = cluster_facts(spark, cluster)
-    return facts
 
 
 def driver_addresses(spark: SparkSession) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from pipeline.errors import InterruptedRunError, PipelineError
 from pipeline.launch.attempt import Attempt, Launcher, same_on_all_ranks
 from pipeline.launch.barrier import BarrierLauncher
 from pipeline.launch.budget import RestartBudget
-from pipeline.launch.cluster import refuse_forbidden_settings, wait_for_slots, wait_for_slots_again
+from pipeline.launch.cluster import refuse_forbidden_settings
 from pipeline.launch.horovod_run import HorovodRunLauncher
 from pipeline.launch.in_process import run_in_process
 from pipeline.launch.preflight import preflight, preflight_here
@@ -23,6 +23,7 @@ from pipeline.launch.progress import ProgressDisplay
 from pipeline.launch.rank import TRAIN, Body, RankCall
 from pipeline.launch.record import RunRecord
 from pipeline.launch.resources import Resources, plan_resources, plan_restart
+from pipeline.launch.slots import wait_for_slots, wait_for_slots_again
 from pipeline.launch.watch import LostRanksError
 from pipeline.stack import chosen_by, collective_of
 from pipeline.task import Reporter, TrainingResult, TrainingTask
@@ -93,7 +94,7 @@ def _launch(
             return same_on_all_ranks(attempt.run(_call(body, threaded, collective, cluster)))
         except LostRanksError as error:
             record.event(f"{error} ({budget.spend(error)})")
-            resources = plan_restart(wait_for_slots_again(spark, cluster), cluster)
+            resources = plan_restart(wait_for_slots_again(spark, cluster, resources.num_proc), cluster)
             record.event(f"restarting from the last checkpoint on {resources.num_proc} ranks")
 
 

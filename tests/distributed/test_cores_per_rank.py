@@ -49,9 +49,9 @@ def train(name, **options):
 
 with spark_session(ClusterConfig(**settings), folder + "/workspace") as spark:
     found = {
+        "executor": train("executor", num_proc="auto", cores_per_rank="executor"),  # before all executors are there
         "number": train("number", num_proc=2, cores_per_rank=2),
         "small tasks": cluster_facts(spark, ClusterConfig()).slots,
-        "executor": train("executor", num_proc="auto", cores_per_rank="executor"),
         "too many": train("many", num_proc=3, cores_per_rank=2, deadlines={"launch": 3}),
         "too big": train("big", cores_per_rank=3),
     }
