@@ -113,7 +113,7 @@ def prepare(
     return prepare_dataset(spark or table.sparkSession, config, table)
 
 
-def prepare_stage(config: PipelineConfig, session: SparkOnDemand) -> tuple[Dataset, bool]:
+def prepare_stage(config: PipelineConfig, session: Callable[[], SparkSession]) -> tuple[Dataset, bool]:
     """The dataset of a configuration, and whether it had been published before."""
     from pipeline.preparation.prepare import prepare_dataset, published
 

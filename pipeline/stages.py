@@ -104,7 +104,7 @@ def run_stage(
     with outcome.written() as values, flow.SparkOnDemand(config, spark, for_inputs=True) as session:
         _refuse_what_needs_code(config, last)
         if last in ("prepare", "run"):
-            dataset = _prepare(config, session, outcome)
+            dataset = _prepare(config, _fit_to_train(session, config) if last == "run" else session, outcome)
         else:
             dataset = Dataset.open(config.dataset.url)
             outcome.dataset(dataset)
@@ -134,7 +134,20 @@ def _refuse_what_needs_code(config: PipelineConfig, last: str) -> None:
         check_best_by(config.training.best_by, config.label_type, config.labels)
 
 
-def _prepare(config: PipelineConfig, session: flow.SparkOnDemand, outcome: Outcome) -> Dataset:
+def _fit_to_train(session: flow.SparkOnDemand, config: PipelineConfig) -> Callable[[], SparkSession]:
+    """The session, looked at before hours of preparation: ranks that it cannot carry end the run at once."""
+
+    def opened() -> SparkSession:
+        from pipeline.launch.cluster import refuse_unfit
+
+        spark = session()
+        refuse_unfit(spark, config.cluster)
+        return spark
+
+    return opened
+
+
+def _prepare(config: PipelineConfig, session: Callable[[], SparkSession], outcome: Outcome) -> Dataset:
     with outcome.stage("prepare"):
         dataset, reused = flow.prepare_stage(config, session)
     outcome.dataset(dataset)
@@ -206,6 +219,10 @@ def write_report(run_url: str, values: dict[str, Any] | None = None) -> str:
 def dry_run(config: PipelineConfig, stage: str, show: Callable[[str], None]) -> dict[str, Any]:
     """Say what a stage would do and with which resources; writes nothing."""
     _refuse_what_needs_code(config, stage)
+    if stage in ("train", "run"):
+        from pipeline.launch.estimate import refuse_unfit_settings
+
+        refuse_unfit_settings(config.cluster)
     values: dict[str, Any] = {"status": "dry run", "stage": stage}
     prepares = stage in ("prepare", "run")
     dataset = _preview(config, values, show) if prepares else Dataset.open(config.dataset.url)

@@ -9,9 +9,10 @@ from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from pipeline.config.training import ClusterConfig
-from pipeline.errors import ConfigError, InterruptedRunError
-from pipeline.launch.resources import ClusterFacts, local_facts
+from pipeline.errors import InterruptedRunError
+from pipeline.launch.resources import ClusterFacts, local_facts, plan_resources
 from pipeline.launch.session import is_local
+from pipeline.launch.settings import refuse_settings, task_cpus
 from pipeline.launch.tasks import cores_of_executors, profile_of_ranks
 
 
@@ -44,7 +45,7 @@ def java_is_there(master: str) -> Iterator[None]:
 
 
 def _local_facts(spark: SparkSession, master: str, cluster: ClusterConfig) -> ClusterFacts:
-    return local_facts(master, _slots(spark, None), _task_cpus(spark), cluster.cores_per_rank)
+    return local_facts(master, _slots(spark, None), task_cpus(settings_of(spark)), cluster.cores_per_rank)
 
 
 def _facts(spark: SparkSession, master: str, cluster: ClusterConfig) -> ClusterFacts:
@@ -52,16 +53,12 @@ def _facts(spark: SparkSession, master: str, cluster: ClusterConfig) -> ClusterF
     cores = cores_of_executors(spark) if wanted == "executor" else None if wanted == "task" else wanted
     if cores == 0:  # no executor yet
         return ClusterFacts(master, slots=0, local=False)
-    return ClusterFacts(master, _slots(spark, cores), cores or _task_cpus(spark), local=False)
+    return ClusterFacts(master, _slots(spark, cores), cores or task_cpus(settings_of(spark)), local=False)
 
 
 def _slots(spark: SparkSession, cores: int | None) -> int:
     """How many tasks can run at once, each with so many cores; None for the session's own tasks."""
     return int(spark.sparkContext._jsc.sc().maxNumConcurrentTasks(profile_of_ranks(spark, cores)))
-
-
-def _task_cpus(spark: SparkSession) -> int:
-    return int(spark.sparkContext.getConf().get("spark.task.cpus", "1"))
 
 
 def driver_addresses(spark: SparkSession) -> tuple[str, str]:
@@ -71,35 +68,20 @@ def driver_addresses(spark: SparkSession) -> tuple[str, str]:
     return str(conf.get("spark.driver.bindAddress", host)), host
 
 
-def refuse_forbidden_settings(spark: SparkSession) -> None:
-    """Settings under which ranks cannot work.
+def refuse_unfit(spark: SparkSession, cluster: ClusterConfig) -> None:
+    """A session that cannot carry the ranks, whatever comes: known from its settings, before anything long begins.
 
     Raises:
-        ConfigError: all of them at once.
+        ConfigError: settings under which ranks cannot work, or with which there will never be room for all of them.
     """
-    conf = spark.sparkContext.getConf()
-    offences = [
-        f"{key} is {conf.get(key)}; expected {expected}; {why}"
-        for key, bad, expected, why in _FORBIDDEN
-        if (bad is None and conf.get(key) not in (None, "0", "false")) or (bad is not None and conf.get(key) == bad)
-    ]
-    if offences:
-        raise ConfigError(*offences)
+    if cluster.launcher == "in_process":
+        return
+    master = str(spark.sparkContext.master)
+    refuse_settings(master, settings_of(spark), cluster)
+    if is_local(master):
+        plan_resources(cluster_facts(spark, cluster), cluster)
 
 
-_FORBIDDEN = [
-    ("spark.speculation", "true", "false", "a second copy of a rank would break training"),
-    ("spark.dynamicAllocation.enabled", "true", "false", "Spark refuses barrier stages with it"),
-    (
-        "spark.executor.pyspark.memory",
-        None,
-        "it unset",
-        "it limits the address space, which torch cannot live with; use spark.executor.memoryOverhead",
-    ),
-    (
-        "spark.executorEnv.HOROVOD_AUTOTUNE",
-        None,
-        "it unset",
-        "Horovod 0.28.1 that has tuned itself crashes when it starts again in the same Python worker",
-    ),
-]
+def settings_of(spark: SparkSession) -> dict[str, str]:
+    """All settings of the session's context."""
+    return dict(spark.sparkContext.getConf().getAll())

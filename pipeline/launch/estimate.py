@@ -17,6 +17,7 @@ from pipeline.dataset import Dataset, DatasetSchema
 from pipeline.errors import ServiceError
 from pipeline.launch.resources import ClusterFacts, Resources, local_facts, plan_resources
 from pipeline.launch.session import is_local
+from pipeline.launch.settings import rank_cores, refuse_settings, task_cpus
 from pipeline.task import UserCode
 
 _MIB = 1 << 20
@@ -93,6 +94,17 @@ def resource_report(
     )
 
 
+def refuse_unfit_settings(cluster: ClusterConfig) -> None:
+    """What can be known of the ranks from the configuration alone.
+
+    Raises:
+        ConfigError: settings under which ranks cannot work, or with which there will never be room for all of them.
+    """
+    refuse_settings(cluster.master, cluster.spark, cluster)
+    if (facts := promised_facts(cluster)) is not None:
+        plan_resources(facts, cluster)
+
+
 def _shares_memory(cluster: ClusterConfig, resources: Resources) -> bool:
     """Whether ranks of one host will exchange through its memory."""
     several = 1 < resources.num_proc <= MOST_RANKS_IN_MEMORY
@@ -102,14 +114,14 @@ def _shares_memory(cluster: ClusterConfig, resources: Resources) -> bool:
 def _planned(facts: ClusterFacts | None, cluster: ClusterConfig) -> Resources | None:
     if facts is not None:
         return plan_resources(facts, cluster)
-    cores = promised_cores(cluster)
+    cores = rank_cores(cluster.spark, cluster)
     return None if cluster.num_proc == "auto" or cores is None else Resources(cluster.num_proc, cores)
 
 
 def _unknown(cluster: ClusterConfig) -> str:
     place = "executor" if cluster.cores_per_rank == "executor" else "slot"
     ranks = f"one rank per {place} of the cluster" if cluster.num_proc == "auto" else f"{cluster.num_proc} ranks"
-    cores = promised_cores(cluster)
+    cores = rank_cores(cluster.spark, cluster)
     return f"{ranks}, {cores} threads each" if cores else f"{ranks}, with all cores of an executor each"
 
 
@@ -120,27 +132,12 @@ def promised_facts(cluster: ClusterConfig) -> ClusterFacts | None:
         return None
     cores = re.match(r"local(?:\[(\d+|\*))?", master)
     count = cores[1] if cores and cores[1] else "1"
-    slots = _own_cores() if count == "*" else int(count)
-    return local_facts(master, slots, 1, cluster.cores_per_rank)
+    slots, cpus = _own_cores() if count == "*" else int(count), task_cpus(cluster.spark)
+    return local_facts(master, slots // cpus, cpus, cluster.cores_per_rank)
 
 
 def _own_cores() -> int:
     return len(os.sched_getaffinity(0))
-
-
-def task_cpus(cluster: ClusterConfig) -> int:
-    """`spark.task.cpus` as configured."""
-    return int(cluster.spark.get("spark.task.cpus", "1"))
-
-
-def promised_cores(cluster: ClusterConfig) -> int | None:
-    """Cores of a rank on a cluster, as configured; None for all of an executor's, which are not."""
-    if cluster.cores_per_rank == "task":
-        return task_cpus(cluster)
-    if cluster.cores_per_rank == "executor":
-        cores = cluster.spark.get("spark.executor.cores")
-        return int(cores) if cores else None
-    return cluster.cores_per_rank
 
 
 def parameter_bytes(model: ModelConfig, schema: DatasetSchema, user_code: UserCode | None) -> int:
@@ -180,13 +177,13 @@ def rank_memory(weights: int, row: int, training: TrainingConfig, *, shared_memo
 
 def submit_line(cluster: ClusterConfig, resources: Resources | None, rank_mib: int) -> str:
     """spark-submit with what ranks need; they live beside the executor's JVM, in its memory overhead."""
-    cores = resources.threads if resources else promised_cores(cluster)
+    cores = resources.threads if resources else rank_cores(cluster.spark, cluster)
     own = cluster.cores_per_rank == "task"
     ranks = resources.num_proc if resources else "N" if cluster.num_proc == "auto" else cluster.num_proc
     overhead = math.ceil(rank_mib * 1.2 / 256) * 256
     master = "MASTER" if is_local(cluster.master) else cluster.master
     options = {
-        "spark.task.cpus": str(cores if own else task_cpus(cluster)),
+        "spark.task.cpus": str(cores if own else task_cpus(cluster.spark)),
         "spark.executor.memoryOverhead": f"{overhead}m",
         "spark.dynamicAllocation.enabled": "false",
         "spark.speculation": "false",

@@ -15,7 +15,7 @@ from pipeline.errors import InterruptedRunError, PipelineError
 from pipeline.launch.attempt import Attempt, Launcher, same_on_all_ranks
 from pipeline.launch.barrier import BarrierLauncher
 from pipeline.launch.budget import RestartBudget
-from pipeline.launch.cluster import refuse_forbidden_settings
+from pipeline.launch.cluster import refuse_unfit
 from pipeline.launch.horovod_run import HorovodRunLauncher
 from pipeline.launch.in_process import run_in_process
 from pipeline.launch.preflight import preflight, preflight_here
@@ -75,7 +75,7 @@ def _launch(
         record.state("running", world_size=1, collective="none")
         return run_in_process(body, task, record)
     collective = collective_of(cluster)
-    refuse_forbidden_settings(spark)
+    refuse_unfit(spark, cluster)
     facts = wait_for_slots(spark, cluster)
     resources = plan_resources(facts, cluster)
     if not facts.local and cluster.launcher == "barrier":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from pyspark.sql import SparkSession
 
 from pipeline.config.training import ClusterConfig
-from pipeline.launch.cluster import cluster_facts, java_is_there
+from pipeline.launch.cluster import cluster_facts, java_is_there, settings_of
 from pipeline.launch.resources import ClusterFacts
+from pipeline.launch.settings import Executors, Promise, promise_of
 
 _POLL_SECONDS = 0.5
 _REPLACE_SECONDS = 30.0
@@ -19,54 +19,6 @@ _QUIET_SECONDS = 5.0
 _PROMISE_SECONDS = 30.0  # as long as Spark itself waits by default: spark.scheduler.maxRegisteredResourcesWaitingTime
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Executors:
-    """Those that have registered.
-
-    Attributes:
-        cores: of all of them together.
-        newest: when the last one came, in seconds of the driver's clock; 0 if there is none.
-    """
-
-    count: int
-    cores: int
-    newest: float
-
-
-@dataclass(frozen=True)
-class Promise:
-    """How many executors or cores the settings of a session ask for; None where they do not say."""
-
-    executors: int | None = None
-    cores: int | None = None
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the settings say anything."""
-        return self.executors is not None or self.cores is not None
-
-    def kept(self, found: Executors) -> bool:
-        """Whether all that was asked for is there."""
-        return self.is_known and found.count >= (self.executors or 0) and found.cores >= (self.cores or 0)
-
-    def __str__(self) -> str:
-        if self.executors is not None:
-            return f"{self.executors} executors (spark.executor.instances)"
-        return f"{self.cores} cores (spark.cores.max)" if self.cores is not None else "further executors"
-
-
-def promise_of(master: str, settings: Mapping[str, str]) -> Promise:
-    """What Spark will start without dynamic allocation.
-
-    Stand-alone masters start as many executors as go into ``spark.cores.max`` and know no number of executors; YARN and
-    Kubernetes start ``spark.executor.instances``, by default 2.
-    """
-    if master.startswith(("spark://", "local-cluster")):
-        most, each = settings.get("spark.cores.max"), int(settings.get("spark.executor.cores", "1"))
-        return Promise(cores=int(most) // each * each) if most else Promise()
-    return Promise(executors=int(settings.get("spark.executor.instances", "2")))
 
 
 def executors_of(spark: SparkSession) -> Executors:
@@ -91,7 +43,7 @@ def wait_for_slots(spark: SparkSession, cluster: ClusterConfig) -> ClusterFacts:
     if cluster.num_proc != "auto":
         return _wait_for(spark, cluster, cluster.num_proc, cluster.deadlines.launch)
     master = str(spark.sparkContext.master)
-    promise = promise_of(master, dict(spark.sparkContext.getConf().getAll()))
+    promise = promise_of(master, settings_of(spark))
 
     def settled(facts: ClusterFacts) -> bool:
         with java_is_there(master):

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from pipeline.config.training import ModelConfig, TrainingConfig
-from pipeline.errors import ConfigError, ServiceError
-from pipeline.launch.cluster import refuse_forbidden_settings
+from pipeline.errors import ServiceError
 from pipeline.launch.preflight import judge, preflight_here, table
 from pipeline.launch.probe import Finding, versions
 from pipeline.task import TrainingTask
@@ -67,17 +64,3 @@ def test_where_all_is_one_process_the_dataset_and_the_run_folder_are_still_looke
     Path(dataset.url, dataset.manifest.splits["train"][0].path).unlink()
     with pytest.raises(ServiceError, match=r"cannot read .*part-00000\.parquet"):
         preflight_here(task)
-
-
-def _session(**settings: str) -> Any:
-    conf = {f"spark.{name}": value for name, value in settings.items()}
-    return SimpleNamespace(sparkContext=SimpleNamespace(getConf=lambda: conf))
-
-
-def test_settings_that_ranks_cannot_live_with_are_refused_all_at_once() -> None:
-    refuse_forbidden_settings(_session(**{"speculation": "false", "executorEnv.HOROVOD_AUTOTUNE": "0"}))
-    with pytest.raises(ConfigError) as caught:
-        refuse_forbidden_settings(_session(**{"speculation": "true", "executorEnv.HOROVOD_AUTOTUNE": "1"}))
-    speculation, autotune = caught.value.offences
-    assert speculation.startswith("spark.speculation is true; expected false")
-    assert autotune.startswith("spark.executorEnv.HOROVOD_AUTOTUNE is 1; expected it unset; Horovod 0.28.1")

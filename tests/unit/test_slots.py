@@ -13,7 +13,8 @@ import pytest
 from pipeline.config.training import ClusterConfig, DeadlineConfig
 from pipeline.launch import slots
 from pipeline.launch.resources import ClusterFacts
-from pipeline.launch.slots import Executors, Promise, is_settled, promise_of, wait_for_slots, wait_for_slots_again
+from pipeline.launch.settings import Executors, Promise, promise_of
+from pipeline.launch.slots import is_settled, wait_for_slots, wait_for_slots_again
 
 MASTER = "spark://host:7077"
 
