@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import storage
-from pipeline.dataset import Dataset, Manifest, commit_numbers, read_commit
+from pipeline.dataset import Dataset, Manifest, Role, commit_numbers, read_commit
 from pipeline.errors import InputMissingError, PipelineError, StorageError
 
 
@@ -79,8 +79,9 @@ def _lines(manifest: Manifest) -> Iterable[str]:
         yield f"repaired    {', '.join(f'{rule}: {count:,} values' for rule, count in counts.repaired.items())}"
     kinds = {"numeric": schema.numeric, "categorical": schema.cardinalities, "vectors": schema.vectors}
     yield f"features    {', '.join(f'{len(names)} {kind}' for kind, names in kinds.items())}"
-    for role, columns in {"id": schema.with_role("id"), "kept": schema.with_role("kept")}.items():
-        if columns:
+    roles: tuple[Role, ...] = ("weight", "id", "kept")
+    for role in roles:
+        if columns := schema.with_role(role):
             yield f"{role:<11} {', '.join(column.name for column in columns)}"
     yield f"made with   {', '.join(f'{name} {version}' for name, version in manifest.versions.items()) or 'unknown'}"
 

@@ -46,6 +46,7 @@ def tiny_dataset(
     label_type: LabelType = "binary",
     labels: Sequence[str] = ("label",),
     classes: Sequence[str] = ("a", "b", "c"),
+    weight: str | None = None,
     rows_per_row_group: int = 64,
     rows_per_file: int = 256,
     wide: bool = True,
@@ -63,6 +64,7 @@ def tiny_dataset(
         label_type: binary, multiclass or regression; None with no ``labels``.
         labels: names of the label columns.
         classes: names of the classes of a multiclass label.
+        weight: name of a column of row weights, whole numbers from 0 to 3; by default there is none.
         rows_per_row_group: of every row group but the last of a file.
         rows_per_file: of every file but the last of a split.
         wide: also write typed feature columns.
@@ -73,7 +75,7 @@ def tiny_dataset(
     """
     if isinstance(rows, int):
         rows = {"train": rows, "validation": rows // 4, "test": rows // 4}
-    schema = tiny_schema(numeric, categorical, vectors or {}, label_type, tuple(classes), labels)
+    schema = tiny_schema(numeric, categorical, vectors or {}, label_type, tuple(classes), labels, weight)
     parts_of = {}
     for number, (split, count) in enumerate(rows.items()):
         values = tiny_values(schema, count, np.random.default_rng([seed, number]))
@@ -131,6 +133,7 @@ def tiny_schema(
     label_type: LabelType,
     classes: tuple[str, ...],
     labels: Sequence[str] = ("label",),
+    weight: str | None = None,
 ) -> DatasetSchema:
     """The schema of `tiny_dataset`."""
     features = [Column(f"n{i}", "float32", "numeric") for i in range(numeric)]
@@ -141,6 +144,7 @@ def tiny_schema(
         columns=(
             Column("id", "int64", "id"),
             *(Column(name, "int64" if label_type == "multiclass" else "float32", "label") for name in labels),
+            *(Column(name, "float32", "weight") for name in [weight] if name is not None),
             *features,
         ),
         packed=tuple(
@@ -170,6 +174,8 @@ def tiny_values(schema: DatasetSchema, count: int, random: np.random.Generator) 
             values[column.name] = numbers.astype(column.dtype)
     for number, name in enumerate(schema.labels):
         values[name] = _label(score * (-1) ** number, schema)
+    for column in schema.with_role("weight"):
+        values[column.name] = random.integers(0, 4, count).astype("float32")
     return values
 
 
@@ -200,7 +206,10 @@ def encoded_table(schema: DatasetSchema, values: Values, wide: bool = True) -> p
             columns[column.name] = pa.array(values[column.name])
     for packed in schema.packed:
         columns[packed.name] = _packed_array(np.column_stack([values[name] for name in packed.members]))
-    read = {*schema.labels, "weight", *(packed.name for packed in schema.packed)}
+    read = {
+        *(column.name for column in schema.with_role("label", "weight")),
+        *(packed.name for packed in schema.packed),
+    }
     fields = [pa.field(name, array.type, nullable=name not in read) for name, array in columns.items()]
     return pa.table(list(columns.values()), schema=pa.schema(fields))
 

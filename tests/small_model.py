@@ -50,8 +50,8 @@ def raw_rows(count: int, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def small_schema() -> DatasetSchema:
-    """The schema of `small_dataset`."""
+def small_schema(weight: bool = False) -> DatasetSchema:
+    """The schema of `small_dataset`; with a column ``weight`` if asked for."""
     features = FEATURES.columns
     packed = tuple(
         PackedColumn(f"_packed_{dtype}", dtype, tuple(c.name for c in features if c.dtype == dtype))
@@ -60,15 +60,16 @@ def small_schema() -> DatasetSchema:
     columns = (
         Column("id", "int64", "id"),
         Column("label", "float32", "label"),
+        *([Column("weight", "float32", "weight")] if weight else []),
         *features,
         Column("colour", "string", "kept"),
     )
     return DatasetSchema(columns, packed, "binary")
 
 
-def small_dataset(folder: str, rows: int = 2000, rows_per_row_group: int = 97) -> Dataset:
+def small_dataset(folder: str, rows: int = 2000, rows_per_row_group: int = 97, weight: bool = False) -> Dataset:
     """Publish the encoded form of `raw_rows`: 0 is train, 1 validation, 2 test by seed."""
-    schema = small_schema()
+    schema = small_schema(weight)
     statistics = {**FEATURES.to_json(), "label": {"type": "binary"}}
     splits, counts = {}, {}
     for seed, (split, count) in enumerate({"train": rows, "validation": rows // 4, "test": rows // 4}.items()):
@@ -77,6 +78,7 @@ def small_dataset(folder: str, rows: int = 2000, rows_per_row_group: int = 97) -
         random = np.random.default_rng([seed, 1])
         score = encoded["amount"] + (encoded["colour_id"] == 4) + random.normal(0, 0.7, count)
         encoded["label"] = (score > 0.6).astype(np.float32)
+        encoded["weight"] = random.choice([0.0, 0.5, 1.0, 3.0], count).astype(np.float32)
         encoded["id"], encoded["colour"] = raw["id"].to_numpy(), raw["colour"].to_numpy()
         table = encoded_table(schema, encoded)
         halves = [table.slice(0, count // 2 + 1), table.slice(count // 2 + 1)]

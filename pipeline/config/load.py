@@ -77,6 +77,11 @@ class PipelineConfig(Section):
         return self.label.columns if self.label else ()
 
     @property
+    def weight(self) -> str | None:
+        """The column with the weights of rows, if there is one."""
+        return self.label.weight if self.label else None
+
+    @property
     def label_type(self) -> LabelType | None:
         """The type of the labels, where there are any."""
         return self.label.type if self.label else None

@@ -92,6 +92,7 @@ class Evaluation:
         label_type: decides which metrics there are.
         classes: names of the classes, by number.
         labels: names of the labels, if there are several; each has metrics of its own, ``<metric>_<label>``.
+        weight: the column by which metrics, also of baselines and slices, are weighted; counts are of rows.
         roc_auc_bound: how far the model's ROC AUC, of any label, may be from that of unbinned scores.
         request: what was asked for, to know whether it has to be asked again.
     """
@@ -107,6 +108,7 @@ class Evaluation:
     label_type: LabelType = "binary"
     classes: Sequence[str] = ("0", "1")
     labels: Sequence[str] = ()
+    weight: str | None = None
     roc_auc_bound: float = 0.0
     seconds: Mapping[str, float] = field(default_factory=dict)
     request: str = ""
@@ -251,6 +253,7 @@ def _evaluation(
         label_type=label_type or "binary",
         classes=("0", "1") if label_type == "binary" else predictor.answers.classes,
         labels=predictor.answers.labels,
+        weight=next((column.name for column in dataset.schema.with_role("weight")), None),
         roc_auc_bound=_roc_auc_bound(own, len(predictor.answers.labels)) if label_type == "binary" else 0.0,
     )
 

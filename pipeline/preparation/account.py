@@ -16,7 +16,7 @@ from pipeline.preparation.files import write_partitions
 from pipeline.preparation.inputs import query_of
 from pipeline.preparation.layout import Layout
 from pipeline.preparation.read import FAULT, Census
-from pipeline.preparation.stage import SAMPLE_ROWS, Staged
+from pipeline.preparation.stage import SAMPLE_ROWS, Staged, files_of
 
 QUARANTINE_FORMAT = ("quarantine", 1)
 UNPARSABLE = "row cannot be parsed"
@@ -115,6 +115,23 @@ def check_splits(
         raise DataError(
             f"{' and '.join(lacking)} (rows by class: {shown}); expected every class in every split; "
             "give more rows, larger fractions or another split"
+        )
+
+
+def check_weights(staged: Sequence[Staged], layout: Layout, config: PipelineConfig) -> None:
+    """Every split must have a row whose weight is above 0, if there are weights.
+
+    Raises:
+        DataError: names the splits that have none.
+    """
+    if config.weight is None:
+        return
+    files = {split: files_of(staged, layout, split) for split in SPLITS}
+    empty = [split for split, of in files.items() if of and not sum(one.rows - one.weightless for one in of)]
+    if empty:
+        raise DataError(
+            f"label.weight {config.weight} is 0 in every row of {', '.join(empty)}; expected a row above 0 in every "
+            "split, since nothing can be learned or measured otherwise; mend the column, or leave label.weight out"
         )
 
 

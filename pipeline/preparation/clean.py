@@ -19,6 +19,7 @@ from pipeline.features import Kind, raw_inputs
 from pipeline.preparation.label import label_checks
 from pipeline.preparation.rules import rule_checks
 from pipeline.preparation.split import split_checks
+from pipeline.preparation.weight import weight_checks
 
 REASONS = "_reasons"
 _NUMBERS = (T.NumericType, T.BooleanType)
@@ -64,6 +65,8 @@ def _named_columns(config: PipelineConfig) -> Iterable[tuple[str, str]]:
         if isinstance(feature, ElapsedFeature) and feature.since_column:
             yield f"features.{name}.since_column", feature.since_column
     yield from (("label.column", name) for name in config.labels)
+    if config.weight is not None:
+        yield "label.weight", config.weight
     if config.split.key:
         yield "split.key", config.split.key
     yield from ((f"clean.rules.{number}", rule.column) for number, rule in enumerate(config.clean.rules))
@@ -88,6 +91,9 @@ def _unusable_types(frame: DataFrame, config: PipelineConfig) -> Iterable[str]:
         element = type_.elementType if isinstance(type_, T.ArrayType) else None
         if not isinstance(type_, accepted[kind]) and not isinstance(element, elements.get(kind, ())):
             yield f"column {name} has type {type_.simpleString()}; expected {_PLURALS[kind]}; cast it in the query"
+    weight = frame.schema[config.weight].dataType if config.weight is not None else T.DoubleType()
+    if not isinstance(weight, (*_NUMBERS, T.StringType)):
+        yield f"label.weight {config.weight} has type {weight.simpleString()}; expected numbers; cast it in the query"
     for number, rule in enumerate(config.clean.rules):
         if rule.action != "reject" and kinds.get(rule.column) in (None, "vector", "strings"):
             yield (
@@ -106,6 +112,7 @@ def add_reasons(frame: DataFrame, config: PipelineConfig) -> DataFrame:
         (F.col(f"`{name}`").isNull(), f"id {name} is null") for name in config.source.id
     ]
     checks += label_checks(frame, config.label)
+    checks += weight_checks(frame, config.label)
     checks += split_checks(config)
     typed = {}
     for name in frame.columns:

@@ -145,6 +145,8 @@ def semantic(config: PipelineConfig) -> dict[str, Any]:
         del input_["path"]
     values["source"].pop("query_file")
     values["source"]["query"] = query_of(config)
+    if config.weight is None and config.label is not None:  # so that the content ids of datasets without weights stay
+        del values["label"]["weight"]
     for key in ("quarantine", "max_rejected_fraction"):
         del values["clean"][key]
     layout = config.dataset.model_dump(mode="json", include={"keep", "rows_per_row_group", "wide", "statistics_from"})

@@ -51,9 +51,14 @@ def _value(frame: DataFrame, config: LabelConfig, column: str) -> Column:
         return F.col(f"`{name}`").cast("string")
     if isinstance(type_, T.StringType) and config.type == "binary":
         return F.expr(f"coalesce(try_cast(`{name}` as double), cast(try_cast(`{name}` as boolean) as double))")
-    if isinstance(type_, T.StringType):
-        return F.expr(f"try_cast(`{name}` as double)")
-    return F.expr(f"cast(`{name}` as double)")
+    return number_of(frame, column)
+
+
+def number_of(frame: DataFrame, column: str) -> Column:
+    """A column as doubles; null where it has a text that is no number."""
+    name = column.replace("`", "``")
+    cast = "try_cast" if isinstance(frame.schema[column].dataType, T.StringType) else "cast"
+    return F.expr(f"{cast}(`{name}` as double)")
 
 
 def label_checks(frame: DataFrame, config: LabelConfig | None) -> Checks:

@@ -36,6 +36,7 @@ from pipeline.preparation.snapshot import files_now, files_of_tables, fingerprin
 from pipeline.preparation.split import expected_fractions
 from pipeline.preparation.stage import Staged, files_of, stage
 from pipeline.preparation.tasks import run_tasks
+from pipeline.preparation.weight import weight_encoders
 from pipeline.preparation.write import PartWriter
 
 logger = logging.getLogger(__name__)
@@ -154,6 +155,8 @@ class _Preparation:
             counts = {split: count + self.base.rows_by_split[split] for split, count in counts.items()}
         classes = self.base.dataset.schema.classes if self.base else classes_of(self.config.label, class_counts)
         account.check_splits(counts, class_counts, classes)
+        if self.base is None:
+            account.check_weights(rows.files, rows.layout, self.config)
         self.progress("fitting the features on train rows")
         features, labels, profile = self._fit(rows, classes)
         check_names(self.config, features)
@@ -261,6 +264,7 @@ class _Preparation:
     ) -> dict[str, list[dict[str, Any]]]:
         encoded = {column.name: column for column in features.columns}
         sources = tuple(plain_sources(self.config, encoded).items())
+        labels = (*labels, *weight_encoders(self.config.label))
         writer = PartWriter(features, labels, schema, sources, self.config.dataset.wide, self._folder("parts"))
         staged = [(split, one) for split in SPLITS for one in self._files(rows, split)]
         with spark_errors("encoding"):

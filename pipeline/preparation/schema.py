@@ -31,7 +31,7 @@ _DTYPES: Mapping[type[T.DataType], str] = {
 
 def plain_sources(config: PipelineConfig, encoded: Mapping[str, object]) -> dict[str, str]:
     """Physical name of each id and kept column to its raw name: the same, or ``raw_<name>`` where a feature has it."""
-    taken = {*encoded, *config.labels}
+    taken = {*encoded, *config.labels, config.weight}
     names = dict.fromkeys([*config.source.id, *(name for name in config.dataset.keep if name not in config.labels)])
     return {f"raw_{name}" if name in taken else name: name for name in names}
 
@@ -62,7 +62,7 @@ def check_features(config: PipelineConfig) -> None:
 
 
 def check_names(config: PipelineConfig, features: FittedFeatures) -> None:
-    """Refuse columns of the part files that share a name: of two features, or of a feature and a label.
+    """Refuse columns of the part files that share a name: of two features, or of a feature and a label or weight.
 
     A feature may make columns under other names than its own (``<name>_missing``, ``<name>_hour``).
 
@@ -80,6 +80,11 @@ def check_names(config: PipelineConfig, features: FittedFeatures) -> None:
         for label in config.labels
         if label in names
     ]
+    if config.weight in names:
+        offences.append(
+            f"label.weight {config.weight} is an encoded column of a feature too; expected another name; rename the "
+            "feature"
+        )
     if offences:
         raise ConfigError(*offences)
 
@@ -107,7 +112,9 @@ def dataset_schema(
         role: Role = "id" if name in config.source.id else "kept"
         plain[role].append(Column(physical, _DTYPES[type(raw[name].dataType)], role))
     dtype = "int64" if config.label_type == "multiclass" else "float32"
-    labels = (Column(name, dtype, "label") for name in config.labels)
+    labels = [Column(name, dtype, "label") for name in config.labels]
+    if config.weight is not None:
+        labels.append(Column(config.weight, "float32", "weight"))
     return DatasetSchema(
         columns=(*plain["id"], *labels, *features.columns, *plain["kept"]),
         packed=pack(features.columns),

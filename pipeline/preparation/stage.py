@@ -30,6 +30,7 @@ from pipeline.preparation.read import hashable, id_checks
 from pipeline.preparation.session import spark_errors
 from pipeline.preparation.split import split_of
 from pipeline.preparation.ties import Ties
+from pipeline.preparation.weight import WEIGHT, weight_values
 
 HASH = "_hash"
 KNOWN = "_known"
@@ -50,6 +51,7 @@ class Staged:
         checks: sums of the two id hashes over all rows, duplicates included, modulo 2**64; 0 if not wanted.
         reasons: how often each reason to reject was given; a row may have several.
         classes: rows of each class, see `pipeline.preparation.label.counted_as`.
+        weightless: rows in the file whose weight is 0.
     """
 
     bucket: int
@@ -61,6 +63,7 @@ class Staged:
     reasons: Mapping[str, int] = field(default_factory=dict)
     classes: Mapping[str, int] = field(default_factory=dict)
     known: int = 0
+    weightless: int = 0
 
 
 def stage(
@@ -112,6 +115,7 @@ def _placed(frame: DataFrame, config: PipelineConfig, layout: Layout, ids: list[
     return frame.select(
         "*",
         *label_values(frame, config.label),
+        *weight_values(frame, config.label),
         F.xxhash64(F.lit("order"), *parts).alias(HASH),
         bucket.cast("int").alias(_BUCKET),
         *(check.alias(name) for check, name in checks),
@@ -184,6 +188,7 @@ class _StageWriter:
             reasons=counts.reasons,
             classes=counts.classes,
             known=counts.known,
+            weightless=counts.weightless,
         )
 
 
@@ -202,7 +207,7 @@ class _Counts:
         self.labels = labels
         self.counted = counted
         self.sensitive = sensitive
-        self.duplicates = self.rejected = self.known = 0
+        self.duplicates = self.rejected = self.known = self.weightless = 0
         self.checks = [0, 0]
         self.reasons: Counter[str] = Counter()
         self.classes: Counter[str] = Counter()
@@ -215,6 +220,8 @@ class _Counts:
                 for label in pc.value_counts(table.column(name)).to_pylist():
                     value = label["values"]
                     self.classes[f"{prefix}{value if isinstance(value, str) else f'{value:g}'}"] += label["counts"]
+            if WEIGHT in table.column_names:
+                self.weightless += int((table.column(WEIGHT).to_numpy() == 0).sum())
             yield table.select([name for name in table.column_names if name == HASH or name not in _INTERNAL])
 
     def knowing(self, batches: Iterable[pa.RecordBatch], ties: Ties) -> Iterator[pa.Table]:
@@ -232,7 +239,7 @@ class _Counts:
                 self.reasons[reason["values"]] += reason["counts"]
             wanted = len(table) if limit is None else max(0, min(len(table), limit - self.rejected))
             self.rejected += len(table)
-            hidden = {*_INTERNAL, *self.labels} - {REASONS}
+            hidden = {*_INTERNAL, *self.labels, WEIGHT} - {REASONS}
             shown = table.select([name for name in table.column_names if name not in hidden])
             shown = shown.slice(0, wanted)
             yield _without_values(shown, self.sensitive)

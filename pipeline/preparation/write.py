@@ -35,6 +35,7 @@ class PartWriter:
     """Encodes staged files; the same object goes to every task.
 
     Attributes:
+        labels: and weights, if there are any.
         sources: physical name of each id and kept column to the raw column it comes from.
         folder: where files go, under names of their own, until the driver moves them.
     """
@@ -87,7 +88,7 @@ class PartWriter:
         for column in self.schema.columns:
             if column.name in sources:
                 columns[column.name] = plain_column(table.column(sources[column.name]), column)
-            elif column.role == "label":
+            elif column.role in ("label", "weight"):
                 columns[column.name] = pa.array(labels[column.name](table))
             elif self.wide:
                 columns[column.name] = _wide(encoded[column.name])

@@ -123,11 +123,10 @@ def render_table(evaluation: Evaluation) -> str:
         for measured in everyone
     ]
     notes = "".join(f"<li><b>{text(m.name)}</b>: {text(m.note)}</li>" for m in everyone if m.note)
+    weighted = f", weighted by {text(evaluation.weight)}" if evaluation.weight is not None else ""
+    on_what = f"{evaluation.rows:,} test rows{weighted}{_how(evaluation)}"
     head = ["on the test split", *(SHOWN_AS.get(name, name) for name in names)]
-    return (
-        f"{table(head, rows)}<p class='note'>All on the same {evaluation.rows:,} test rows{_how(evaluation)}.</p>"
-        f"<ul class='note'>{notes}</ul>"
-    )
+    return f"{table(head, rows)}<p class='note'>All on the same {on_what}.</p><ul class='note'>{notes}</ul>"
 
 
 def _how(evaluation: Evaluation) -> str:

@@ -216,3 +216,11 @@ def test_a_training_from_code_without_label_needs_a_loss_or_a_loop_of_its_own(tm
         check_training(config, dataset, UserCode())
     check_training(config, dataset, UserCode(loop=print))
     check_training(config, dataset, UserCode(loss=lambda predictions, label, weight: predictions @ weight))
+
+
+def test_a_weight_is_a_column_of_its_own_and_part_of_what_the_rows_are() -> None:
+    config = parse_config(values({"column": "late", "weight": "seats"}))
+    assert config.weight == "seats"
+    assert semantic(config)["label"]["weight"] == "seats"
+    assert parse_config(values({"column": "late"})).weight is None
+    assert "weight is the label late" in offences({"column": ["late", "lost"], "weight": "late"})[0]
