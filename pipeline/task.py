@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import CodeType, FunctionType, NoneType
 from typing import Any, Protocol
 
 from pipeline.config.data import ReaderChoice
 from pipeline.config.training import CollectiveName, ModelConfig, TrainingConfig
-from pipeline.storage import sha256_of
+from pipeline.fingerprint import fingerprint, source_fingerprint
 
 _WITHOUT_EFFECT = {"run_url", "checkpoint", "device", "profile_steps", "loader"}
-
-
-def _fingerprint(code: Any) -> str:
-    """The name of a function or class, and a digest of what it does: a changed notebook cell is another training."""
-    name = f"{getattr(code, '__module__', '')}.{getattr(code, '__qualname__', type(code).__qualname__)}"
-    return f"{name} {sha256_of(_instructions(code))[:12]}"
-
-
-def _instructions(value: Any) -> Any:
-    """The bytecode of a function, or of all methods of a class, as plain values."""
-    if isinstance(value, type):
-        members = ((name, getattr(member, "__func__", member)) for name, member in sorted(vars(value).items()))
-        return [[name, _instructions(member)] for name, member in members if isinstance(member, FunctionType)]
-    if isinstance(value, functools.partial):
-        return [_instructions(value.func), repr(value.args), repr(sorted(value.keywords.items()))]
-    if isinstance(code := getattr(value, "__code__", value), CodeType):
-        return [code.co_code.hex(), list(code.co_names), [_instructions(constant) for constant in code.co_consts]]
-    if isinstance(value, frozenset):
-        return sorted(map(repr, value))
-    plain = isinstance(value, str | bytes | int | float | complex | tuple | NoneType)
-    return repr(value) if plain else type(value).__name__
 
 
 @dataclass(frozen=True)
@@ -69,6 +46,15 @@ class TrainingTask:
     user_code: UserCode = field(default_factory=UserCode)
     threads: int = 1
     reader: ReaderChoice = "auto"
+    fingerprints: Mapping[str, str] = field(init=False)
+    """Of the code that takes part: found once, on the driver, since code may gather state while it runs."""
+
+    def __post_init__(self) -> None:
+        given = {name: code for name, code in vars(self.user_code).items() if code is not None}
+        found = {name: fingerprint(code, with_state=name != "callback") for name, code in given.items()}
+        if self.model.factory is not None and "model" not in given:
+            found["model"] = source_fingerprint(self.model.factory)
+        object.__setattr__(self, "fingerprints", found)
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a run folder to be continued: not where it lies, nor how often it is saved."""
@@ -76,7 +62,7 @@ class TrainingTask:
             "model": self.model.model_dump(mode="json"),
             "training": self.training.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
             "dataset": self.content_id,
-            "code": {name: _fingerprint(code) for name, code in vars(self.user_code).items() if code is not None},
+            "code": dict(self.fingerprints),
         }
 
     def differences(self, saved: Mapping[str, Any]) -> list[Difference]:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "pipeline"
 HEAVY = {"pyspark", "torch", "horovod", "petastorm", "mlflow", "sklearn", "matplotlib", "pyarrow"}
 CONTRACTS = (
     *("errors", "storage", "config", "dataset", "layout", "long_lists", "plan"),
-    *("features", "metrics", "task", "lease", "stack"),
+    *("features", "fingerprint", "metrics", "task", "lease", "stack"),
 )
 CONTRACT_LIBRARIES = {"numpy", "pandas", "fsspec", "pydantic", "pydantic_core", "yaml", "psutil"}
 

@@ -66,7 +66,7 @@ def test_where_a_run_lies_and_how_often_it_is_saved_makes_no_other_training(tmp_
 
 
 def model_of(width: int) -> Any:
-    namespace: dict[str, Any] = {}
+    namespace: dict[str, Any] = {"__name__": "__main__"}
     exec(f"class Net:\n    def forward(self, x):\n        return x * {width} in {{'a', 'b', 'c'}}\n", namespace)
     return namespace["Net"]
 
