@@ -27,6 +27,18 @@ def memory_bytes(cgroup: Path = CGROUP) -> int:
     return min([physical, *(limit for limit in limits if limit)])
 
 
+def free_memory_bytes(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Memory that is free for use: what the operating system says, cut to what is left of the container's limit.
+
+    Where the operating system does not say (it is not Linux), all that may be used.
+    """
+    lines = dict(line.split(":", 1) for line in _text(meminfo).splitlines() if ":" in line)
+    available = lines.get("MemAvailable", "").split()
+    free = int(available[0]) * 1024 if available else memory_bytes(cgroup)
+    limit, used = _number(cgroup / "memory.max"), _number(cgroup / "memory.current")
+    return free if limit is None or used is None else min(free, max(0, limit - used))
+
+
 def free_disk_bytes(folder: Path) -> int:
     """Free bytes where `folder` is, or will be made."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -1,7 +1,4 @@
-"""DRIVER. What a training will take, told before it starts: ranks, memory, and the spark-submit line that fits.
-
-The memory is a sum of what is known to be held, not a measurement; activations are guessed from the row width.
-"""
+"""DRIVER. What a training will take, told before it starts: ranks, memory, and the spark-submit line that fits."""
 
 from __future__ import annotations
 
@@ -13,24 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.config.training import MOST_RANKS_IN_MEMORY, ClusterConfig, ModelConfig, TrainingConfig
-from pipeline.dataset import Dataset, DatasetSchema
-from pipeline.errors import ServiceError
+from pipeline.dataset import Dataset
+from pipeline.launch.memory import parameter_bytes, rank_memory, row_bytes
 from pipeline.launch.resources import ClusterFacts, Resources, local_facts, plan_resources
 from pipeline.launch.session import is_local
 from pipeline.launch.settings import rank_cores, refuse_settings, task_cpus
+from pipeline.machine import free_memory_bytes
 from pipeline.task import UserCode
 
-_MIB = 1 << 20
-_PROCESS_MIB = 450  # measured: a Python worker with torch, Horovod and pyarrow loaded, before any data
-_STATES = {"SGD": 0, "RMSprop": 1, "Adagrad": 1}  # copies of the weights that the optimizer keeps; Adam and kin: 2
-_WINDOWS = 3  # windows that the loader holds at once
-_ACTIVATIONS = 8  # floats kept for backward, per float of input
 _ONE_MACHINE_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
 class ResourceReport:
-    """What `pipeline train --dry-run` prints.
+    """What `pipeline train --dry-run` prints; a training logs the warnings.
 
     Attributes:
         resources: None where only a running cluster could tell.
@@ -84,7 +77,8 @@ def resource_report(
     resources = _planned(facts, cluster)
     weights = parameter_bytes(model, dataset.schema, user_code)
     shared = facts is not None and facts.local and resources is not None and _shares_memory(cluster, resources)
-    memory = rank_memory(weights, row_bytes(dataset.schema), training, shared_memory=shared)
+    rows = [dataset.manifest.rows(split) for split in ("train", "validation") if split in dataset.manifest.splits]
+    memory = rank_memory(weights, row_bytes(dataset.schema), training, rows=rows, shared_memory=shared)
     return ResourceReport(
         resources=resources,
         memory=memory,
@@ -140,41 +134,6 @@ def _own_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def parameter_bytes(model: ModelConfig, schema: DatasetSchema, user_code: UserCode | None) -> int:
-    """Bytes of the model's weights and buffers; the model is built once to count them."""
-    from pipeline.models import build_model
-
-    network = build_model(model, schema, user_code)
-    return sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
-
-
-def row_bytes(schema: DatasetSchema) -> int:
-    """Bytes of one row as the loader holds it."""
-    sizes = {"float32": 4, "int32": 4, "uint8": 1}
-    members = (schema.column(name) for packed in schema.packed for name in packed.members)
-    return sum(column.width * sizes.get(column.dtype, 8) for column in members) + 4
-
-
-def rank_memory(weights: int, row: int, training: TrainingConfig, *, shared_memory: bool = False) -> dict[str, int]:
-    """MiB of one rank by what takes it; in shared memory lie the gradients of one step and of the one before."""
-    from pipeline.training.loader import default_window_bytes
-
-    states = _STATES.get(training.optimizer.name, 2)
-    average = 1 if training.ema_decay else 0
-    parts = {
-        "process": _PROCESS_MIB * _MIB,
-        "weights and gradients": 2 * weights,
-        "optimizer": states * weights,
-        "buckets and compression": weights + 4 * training.bucket_bytes,
-        "memory shared with other ranks": 2 * weights if shared_memory else 0,
-        "average": average * weights,
-        "checkpoint being written": (1 + states + average) * weights,
-        "windows of rows": _WINDOWS * default_window_bytes(row),
-        "micro-batch": training.micro_batch_size * row * _ACTIVATIONS,
-    }
-    return {name: math.ceil(size / _MIB) for name, size in parts.items() if size}
-
-
 def submit_line(cluster: ClusterConfig, resources: Resources | None, rank_mib: int) -> str:
     """spark-submit with what ranks need; they live beside the executor's JVM, in its memory overhead."""
     cores = resources.threads if resources else rank_cores(cluster.spark, cluster)
@@ -225,21 +184,7 @@ def _oversubscription(facts: ClusterFacts, resources: Resources, rank_mib: int) 
         found.append(
             f"{facts.master} promises {busy} cores, but this machine has {cores}: ranks will wait for each other"
         )
-    available = available_mib()
+    available = free_memory_bytes() >> 20
     if (needed := resources.num_proc * rank_mib) > available:
         found.append(f"the ranks need about {needed:,} MiB, but {available:,} MiB are free: lower cluster.num_proc")
     return found
-
-
-def available_mib() -> int:
-    """Memory of this machine that is free for use.
-
-    Raises:
-        ServiceError: the operating system does not tell.
-    """
-    try:
-        with open("/proc/meminfo") as stream:
-            values = dict(line.split(":") for line in stream)
-        return int(values["MemAvailable"].split()[0]) // 1024
-    except (OSError, KeyError, ValueError) as error:
-        raise ServiceError("the free memory is unknown; expected /proc/meminfo; run on Linux") from error

@@ -11,18 +11,20 @@ from pyspark.sql import SparkSession
 
 from pipeline import storage
 from pipeline.config.training import ClusterConfig, CollectiveName, DeadlineConfig
+from pipeline.dataset import Dataset
 from pipeline.errors import InterruptedRunError, PipelineError
 from pipeline.launch.attempt import Attempt, Launcher, same_on_all_ranks
 from pipeline.launch.barrier import BarrierLauncher
 from pipeline.launch.budget import RestartBudget
 from pipeline.launch.cluster import refuse_unfit
+from pipeline.launch.estimate import resource_report
 from pipeline.launch.horovod_run import HorovodRunLauncher
 from pipeline.launch.in_process import run_in_process
 from pipeline.launch.preflight import preflight, preflight_here
 from pipeline.launch.progress import ProgressDisplay
 from pipeline.launch.rank import TRAIN, Body, RankCall
 from pipeline.launch.record import RunRecord
-from pipeline.launch.resources import Resources, plan_resources, plan_restart
+from pipeline.launch.resources import ClusterFacts, Resources, plan_resources, plan_restart
 from pipeline.launch.slots import wait_for_slots, wait_for_slots_again
 from pipeline.launch.watch import LostRanksError
 from pipeline.stack import chosen_by, collective_of
@@ -78,6 +80,8 @@ def _launch(
     refuse_unfit(spark, cluster)
     facts = wait_for_slots(spark, cluster)
     resources = plan_resources(facts, cluster)
+    if body == TRAIN:
+        _warn(task, cluster, facts)
     if not facts.local and cluster.launcher == "barrier":
         preflight(spark, task, resources, cluster.deadlines.launch)
     elif body == TRAIN:
@@ -96,6 +100,12 @@ def _launch(
             record.event(f"{error} ({budget.spend(error)})")
             resources = plan_restart(wait_for_slots_again(spark, cluster, resources.num_proc), cluster)
             record.event(f"restarting from the last checkpoint on {resources.num_proc} ranks")
+
+
+def _warn(task: TrainingTask, cluster: ClusterConfig, facts: ClusterFacts) -> None:
+    dataset = Dataset.open(task.dataset_url, task.content_id)
+    for warning in resource_report(dataset, task.model, task.training, cluster, task.user_code, facts).warnings:
+        logger.warning("train: %s", warning)
 
 
 def _launcher(spark: SparkSession, cluster: ClusterConfig, resources: Resources) -> Launcher:

@@ -213,6 +213,16 @@ def test_limits_of_a_container_count(tmp_path: Path) -> None:
     assert machine.memory_bytes(tmp_path) == 2**30
 
 
+def test_free_memory_is_what_is_left_of_a_containers_limit(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       4096 kB\nMemAvailable:   2048 kB\nHugePages_Total: 0\n")
+    assert machine.free_memory_bytes(tmp_path / "none", meminfo) == 2 << 20
+    (tmp_path / "memory.max").write_text(f"{3 << 20}\n")
+    (tmp_path / "memory.current").write_text(f"{2 << 20}\n")
+    assert machine.free_memory_bytes(tmp_path, meminfo) == 1 << 20
+    assert machine.free_memory_bytes(tmp_path, tmp_path / "none") == 1 << 20
+
+
 def test_limits_of_an_older_container_count(tmp_path: Path) -> None:
     (tmp_path / "cpu").mkdir()
     (tmp_path / "memory").mkdir()

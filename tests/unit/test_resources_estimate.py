@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.training import ClusterConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from pipeline.config.training import ClusterConfig, LoaderConfig, ModelConfig, OptimizerConfig, TrainingConfig
 from pipeline.errors import ConfigError
-from pipeline.launch.estimate import ResourceReport, promised_facts, rank_memory, resource_report, row_bytes
+from pipeline.launch.estimate import ResourceReport, promised_facts, resource_report
+from pipeline.launch.memory import parameter_bytes, rank_memory, row_bytes
 from pipeline.launch.resources import ClusterFacts
+from pipeline.task import UserCode
 from pipeline.testing import tiny_dataset
 
 MIB = 1 << 20
@@ -35,6 +37,30 @@ def test_memory_follows_model_optimizer_averaging_and_batch() -> None:
     assert "optimizer" not in plain
     assert plain["average"] == 100
     assert rank_memory(0, 1 << 20, _training(micro_batch_size=64))["micro-batch"] == 64 * 8
+
+
+def test_memory_counts_splits_that_stay_in_it_and_doubles_weights_in_float64() -> None:
+    cached = _training(loader=LoaderConfig(cache_bytes=100 * MIB))
+    both = rank_memory(0, 1024, cached, rows=(60 << 10, 20 << 10))
+    assert both["splits kept in memory"] == 80
+    assert "windows of rows" not in both
+    small_one = rank_memory(0, 1024, cached, rows=(600 << 10, 20 << 10))
+    assert small_one["splits kept in memory"] == 20
+    assert small_one["windows of rows"] == rank_memory(0, 1024, _training(), rows=(60 << 10,))["windows of rows"]
+    single, double = (rank_memory(100 * MIB, 100, _training(precision=p)) for p in ("float32", "float64"))
+    for part in ("weights and gradients", "optimizer", "checkpoint being written", "micro-batch"):
+        assert double[part] == pytest.approx(2 * single[part], abs=1), part
+
+
+def test_the_report_counts_the_splits_of_the_dataset_that_the_cache_keeps(dataset: Any) -> None:
+    training = _training(loader=LoaderConfig(cache_bytes=1 << 30))
+    report = resource_report(dataset, ModelConfig(name="linear"), training, ClusterConfig())
+    assert report.memory["splits kept in memory"] == 1
+
+
+def test_a_loop_without_a_model_has_weights_that_nobody_knows(dataset: Any) -> None:
+    assert parameter_bytes(ModelConfig(), dataset.schema, UserCode(loop=print)) == 0
+    assert parameter_bytes(ModelConfig(name="linear"), dataset.schema, UserCode()) > 0
 
 
 @pytest.mark.parametrize(
@@ -107,6 +133,15 @@ def test_oversubscription_and_empty_ranks_are_warned_of(dataset: Any) -> None:
     assert "promises 512 cores, but this machine has" in text
     assert "gives some of the 512 ranks no row" in text
     assert "MiB are free" in text
+
+
+def test_a_running_clusters_slots_are_what_warnings_go_by(dataset: Any) -> None:
+    facts = ClusterFacts("spark://host:7077", slots=6, local=False)
+    cluster = ClusterConfig(master="yarn")
+    report = resource_report(dataset, ModelConfig(name="linear"), _training(global_batch_size=4), cluster, facts=facts)
+    empty, advice = report.warnings
+    assert empty == "global_batch_size 4 gives some of the 6 ranks no row in a step"
+    assert "one machine is enough" in advice
 
 
 def test_small_data_on_a_cluster_gets_the_honest_advice(dataset: Any) -> None:

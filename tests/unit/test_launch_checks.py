@@ -1,0 +1,55 @@
+"""What `launch_training` looks at before ranks start: Spark and its executors are replaced by what they would say."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.config.training import ClusterConfig, ModelConfig, TrainingConfig
+from pipeline.errors import ServiceError
+from pipeline.launch import launch as launch_module
+from pipeline.launch import launch_training
+from pipeline.launch.resources import ClusterFacts
+from pipeline.task import TrainingTask
+from pipeline.testing import tiny_dataset
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> TrainingTask:
+    dataset = tiny_dataset(str(tmp_path / "data"), 100)
+    training = TrainingConfig(run_url=str(tmp_path / "run"), global_batch_size=2)
+    return TrainingTask(dataset.url, dataset.content_id, ModelConfig(name="linear"), training)
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Three slots of a cluster; what is looked at on it, and there the launch ends."""
+    seen: list[str] = []
+
+    def end(name: str) -> Any:
+        def look(*_: Any, **__: Any) -> None:
+            seen.append(name)
+            raise ServiceError(f"ended in {name}")
+
+        return look
+
+    facts = ClusterFacts("spark://host:7077", slots=3, local=False)
+    monkeypatch.setattr(launch_module, "refuse_unfit", lambda *_: seen.append("settings"))
+    monkeypatch.setattr(launch_module, "wait_for_slots", lambda *_: facts)
+    monkeypatch.setattr(launch_module, "preflight", end("executors"))
+    monkeypatch.setattr(launch_module, "preflight_here", end("driver"))
+    return seen
+
+
+def test_a_training_warns_of_what_the_dry_run_would_have_warned_of(
+    task: TrainingTask, looked_at: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ServiceError, match="ended in"):
+        launch_training(SimpleNamespace(), task, ClusterConfig(master="spark://host:7077"))  # type: ignore[arg-type]
+    warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert any("global_batch_size 2 gives some of the 3 ranks no row in a step" in line for line in warned)
+    assert any("one machine is enough" in line for line in warned)
