@@ -1,4 +1,4 @@
-"""A column of weights from the raw table to the published dataset: bad ones are rejected and counted, good ones kept."""
+"""A column of weights from the raw table to the published dataset: bad ones are rejected, good ones are kept."""
 
 from __future__ import annotations
 

@@ -44,7 +44,8 @@ def test_each_row_comes_with_the_weight_that_its_file_holds(tmp_path: Path, read
     stored = _columns(dataset, "train").column("times").to_numpy()
     seen = {}
     for batch in Loader(dataset, "train", global_batch_size=16, seed=1, reader=reader, with_ids=True):
-        assert batch.weight is not None and batch.weight.dtype == torch.float32
+        assert batch.weight is not None
+        assert batch.weight.dtype == torch.float32
         seen |= dict(zip(batch.ids["id"].tolist(), batch.weight.tolist(), strict=True))
     assert [seen[row] for row in range(60)] == stored.tolist()
     assert "times" not in batch.inputs
