@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.config import PipelineConfig
-from pipeline.config.agreement import check_best_by
+from pipeline.config.agreement import check_best_by, check_best_is
 from pipeline.dataset import Dataset
 from pipeline.task import UserCode
 
@@ -16,6 +16,9 @@ def check_training(config: PipelineConfig, dataset: Dataset, code: UserCode) -> 
     Raises:
         ConfigError: says what is wrong.
     """
+    if code.metrics is None and code.loop is None:
+        check_best_by(config.training.best_by, dataset.schema.label_type, dataset.schema.labels)
+    check_best_is(config.training.best_by, config.training.best_is, dataset.schema.labels)
     if code.loop is not None:
         return
     from pipeline.inference.predictor import check_exportable
@@ -23,8 +26,6 @@ def check_training(config: PipelineConfig, dataset: Dataset, code: UserCode) -> 
     from pipeline.training.objectives import class_weight_table
     from pipeline.training.optimizers import build_optimizer
 
-    if code.metrics is None:
-        check_best_by(config.training.best_by, dataset.schema.label_type, dataset.schema.labels)
     class_counts = dataset.manifest.class_counts.get("train", {})
     class_weight_table(dataset.schema, config.training.class_weights, class_counts)
     model = dry_run(config.model, dataset.schema, code)

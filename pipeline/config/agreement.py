@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.config.features import ElapsedFeature, TargetFeature
 from pipeline.errors import ConfigError
-from pipeline.metrics import METRICS, LabelType, metric_names
+from pipeline.metrics import METRICS, LabelType, lower_is_better, metric_names
 
 if TYPE_CHECKING:
     from pipeline.config.data import LabelConfig
@@ -76,6 +76,19 @@ def check_best_by(best_by: str, label_type: LabelType | None, labels: Sequence[s
     known = ("loss", *metric_names(label_type, labels))
     if best_by not in ("auto", *known):
         raise ConfigError(f"training.best_by is {best_by}; expected auto or one of {', '.join(known)}")
+
+
+def check_best_is(best_by: str, best_is: str, labels: Sequence[str]) -> None:
+    """Refuse to guess whether more or less of a metric is better that is not ours.
+
+    Raises:
+        ConfigError: `training.best_is` has to say it.
+    """
+    if best_is == "auto" and best_by != "auto" and lower_is_better(best_by, labels) is None:
+        raise ConfigError(
+            f"training.best_is is auto, but training.best_by {best_by} is no metric of ours; expected min or max; "
+            "say whether the least or the greatest value is best"
+        )
 
 
 def _are(labels: tuple[str, ...]) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import Section, Url
+from pipeline.config.section import ModelReference, Section, Url
 
 CollectiveName = Literal["horovod", "torch", "none"]
 """What carries sums between ranks; `none` where there is one rank in the driver's process."""
@@ -95,8 +95,9 @@ class TrainingConfig(Section):
     """Weight of the sum of absolute weights in the loss; `optimizer.weight_decay` is its squared brother."""
     class_weights: Literal["balanced"] | dict[str, float] | None = None
     """Factors of the row weights by class; `balanced` gives every class the same total in the train split."""
-    init_from: Url | None = None
-    """A checkpoint or model folder whose weights are the start; tensors of other shapes keep their random start."""
+    init_from: ModelReference | None = None
+    """A model folder, run folder or checkpoint, or `models:/<name>@<alias>` or `models:/<name>/<version>` of the registry,
+    whose weights are the start; tensors of other shapes keep their random start, and the log names them."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Exponential moving average of the weights, used for validation and the model."""
     compression: Literal["none", "fp16", "bf16", "powersgd"] = "none"
@@ -106,6 +107,8 @@ class TrainingConfig(Section):
     last_batch: Literal["keep", "drop"] = "keep"
     best_by: str = "auto"
     """The validation metric that chooses the best epoch; `auto` is roc_auc, or loss where there is none."""
+    best_is: Literal["auto", "min", "max"] = "auto"
+    """Whether the least or the greatest value of `best_by` is best; `auto` knows it of our own metrics."""
     early_stopping: int | None = Field(default=None, ge=1)
     """Stop after so many validations without a better one."""
     validate_every_steps: int | None = Field(default=None, ge=1)

@@ -48,6 +48,7 @@ __all__ = [
     "binary_metrics",
     "binary_sums",
     "confusion",
+    "lower_is_better",
     "measure_of",
     "metric_names",
     "roc_auc_bound",
@@ -67,6 +68,14 @@ DECISIVE: dict[LabelType, str] = {"binary": "roc_auc", "multiclass": "log_loss",
 """The metric that says which of two models is better."""
 
 LOWER_IS_BETTER = frozenset({"loss", "log_loss", "mae", "rmse"})
+
+
+def lower_is_better(metric: str, labels: Sequence[str] = ()) -> bool | None:
+    """Whether less of one of our metrics, or of its ``<metric>_<label>``, is better; None of a metric not ours."""
+    for name in ("loss", *(name for names in METRICS.values() for name in names)):
+        if metric in (name, *(f"{name}_{label}" for label in labels)):
+            return name in LOWER_IS_BETTER
+    return None
 
 
 def metric_names(label_type: LabelType | None, labels: Sequence[str] = ()) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ def _train_epoch(rank: Rank) -> None:
             progress.count_step(outcome, rank.learner.collective.world_size)
             rank.clock.rows += outcome.rows
             rank.clock.steps += 1
-            _refuse_divergence(rank)
+            refuse_divergence(progress, config.max_skipped_steps)
             _report_progress(rank, outcome.loss, outcome.weight)
             if outcome.stop:
                 _interrupt(rank)
@@ -123,11 +123,11 @@ def _save(rank: Rank) -> None:
     rank.clock.saving += rank.clock.saved - began
 
 
-def _refuse_divergence(rank: Rank) -> None:
-    bound = rank.learner.config.max_skipped_steps
-    if rank.progress.skipped_in_a_row > bound:
+def refuse_divergence(progress: Progress, bound: int) -> None:
+    """End a training whose gradients are no longer finite, with advice."""
+    if progress.skipped_in_a_row > bound:
         raise RankFailedError(
-            f"the gradient of step {rank.progress.step} is not finite, for the {rank.progress.skipped_in_a_row}th "
+            f"the gradient of step {progress.step} is not finite, for the {progress.skipped_in_a_row}th "
             f"time in a row; expected at most {bound} (training.max_skipped_steps); lower "
             "training.optimizer.learning_rate, set training.clip_norm, or look for huge values among the features"
         )
@@ -233,7 +233,8 @@ def compare_with_best(progress: Progress, learner: Learner, metrics: dict[str, f
         progress.best = Best(epoch, progress.step, 0.0, {})
         return
     name = choose_metric(config.best_by, learner.objective, metrics)
-    if progress.best is None or is_better(name, metrics[name], progress.best.value):
+    than = progress.best.value if progress.best else None
+    if is_better(name, metrics[name], than, config.best_is, learner.objective.labels) or progress.best is None:
         progress.best = Best(epoch, progress.step, metrics[name], metrics)
         progress.without_better = 0
     else:

@@ -7,9 +7,9 @@ depend on how the rows were divided.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.config.agreement import check_best_is
 from pipeline.dataset import DatasetSchema
 from pipeline.errors import ConfigError
-from pipeline.metrics import DECISIVE, LOWER_IS_BETTER, measure_of
+from pipeline.metrics import DECISIVE, lower_is_better, measure_of
 from pipeline.models.answers import Answers
 
+BestIs = Literal["auto", "min", "max"]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 Sums = npt.NDArray[np.float64]
 
@@ -35,12 +37,14 @@ class Objective:
         sums: predictions, label and row weight to a vector that adds up over batches and ranks.
         metrics: that vector to metrics by name.
         best_by: the metric that chooses the best epoch where the configuration says ``auto``.
+        labels: names of the labels, by which metrics may be named too.
     """
 
     loss: Loss
     sums: Callable[[Tensor, Tensor, Tensor], Sums]
     metrics: Callable[[Sums], dict[str, float]]
     best_by: str
+    labels: tuple[str, ...] = ()
 
 
 def build_objective(
@@ -79,7 +83,7 @@ def _objective_of(schema: DatasetSchema, label_state: Mapping[str, Any]) -> Obje
         return measure.sums(answers.in_unit(label.cpu().numpy()), answer, weight.cpu().numpy())
 
     best_by = DECISIVE["binary"] if schema.label_type == "binary" else "loss"
-    return Objective(_LOSSES[schema.label_type], sums, measure.metrics, best_by)
+    return Objective(_LOSSES[schema.label_type], sums, measure.metrics, best_by, schema.labels)
 
 
 def _with_own_metrics(objective: Objective, own: Callable[..., dict[str, Any]]) -> Objective:
@@ -104,13 +108,27 @@ def _no_loss(predictions: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     raise ConfigError("the dataset has no label; expected a loss from code; give loss= a function")
 
 
-def is_better(metric: str, value: float, than: float | None) -> bool:
-    """Whether a value of a metric, or of ``<metric>_<label>``, beats the best so far; NaN never does."""
+def is_better(
+    metric: str, value: float, than: float | None, best_is: BestIs = "auto", labels: Sequence[str] = ()
+) -> bool:
+    """Whether a value of a metric beats the best so far; NaN never does.
+
+    Args:
+        metric: ours, also as ``<metric>_<label>``, or any other one if ``best_is`` says what is better.
+        value: of the metric; ``than`` the best one so far.
+        than: None before the first one.
+        best_is: of the configuration.
+        labels: of the dataset.
+
+    Raises:
+        ConfigError: nobody says what is better.
+    """
+    check_best_is(metric, best_is, labels)
     if math.isnan(value):
         return False
     if than is None or math.isnan(than):
         return True
-    smaller = any(metric == name or metric.startswith(f"{name}_") for name in LOWER_IS_BETTER)
+    smaller = lower_is_better(metric, labels) if best_is == "auto" else best_is == "min"
     return value < than if smaller else value > than
 
 

@@ -197,7 +197,12 @@ def test_a_best_by_that_nothing_measures_is_refused_before_anything_starts_unles
     dataset = tiny_dataset(str(tmp_path), 20, label_type=config.label_type, labels=columns)
     with pytest.raises(ConfigError, match=wanted):
         check_training(config, dataset, UserCode())
-    check_training(config, dataset, UserCode(metrics=lambda predictions, label, weight: {best_by: weight.sum()}))
+    for code in (UserCode(metrics=lambda predictions, label, weight: {best_by: weight.sum()}), UserCode(loop=print)):
+        if best_by != "roc_auc":
+            with pytest.raises(ConfigError, match=rf"training.best_is is auto, but training.best_by {best_by} is no"):
+                check_training(config, dataset, code)
+        training["best_is"] = "max"
+        check_training(parse_config(values(label, training=training)), dataset, code)
 
 
 def test_class_weights_that_only_the_data_can_contradict_are_refused_before_the_launch(tmp_path: Any) -> None:

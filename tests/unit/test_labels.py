@@ -118,8 +118,8 @@ def test_a_metric_of_one_label_chooses_the_best_epoch_in_the_right_direction(tmp
     result, told = trained(dataset, tmp_path / "run", best_by="log_loss_lost")
     values = [value["validation_log_loss_lost"] for value in told.values]
     assert result.best_epoch == 1 + values.index(min(values))
-    assert is_better("mae_height", 1.0, 2.0)
-    assert is_better("roc_auc_late", 0.9, 0.8)
+    assert is_better("mae_height", 1.0, 2.0, labels=("height",))
+    assert is_better("roc_auc_late", 0.9, 0.8, labels=("late",))
 
 
 def test_several_labels_of_classes_and_class_weights_of_several_labels_are_refused(tmp_path: Path) -> None:

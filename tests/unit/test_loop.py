@@ -250,9 +250,21 @@ def test_own_loss_metrics_and_callback_take_part(dataset: Dataset, tmp_path: Pat
         seen.append(values["validation_margin"])
 
     code = UserCode(loss=loss, metrics=metrics, callback=callback)
-    result = _train(dataset, tmp_path, code=code, best_by="margin")
+    result = _train(dataset, tmp_path, code=code, best_by="margin", best_is="max")
     assert len(seen) == 3
     assert result.best_metrics["margin"] == max(seen)
+
+
+def test_what_is_best_of_an_own_metric_is_said_and_early_stopping_follows_it(dataset: Dataset, tmp_path: Path) -> None:
+    def metrics(predictions: torch.Tensor, label: torch.Tensor, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"my_error": (predictions.sigmoid() - label).abs() @ weight}  # falls with every epoch
+
+    options: dict[str, Any] = {"code": UserCode(metrics=metrics), "epochs": 4, "best_by": "my_error"}
+    assert _train(dataset, tmp_path / "min", **options, best_is="min", early_stopping=1).best_epoch == 4
+    stopped = _train(dataset, tmp_path / "max", **options, best_is="max", early_stopping=1)
+    assert (stopped.best_epoch, stopped.epochs) == (1, 2)
+    with pytest.raises(ConfigError, match=r"best_is is auto, but training.best_by my_error is no metric of ours"):
+        _train(dataset, tmp_path / "auto", **options)
 
 
 def test_the_plateau_schedule_lowers_the_rate_when_nothing_gets_better(dataset: Dataset, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.metrics import METRICS, measure_of
+from pipeline.metrics import METRICS, lower_is_better, measure_of
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 
@@ -132,3 +132,9 @@ def test_a_label_that_does_not_vary_leaves_r2_undefined():
     metrics = REGRESSION.metrics(REGRESSION.sums([3.0, 3.0], [2.0, 4.0]))
     assert metrics["mae"] == metrics["rmse"] == 1.0
     assert math.isnan(metrics["r2"])
+
+
+def test_of_our_own_metrics_it_is_known_whether_less_is_better_and_of_no_other_one():
+    known = {"loss": True, "log_loss_late": True, "rmse": True, "f1_lost": False, "r2": False}
+    assert {name: lower_is_better(name, ("late", "lost")) for name in known} == known
+    assert [lower_is_better(name, ("late",)) for name in ("my_error", "f1_lost", "loss_of_mine", "")] == [None] * 4
