@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from pipeline import commands
-from pipeline.errors import InterruptedRunError, PipelineError, ServiceError, UsageError
+from pipeline.errors import UsageError, as_pipeline_error
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; the last line of stdout is ``RESULT {json}``."""
     signal.signal(signal.SIGTERM, _interrupt)
     words = list(sys.argv[1:] if arguments is None else arguments)
-    options = argparse.Namespace(debug="--debug" in words, log_format="json" if "json" in words else "text", verb="")
+    log_format = "json" if "json" in words else "text"
+    options = argparse.Namespace(debug="--debug" in words, log_format=log_format, verb="", reached={})
     try:
         options = _parser().parse_args(words, options)
         _configure_logging(options)
@@ -47,27 +48,13 @@ def _fail(cause: BaseException, options: argparse.Namespace) -> int:
     """Show what went wrong, and say it in RESULT beside what was reached until then."""
     if options.debug:
         traceback.print_exception(cause)
-    error = _as_pipeline_error(cause)
+    error = as_pipeline_error(cause)
     for line in error.lines():
         print(
             json.dumps({"level": "ERROR", "message": line}) if options.log_format == "json" else line, file=sys.stderr
         )
-    status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
-    reached = getattr(cause, "result", {"stage": options.verb})
-    _print_result({**reached, "status": status, "code": error.code, "error": str(error)})
+    _print_result({"stage": options.verb, **options.reached, **error.outcome})
     return error.code
-
-
-def _as_pipeline_error(error: BaseException) -> PipelineError:
-    if isinstance(error, PipelineError):
-        return error
-    if isinstance(error, KeyboardInterrupt):
-        return InterruptedRunError("interrupted; run the same command again to resume")
-    if isinstance(error, ModuleNotFoundError):
-        return ServiceError(f"package {error.name} is not installed; expected for this command; see `pipeline doctor`")
-    return PipelineError(
-        f"{type(error).__name__}: {error}; this is not expected; run again with --debug and report the traceback"
-    )
 
 
 def _print_result(result: dict[str, Any]) -> None:

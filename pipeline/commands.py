@@ -30,7 +30,7 @@ def stage(name: str) -> Command:
 
         if options.dry_run:
             return stages.dry_run(config, name, show=print)
-        return stages.run_stage(config, name, quiet=options.quiet)
+        return stages.run_stage(config, name, quiet=options.quiet, reached=options.reached)
 
     return command
 

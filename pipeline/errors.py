@@ -6,7 +6,7 @@ An error carries every offence found, not only the first: one line each, of the 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class PipelineError(Exception):
@@ -18,6 +18,7 @@ class PipelineError(Exception):
     """
 
     code: ClassVar[int] = 70
+    status: ClassVar[str] = "failed"
 
     def __init__(self, *offences: str, detail: str | None = None) -> None:
         super().__init__(*offences)
@@ -26,6 +27,11 @@ class PipelineError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(self.offences)
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What RESULT and ``result.json`` say of a run that ended with it."""
+        return {"status": self.status, "code": self.code, "error": str(self)}
 
     def lines(self) -> list[str]:
         """One ``error[CODE]: ...`` line per offence, then the detail."""
@@ -79,6 +85,7 @@ class InterruptedRunError(PipelineError):
     """The run was interrupted; the same command resumes it."""
 
     code = 75
+    status = "interrupted"
 
 
 class LostPeersError(InterruptedRunError):
@@ -101,3 +108,16 @@ class ConfigError(PipelineError):
     """The configuration is wrong: broken YAML, unknown key, wrong type, bad bound."""
 
     code = 78
+
+
+def as_pipeline_error(error: BaseException) -> PipelineError:
+    """The error as a user is to see it, whoever raised it."""
+    if isinstance(error, PipelineError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return InterruptedRunError("interrupted; run the same command again to resume")
+    if isinstance(error, ModuleNotFoundError):
+        return ServiceError(f"package {error.name} is not installed; expected for this command; see `pipeline doctor`")
+    return PipelineError(
+        f"{type(error).__name__}: {error}; this is not expected; run again with --debug and report the traceback"
+    )

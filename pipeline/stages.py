@@ -15,7 +15,7 @@ from pipeline.before_launch import check_training
 from pipeline.config import PipelineConfig
 from pipeline.config.agreement import check_best_by
 from pipeline.dataset import Dataset
-from pipeline.errors import ConfigError, GateError, PipelineError, StorageError
+from pipeline.errors import ConfigError, GateError, StorageError, as_pipeline_error
 from pipeline.stage_values import Evaluated, Model, Run
 from pipeline.task import UserCode
 
@@ -28,11 +28,16 @@ _RESULT_FORMAT = ("result", 1)
 
 
 class Outcome:
-    """What RESULT says, filled in as stages end, so that a failed run tells what it reached."""
+    """What RESULT says, filled in as stages end, so that a failed run tells what it reached.
 
-    def __init__(self, config: PipelineConfig, last_stage: str) -> None:
+    Args:
+        values: the dict to fill, for a caller that has to say what was reached although the run fails.
+    """
+
+    def __init__(self, config: PipelineConfig, last_stage: str, values: dict[str, Any] | None = None) -> None:
         self._url = storage.join(config.training.run_url, "result.json")
-        self.values: dict[str, Any] = {"status": "done", "stage": last_stage, "seconds": {}, "reused": []}
+        self.values = {} if values is None else values
+        self.values |= {"status": "done", "stage": last_stage, "seconds": {}, "reused": []}
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -54,11 +59,7 @@ class Outcome:
         try:
             yield self.values
         except (KeyboardInterrupt, Exception) as error:
-            code = (
-                error.code if isinstance(error, PipelineError) else 75 if isinstance(error, KeyboardInterrupt) else 70
-            )
-            self.values |= {"status": "failed" if code != 75 else "interrupted", "code": code, "error": str(error)}
-            error.result = self.values  # type: ignore[union-attr]
+            self.values |= as_pipeline_error(error).outcome
             with contextlib.suppress(StorageError):
                 self._write()
             raise
@@ -93,14 +94,26 @@ def run(config: PipelineConfig, *, spark: SparkSession | None = None) -> dict[st
 
 
 def run_stage(
-    config: PipelineConfig, last: str, *, spark: SparkSession | None = None, quiet: bool = True
+    config: PipelineConfig,
+    last: str,
+    *,
+    spark: SparkSession | None = None,
+    quiet: bool = True,
+    reached: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run one stage (``prepare``, ``train``, ``evaluate``) from what the one before left, or all of them (``run``).
 
     Returns:
         The values of the RESULT line, which are in ``<run>/result.json`` too.
+    Args:
+        config: the configuration.
+        last: the stage.
+        spark: the session; by default the active one, or our own.
+        quiet: whether no progress is shown.
+        reached: the dict to note in what is reached, see `Outcome`.
+
     """
-    outcome = Outcome(config, last)
+    outcome = Outcome(config, last, reached)
     with outcome.written() as values, flow.SparkOnDemand(config, spark, for_inputs=True) as session:
         _refuse_what_needs_code(config, last)
         if last in ("prepare", "run"):
@@ -181,7 +194,7 @@ def _evaluate(run: Run, session: flow.SparkOnDemand, outcome: Outcome) -> None:
         with outcome.stage("register"):
             outcome.model(flow.register(evaluated))
     except GateError as error:
-        outcome.values |= {"status": "failed", "code": error.code, "error": str(error)}
+        outcome.values |= error.outcome
         _report(run, evaluated, outcome)
         outcome.values["stage"] = "register"
         raise
