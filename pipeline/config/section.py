@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo
@@ -28,12 +29,23 @@ def _resolve_sqlite(value: Any, info: ValidationInfo) -> Any:
     return prefix + _resolve(value.removeprefix(prefix), info)
 
 
+def _resolve_model(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str) or not value.startswith("models:/"):
+        return _resolve(value, info)
+    if not re.fullmatch(r"models:/[^/@]+[/@][^/@]+", value):
+        raise ValueError(f"{value} names no registered model; expected models:/<name>@<alias> or /<version>")
+    return value
+
+
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
 Url = Annotated[str, BeforeValidator(_resolve)]
 """A path or URL; a relative path is taken relative to the folder of the configuration file."""
+
+ModelReference = Annotated[str, BeforeValidator(_resolve_model)]
+"""A path or URL as `Url`, or ``models:/<name>@<alias>`` or ``models:/<name>/<version>`` of MLflow's registry."""
 
 TrackingUri = Annotated[str, BeforeValidator(_resolve_sqlite)]
 """MLflow's tracking uri; a relative sqlite file is taken relative to the folder of the configuration file."""
