@@ -23,12 +23,16 @@ def check_training(config: PipelineConfig, dataset: Dataset, code: UserCode) -> 
         return
     from pipeline.inference.predictor import check_exportable
     from pipeline.models.dry_run import dry_run
+    from pipeline.training.checkpoint import published_steps
     from pipeline.training.objectives import class_weight_table
     from pipeline.training.optimizers import build_optimizer
+    from pipeline.training.warm_start import fitting_tensors
 
     class_counts = dataset.manifest.class_counts.get("train", {})
     class_weight_table(dataset.schema, config.training.class_weights, class_counts)
     model = dry_run(config.model, dataset.schema, code)
+    if config.training.init_from is not None and not published_steps(config.training.run_url):
+        fitting_tensors(model, config.training.init_from)
     build_optimizer(config.training.optimizer, model.parameters(), code.optimizer)
     if code.model is not None:
         check_exportable(config.model, dataset.schema, code)

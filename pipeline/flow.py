@@ -17,56 +17,18 @@ from pipeline.before_launch import check_training
 from pipeline.config import PipelineConfig, parse_config
 from pipeline.config.training import ClusterConfig
 from pipeline.dataset import Dataset
-from pipeline.errors import PipelineError, StorageError
+from pipeline.errors import StorageError
 from pipeline.run_folder import RunFolder
+from pipeline.spark_on_demand import SparkOnDemand as SparkOnDemand
 from pipeline.stack import chosen_by, collective_of, reader_of
 from pipeline.stage_values import Evaluated, Model, Run
+from pipeline.starting_point import with_starting_point
 from pipeline.task import TrainingTask, UserCode
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-_SMALL_BYTES = 64 << 20
-"""Of all input files: measured, half of where optimizing Java code begins to pay (benchmarks/results/prepare.md)."""
-
 logger = logging.getLogger(__name__)
-
-
-class SparkOnDemand(contextlib.ExitStack):
-    """A Spark session that is made when a stage first asks for it, so that a run with nothing to do needs no Java.
-
-    Args:
-        config: whose cluster it is on.
-        spark: a session that is there already.
-        for_inputs: whether it is for what the configuration names as inputs and what comes of them.
-    """
-
-    def __init__(self, config: PipelineConfig, spark: SparkSession | None = None, *, for_inputs: bool = False) -> None:
-        super().__init__()
-        self._config = config
-        self._spark = spark
-        self._for_inputs = for_inputs
-
-    def __call__(self) -> SparkSession:
-        """The session: the given one, an active one, or our own."""
-        if self._spark is None:
-            from pipeline.launch.session import spark_session
-
-            workspace = storage.join(self._config.training.run_url, "..")
-            brief = self._for_inputs and _has_small_inputs(self._config)
-            session = spark_session(self._config.cluster, storage.resolve(workspace, "/"), brief=brief)
-            self._spark = self.enter_context(session)
-            logger.info("spark %s on %s", self._spark.version, self._spark.sparkContext.master)
-        return self._spark
-
-
-def _has_small_inputs(config: PipelineConfig) -> bool:
-    from pipeline.preparation.inputs import all_files, list_inputs
-
-    try:
-        return all_files(config) and sum(f.bytes for fs in list_inputs(config).values() for f in fs) < _SMALL_BYTES
-    except PipelineError:  # they may be gone where only their dataset is needed; whoever needs them will say so
-        return False
 
 
 def spark_session(**cluster: Any) -> SparkSession:
@@ -195,14 +157,15 @@ def train_stage(
 ) -> Run:
     """Train, or give the finished run of the very same training."""
     code = code or UserCode()
-    task = _task(config, dataset, code)
+    started = with_starting_point(config)
+    task = _task(started, dataset, code)
     folder = RunFolder(config.training.run_url)
     if (finished := folder.finished(task)) is not None:
         logger.info("train: already trained in %s", folder.url)
         return Run(config, dataset, *finished, reused=True)
     stack = {"collective": collective_of(config.cluster), "reader": reader_of(config.dataset.reader)}
     folder.refuse_other_training(task)
-    check_training(config, dataset, code)
+    check_training(started, dataset, code)
 
     from pipeline.inference.predictor import export_model
     from pipeline.launch import launch_training
@@ -233,7 +196,7 @@ def finished_run(config: PipelineConfig, dataset: Dataset) -> Run:
         StorageError: it is not finished, or is of another configuration.
     """
     folder = RunFolder(config.training.run_url)
-    if (finished := folder.finished(_task(config, dataset, UserCode()))) is None:
+    if (finished := folder.finished(_task(with_starting_point(config), dataset, UserCode()))) is None:
         raise StorageError(
             f"{folder.url} holds no finished training of this configuration; expected one; run `pipeline train` first"
         )

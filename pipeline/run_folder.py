@@ -24,13 +24,15 @@ class RunFolder:
 
     def begin(self, task: TrainingTask, config: PipelineConfig) -> None:
         """Claim the folder for a training, and keep the configuration beside it."""
-        storage.write_json(self._training_url, *_FORMAT, {"identity": task.identity()})
+        given = {"init_from": config.training.init_from}
+        storage.write_json(self._training_url, *_FORMAT, {"identity": task.identity(), "given": given})
         storage.write_bytes(storage.join(self.url, "config.yaml"), config_yaml(config))
 
     def finish(self, task: TrainingTask, result: TrainingResult, mlflow_run_id: str | None) -> None:
         """Record how the training ended."""
         ended = {"result": dataclasses.asdict(result), "mlflow_run_id": mlflow_run_id}
-        storage.write_json(self._training_url, *_FORMAT, {"identity": task.identity(), **ended})
+        begun = self._record() or {}
+        storage.write_json(self._training_url, *_FORMAT, {**begun, "identity": task.identity(), **ended})
 
     def finished(self, task: TrainingTask) -> tuple[TrainingResult, str | None] | None:
         """Result and MLflow run of this very training, if it has finished here."""
@@ -53,6 +55,13 @@ class RunFolder:
             f"training.run_url {self.url} holds another training: {named}; "
             "expected the same; choose another training.run_url, or remove that folder"
         )
+
+    def started_from(self, reference: str) -> str | None:
+        """What a `training.init_from` meant when the training in this folder began with it; None if it did not."""
+        record = self._record()
+        if record is None or record.get("given", {}).get("init_from") != reference:
+            return None
+        return str(record["identity"]["training"]["init_from"])
 
     def content_id(self) -> str | None:
         """The version of the dataset that was trained on, if the folder says so."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from pipeline.config.agreement import check_best_by
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, GateError, StorageError, as_pipeline_error
 from pipeline.stage_values import Evaluated, Model, Run
+from pipeline.starting_point import with_starting_point
 from pipeline.task import UserCode
 
 if TYPE_CHECKING:
@@ -269,7 +271,8 @@ def _preview(config: PipelineConfig, values: dict[str, Any], show: Callable[[str
 def _resources(config: PipelineConfig, dataset: Dataset, show: Callable[[str], None]) -> list[str]:
     from pipeline.launch.estimate import resource_report
 
-    check_training(config, dataset, UserCode())
+    with tempfile.TemporaryDirectory() as kept:
+        check_training(with_starting_point(config, kept), dataset, UserCode())
     lines = resource_report(dataset, config.model, config.training, config.cluster).lines()
     for line in lines:
         show(f"train: {line}")

@@ -10,6 +10,7 @@ from pipeline.dataset import Dataset
 from pipeline.errors import DataError
 from pipeline.models import build_model
 from pipeline.task import TrainingTask
+from pipeline.training.checkpoint import published_steps
 from pipeline.training.collective import Collective
 from pipeline.training.compression import build_compression
 from pipeline.training.gradients import Gradients
@@ -44,7 +45,7 @@ def build_learner(
     if model is None:
         seed_all(config.seed)
         model = build_model(task.model, dataset.schema, task.user_code).to(weight_dtype(config))
-    if config.init_from is not None:
+    if config.init_from is not None and collective.rank == 0 and not published_steps(config.run_url):
         warm_start(model, config.init_from)
     model.to(device)
     collective.broadcast_([*(parameter.detach() for parameter in model.parameters()), *model.buffers()])
