@@ -37,8 +37,7 @@ def dry_run(config: ModelConfig, schema: DatasetSchema, user_code: UserCode | No
                 f"the model fails on inputs {_shapes(inputs)}: {type(error).__name__}: {error}; "
                 "expected it to take a dict of tensors by name"
             ) from error
-        if code.loss is None or schema.label_type is None:
-            _check_output(output, schema)
+        _check_output(output, schema, has_own_loss=code.loss is not None and schema.label_type is not None)
         if code.loss is not None:
             _check_loss(code.loss, output, schema)
         elif schema.label_type is None:
@@ -60,15 +59,23 @@ def made_up_inputs(schema: DatasetSchema, rows: int) -> dict[str, Tensor]:
     return inputs
 
 
+def made_up_label(schema: DatasetSchema, rows: int) -> Tensor:
+    """A label of the right shape and dtype."""
+    if len(schema.labels) != 1:
+        return torch.zeros(rows, len(schema.labels))
+    return torch.zeros(rows, dtype=torch.int64 if schema.label_type == "multiclass" else torch.float32)
+
+
 def _shapes(inputs: dict[str, Tensor]) -> str:
     return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in inputs.items())
 
 
-def _check_output(output: Any, schema: DatasetSchema) -> None:
+def _check_output(output: Any, schema: DatasetSchema, has_own_loss: bool) -> None:
+    """An own loss may take (rows, 1) for (rows,), as validation and the predictor do, but they read no more numbers."""
     width = output_width(schema)
     expected = (_ROWS,) if width == 1 else (_ROWS, width)
     actual = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    if actual != expected:
+    if actual != expected and not (has_own_loss and actual == (*expected, 1)):
         hint = "; squeeze the last dimension" if actual == (*expected, 1) else ""
         raise ConfigError(
             f"the model's output for {_ROWS} rows is {actual}; expected {expected} "
@@ -78,8 +85,7 @@ def _check_output(output: Any, schema: DatasetSchema) -> None:
 
 def _check_loss(loss: Any, output: Any, schema: DatasetSchema) -> None:
     """Twice the weights must give twice the loss: a mean would change the gradient with the division of rows."""
-    label = torch.zeros(_ROWS, dtype=torch.int64 if schema.label_type == "multiclass" else torch.float32)
-    label = label if len(schema.labels) == 1 else torch.zeros(_ROWS, len(schema.labels))
+    label = made_up_label(schema, _ROWS)
     try:
         once, twice = loss(output, label, torch.ones(_ROWS)), loss(output, label, torch.full((_ROWS,), 2.0))
         fine = isinstance(once, Tensor) and once.ndim == 0 and once.requires_grad

@@ -38,19 +38,23 @@ def build_optimizer(
         own: ``own(parameters)`` gives a ``torch.optim.Optimizer``; its learning rates are what the schedule scales.
 
     Raises:
-        ConfigError: no such optimizer, it does not take the options, or it wants to compute losses by itself.
+        ConfigError: no such optimizer, it does not take the options, or it wants more than gradients of one loss.
     """
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     with without_compiler():
         optimizer = own(trainable) if own is not None else _by_name(config, trainable, learning_rate)
-    _refuse_closures(optimizer)
+    _refuse_more_than_gradients(optimizer)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", float(group["lr"]))
     return optimizer
 
 
-def _refuse_closures(optimizer: torch.optim.Optimizer) -> None:
+def _refuse_more_than_gradients(optimizer: torch.optim.Optimizer) -> None:
     """Such as LBFGS: its line search would run the model on other weights, each time with sums over all ranks."""
+    if optimizer.defaults.get("differentiable"):
+        raise ConfigError(
+            "the optimizer is differentiable, so that weights would be computed and not moved; expected false"
+        )
     closure = inspect.signature(inspect.unwrap(type(optimizer).step)).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise ConfigError(
@@ -73,11 +77,11 @@ def _by_name(
     options: dict[str, Any] = {"lr": learning_rate or config.learning_rate}
     if config.weight_decay or "weight_decay" in known:  # 0 is said too: AdamW's own default is 0.01
         options["weight_decay"] = config.weight_decay
-    if "fused" in known and "foreach" not in config.options:
+    if "fused" in known and not {"foreach", "differentiable"} & set(config.options):
         options["fused"] = True  # one call a step instead of a dozen for each parameter
     try:
         return kind(parameters, **{**options, **config.options})  # type: ignore[no-any-return]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"training.optimizer.options are not understood by {config.name}: {error}; expected {', '.join(known)}"
         ) from error
@@ -103,7 +107,7 @@ def without_compiler() -> Iterator[None]:
 
 def optimizer_step(optimizer: torch.optim.Optimizer) -> None:
     """One update of the weights; torch's own optimizers without the wrapper that imports the compiler, see above."""
-    if type(optimizer).__module__.startswith("torch.optim.") and not optimizer.defaults.get("differentiable"):
+    if type(optimizer).__module__.startswith("torch.optim."):
         with torch.no_grad():
             inspect.unwrap(type(optimizer).step)(optimizer)
     else:

@@ -69,6 +69,20 @@ def test_an_unknown_optimizer_and_an_unknown_option_are_named() -> None:
         build_optimizer(OptimizerConfig(name="SGD", options={"lerning": 1}), [_parameter()])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"differentiable": True}, "the optimizer is differentiable.*expected false"),
+        ({"foreach": True, "fused": True}, "options are not understood by Adam: `fused` and `foreach` cannot be"),
+    ],
+)
+def test_options_that_torch_refuses_in_its_own_way_are_errors_of_the_configuration(
+    options: dict[str, bool], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_optimizer(OptimizerConfig(options=options), [_parameter()])
+
+
 def test_weight_decay_is_what_the_configuration_says_even_if_that_is_none() -> None:
     optimizer = build_optimizer(OptimizerConfig(name="AdamW"), [_parameter()])
     assert optimizer.param_groups[0]["weight_decay"] == 0
