@@ -23,13 +23,17 @@ def check_training(config: PipelineConfig, dataset: Dataset, code: UserCode) -> 
         return
     from pipeline.inference.predictor import check_exportable
     from pipeline.models.dry_run import dry_run
+    from pipeline.training.checkpoint import published_steps
     from pipeline.training.dry_batch import dry_step, dry_validation
     from pipeline.training.objectives import build_objective, choose_metric, class_weight_table
     from pipeline.training.optimizers import build_optimizer
+    from pipeline.training.warm_start import fitting_tensors
 
     class_counts = dataset.manifest.class_counts.get("train", {})
     class_weight_table(dataset.schema, config.training.class_weights, class_counts)
     model = dry_run(config.model, dataset.schema, code)
+    if config.training.init_from is not None and not published_steps(config.training.run_url):
+        fitting_tensors(model, config.training.init_from)
     optimizer = build_optimizer(config.training.optimizer, model.parameters(), code.optimizer)
     objective = build_objective(dataset.schema, code.loss, code.metrics, dataset.manifest.statistics.get("label"))
     metrics = dry_validation(model, objective, dataset.schema)
