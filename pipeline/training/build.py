@@ -43,8 +43,7 @@ def build_learner(
     config = task.training
     device = take_device(config.device, collective.local_rank)
     if model is None:
-        seed_all(config.seed)
-        model = build_model(task.model, dataset.schema, task.user_code).to(weight_dtype(config))
+        model = seeded_model(task, dataset)
     if config.init_from is not None and collective.rank == 0 and not published_steps(config.run_url):
         warm_start(model, config.init_from)
     model.to(device)
@@ -70,6 +69,12 @@ def build_learner(
         class_weights=None if weights is None else weights.to(device),
         scale=LossScale.start(config),
     )
+
+
+def seeded_model(task: TrainingTask, dataset: Dataset) -> torch.nn.Module:
+    """The model that the task describes, on the CPU; its random start depends on the seed only."""
+    seed_all(task.training.seed)
+    return build_model(task.model, dataset.schema, task.user_code).to(weight_dtype(task.training))
 
 
 def steps_per_epoch(task: TrainingTask, dataset: Dataset) -> int:

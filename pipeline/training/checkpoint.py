@@ -4,6 +4,7 @@
     <run>/checkpoints/step-<n>/model.safetensors      weights and buffers
                                ema.safetensors        moving average of the weights, if there is one
                                optimizer.safetensors
+                               others.safetensors     what a loop from code keeps beside them, if there are tensors
                                rank-<r>.safetensors   each rank's own part: random states, compression residuals
                                rank-<r>.json          ... with its digest
                                state.json             all that is not a tensor, with the configuration

@@ -37,9 +37,7 @@ class Gradients:
         self._total_weight: Callable[[], float] | None = None
         self._missing: list[int] = []
         self._running: list[Iterator[None]] = []
-        for bucket in self.buckets:
-            for parameter, view in zip(bucket.parameters, bucket.views, strict=True):
-                parameter.grad = view
+        self.restore()
 
     def zero(self) -> None:
         """Forget the gradients of the step before."""
@@ -60,6 +58,12 @@ class Gradients:
         while running:
             running = [reduction for reduction in running if _advance(reduction)]
         self._total_weight = None
+
+    def restore(self) -> None:
+        """Give parameters the gradients back that an optimizer's ``zero_grad`` has set to None."""
+        for bucket in self.buckets:
+            for parameter, view in zip(bucket.parameters, bucket.views, strict=True):
+                parameter.grad = view
 
     def norm(self) -> float:
         """The 2-norm of all gradients; infinite or NaN when one of them is."""

@@ -1,17 +1,24 @@
 """RANK. What a user's own training loop gets, so that it resumes exactly, reads every row once and loses little.
 
     def my_loop(context):
-        model = MyNet(context.schema)
+        model = context.model()                       # of model=, or of the configuration; its start is seeded
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        context.attach(model, optimizer)              # rank 0's weights for all; the saved state when resumed
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=context.total_steps)
+        context.attach(model, optimizer, schedule=schedule)   # rank 0's weights for all; the saved state when resumed
         for epoch in context.epochs():                # what is left of them
             for batch in context.batches():           # what is left of the epoch, this rank's share
                 loss = my_loss(model(batch.inputs), batch.label)      # a SUM over the rows
                 context.backward(loss, weight=batch.rows)             # the gradient of the mean over all ranks' rows
-                context.step()                                        # optimizer.step(), without torch's compiler
+                context.step()                                        # instead of optimizer.step()
+                schedule.step()
             context.report({"loss": ...})             # chooses the best epoch by training.best_by, default the last
 
-A step is done when the next batch is asked for: then all ranks agree on checkpoints and stops.
+    pipeline.train(dataset, model=MyNet, loop=my_loop, epochs=5)
+
+All ranks call the same in the same order; ``break`` out of batches or epochs where all of them do. Checkpoints and
+stops come between two batches. What the loop keeps in variables of its own starts anew when a run is resumed:
+what has to survive is an attached object. A loop that does something else for longer than ``cluster.deadlines.step``
+calls `TrainingContext.alive` now and then; iterating any loader of the context does by itself.
 """
 
 from __future__ import annotations
@@ -22,24 +29,29 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, cast
 
-import numpy as np
 import torch
 
 from pipeline.dataset import Dataset, DatasetSchema
-from pipeline.errors import ConfigError, InterruptedRunError
+from pipeline.errors import ConfigError
 from pipeline.task import Reporter, TrainingTask
 from pipeline.training.batches import Batch
-from pipeline.training.build import build_learner, steps_per_epoch
-from pipeline.training.checkpoint_writer import CheckpointWriter
+from pipeline.training.build import build_learner, seeded_model, steps_per_epoch
 from pipeline.training.collective import Collective
 from pipeline.training.loader import Loader
+from pipeline.training.loop import refuse_divergence
 from pipeline.training.objectives import is_better
-from pipeline.training.optimizers import optimizer_step, without_compiler
-from pipeline.training.precision import take_device
+from pipeline.training.optimizers import without_compiler
+from pipeline.training.own_loader import OwnLoader
+from pipeline.training.own_saves import OwnSaves
+from pipeline.training.own_states import Stateful, states_of
+from pipeline.training.own_step import OwnStep
+from pipeline.training.precision import take_device, weight_dtype
 from pipeline.training.progress import Best, Progress
 from pipeline.training.randomness import seed_all
-from pipeline.training.saving import checkpoint_writer, resume, snapshot
-from pipeline.training.step import Learner, Outcome
+from pipeline.training.saving import checkpoint_writer, resume
+from pipeline.training.step import Outcome
+
+_PREPARING_SECONDS = 30.0
 
 
 class TrainingContext:
@@ -47,9 +59,10 @@ class TrainingContext:
 
     Attributes:
         rank: of ``world_size`` ranks.
-        device: where this rank computes.
+        device: where this rank computes, and where its batches are.
         collective: sums, gathers and broadcasts between the ranks.
         progress: how far the run has come.
+        steps_per_epoch: optimizer steps; ``total_steps`` those of the whole run.
     """
 
     def __init__(
@@ -63,11 +76,17 @@ class TrainingContext:
         self.task, self.dataset, self.collective = task, dataset, collective
         self.rank, self.world_size = collective.rank, collective.world_size
         self.device = take_device(task.training.device, collective.local_rank)
+        self.steps_per_epoch = steps_per_epoch(task, dataset)
+        self.total_steps = self.steps_per_epoch * task.training.epochs
         self.progress = Progress()
         self._reporter, self._stop = reporter, stop
-        self._learner: Learner | None = None
-        self._writer: CheckpointWriter | None = None
-        self._saved = time.monotonic()
+        self._model: torch.nn.Module | None = None
+        self._saves: OwnSaves
+        self._step: OwnStep | None = None
+        self._train: Loader | None = None
+        self._in_epoch = False
+        self._began = self._said = time.monotonic()
+        self._rows, self._loss = 0, math.nan
         self._exit = contextlib.ExitStack()
         seed_all(task.training.seed)
 
@@ -83,115 +102,198 @@ class TrainingContext:
         """Names, dtypes and roles of the columns."""
         return self.dataset.schema
 
-    def attach(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Say what learns: weights become those of rank 0, or of the checkpoint that the run goes on from."""
-        learner = build_learner(self.task, self.dataset, self.collective, model, optimizer)
-        self._exit.enter_context(contextlib.closing(learner.gradients))
-        self._writer = self._exit.enter_context(checkpoint_writer(self.task, self.collective))
-        self._learner = learner
-        self.progress = resume(self.task, learner, self._reporter)
+    def model(self) -> torch.nn.Module:
+        """The model of ``model=`` or of the configuration, the one that was tried before the launch and is exported.
 
-    def epochs(self) -> Iterator[int]:
-        """Numbers of the epochs that are left, from 0; each is saved when the next one is asked for."""
-        self._attached()
-        while self.progress.epoch < self.task.training.epochs:
-            epoch = self.progress.epoch
-            yield epoch
-            if self.progress.best is None or self.progress.validated_step != self.progress.step:
-                self.progress.best = Best(epoch + 1, self.progress.step, 0.0, {})
-            self.progress.count_epoch()
-            self._save()
+        It is on `device`, its floating-point type that of ``training.precision``, its random start that of
+        ``training.seed``. Asked again, it is the same one.
+        """
+        if self._model is None:
+            self._model = seeded_model(self.task, self.dataset).to(self.device)
+        return self._model
 
-    def batches(self) -> Iterator[Batch]:
-        """This rank's batches that are left of the epoch; random numbers depend on seed, step and rank only."""
-        config, progress = self.task.training, self.progress
-        loader = self.loader("train", seed=config.seed, last_batch=config.last_batch)
-        loader.set_epoch(progress.epoch, [tuple(deal) for deal in progress.deals])
-        with contextlib.closing(cast("Generator[Batch, None, None]", iter(loader))) as batches:
-            for batch in batches:
-                seed_all(config.seed, progress.step, self.rank)
-                self._attached().gradients.zero()
-                yield batch
-                self._step_is_done(batch.rows)
-
-    def loader(self, split: str, **options: object) -> Loader:
-        """This rank's loader of a split, see `pipeline.training.loader.Loader`."""
-        given: dict[str, Any] = {"rank": self.rank, "world_size": self.world_size, "reader": self.task.reader}
-        given |= {"global_batch_size": self.task.training.global_batch_size, **self.task.training.loader.model_dump()}
-        return Loader(self.dataset, split, **{**given, **options})
-
-    def backward(self, loss: torch.Tensor | None, weight: float) -> None:
-        """Back-propagate; gradients become those of the weighted mean over the rows of all ranks.
+    def attach(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, **others: Stateful) -> None:
+        """Say what learns: weights become those of rank 0, or of the checkpoint that the run goes on from.
 
         Args:
-            loss: a SUM over this rank's rows; None if it has none.
-            weight: of these rows.
+            model: what `model` gave.
+            optimizer: of its parameters.
+            others: what else has a state that a resumed run needs, such as schedulers and averages of weights. It
+                must be alike on all ranks, and hold numbers, texts, lists, dicts and tensors only.
+
+        Raises:
+            ConfigError: another model, or a state that cannot be saved.
         """
-        gradients = self._attached().gradients
-        handle = self.collective.sum_async(torch.tensor([float(weight)], dtype=torch.float64), "weight")
-        gradients.arm(lambda: float(handle.wait()[0]))
-        if loss is not None:
-            loss.backward()
-        gradients.reduce()
-        gradients.scale(1.0 / max(float(handle.wait()[0]), 1e-300))
+        if self._step is not None or model is not self._model:
+            raise ConfigError(
+                "context.attach() got another model than context.model() gave, or was called twice; expected that one, "
+                "once: it is what is exported; describe yours by pipeline.train(model=...)"
+            )
+        states_of(others)
+        learner = build_learner(self.task, self.dataset, self.collective, model, optimizer)
+        learner.others = others
+        self._exit.enter_context(contextlib.closing(learner.gradients))
+        writer = self._exit.enter_context(checkpoint_writer(self.task, self.collective))
+        self.progress = resume(self.task, learner, self._reporter)
+        self._saves = OwnSaves(self.task, learner, self.progress, writer, self._stop)
+        self._step = OwnStep(learner, self._saves.wishes)
+        self._began = time.monotonic()
+
+    def epochs(self) -> Iterator[int]:
+        """Numbers of the epochs that are left, from 0; each is saved when the next one is asked for, or at the end."""
+        self._attached()
+        while self.progress.epoch < self.task.training.epochs and not self.progress.stopped_early:
+            self._in_epoch = True
+            yield self.progress.epoch
+            self._end_epoch()
+            if self._saves.stopped:
+                self._saves.interrupt()
+
+    def batches(self) -> Iterator[Batch]:
+        """This rank's batches that are left of the epoch; random numbers depend on seed, step and rank only.
+
+        A batch without `backward` is left out, if all ranks do so.
+        """
+        step, config, progress = self._attached(), self.task.training, self.progress
+        if not self._in_epoch:
+            raise ConfigError("context.batches() was asked outside an epoch; expected it within context.epochs()")
+        if self._train is None:
+            self._train = self.loader("train", seed=config.seed, last_batch=config.last_batch)
+        self._train.set_epoch(progress.epoch, [tuple(deal) for deal in progress.deals])
+        with contextlib.closing(cast("Generator[Batch, None, None]", iter(self._train))) as batches:
+            for batch in batches:
+                seed_all(config.seed, progress.step, self.rank)
+                step.begin(batch.rows)
+                yield batch
+                self._end_batch(step)
+
+    def loader(self, split: str, **options: object) -> Loader:
+        """This rank's loader of a split, see `pipeline.training.loader.Loader`; only train is shuffled by default."""
+        config = self.task.training
+        given: dict[str, Any] = {"rank": self.rank, "world_size": self.world_size, "reader": self.task.reader}
+        given |= {"global_batch_size": config.global_batch_size, **config.loader.model_dump()}
+        given |= {"device": self.device, "shuffle": split == "train"}
+        return OwnLoader(self.alive, weight_dtype(config), self.dataset, split, **{**given, **options})
+
+    def backward(self, loss: torch.Tensor | None, weight: float, last: bool = True) -> None:
+        """Back-propagate; after the last time, gradients are those of the weighted mean over the rows of all ranks.
+
+        Args:
+            loss: a SUM over this rank's rows, or a part of them; None if it has none.
+            weight: of these rows.
+            last: of this batch; to accumulate, every rank says so of exactly one.
+
+        Raises:
+            ConfigError: the batch has had its last one.
+        """
+        self._attached().backward(loss, weight, last)
 
     def step(self) -> None:
-        """Let the optimizer move the weights. Its own ``step()`` does too, but imports torch's compiler for nothing."""
-        optimizer_step(self._attached().optimizer)
+        """Move the weights, once a batch: the optimizer, and what ``training`` says of clipping, l1 and ema_decay.
+
+        A step whose gradient is not finite is skipped. Buffers, as batch norm has them, become their mean over ranks.
+        """
+        self._count(self._attached().move(self.progress.step))
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, the model has the average of its weights, which is what is exported, if there is an ``ema_decay``."""
+        self._attached()
+        return self._saves.averaged()
 
     def report(self, metrics: Mapping[str, float]) -> None:
-        """Metrics of the epoch under way, the same on all ranks; the best one is kept by ``training.best_by``."""
-        name, progress = self.task.training.best_by, self.progress
-        if name != "auto" and name not in metrics:
+        """Metrics of the weights as they are; the best are kept by ``training.best_by``.
+
+        To be called on all ranks: those of rank 0 count.
+
+        Raises:
+            ConfigError: the metric of ``training.best_by`` is not among them.
+        """
+        self._attached()
+        config, progress = self.task.training, self.progress
+        if (name := config.best_by) != "auto" and name not in metrics:
             raise ConfigError(f"training.best_by is {name}; expected auto or one of {', '.join(sorted(metrics))}")
-        value = float(metrics.get(name, 0.0))
-        if name == "auto" or progress.best is None or is_better(name, value, progress.best.value):
-            progress.best = Best(progress.epoch + 1, progress.step, value, dict(metrics))
+        values = self.collective.broadcast_object({each: float(value) for each, value in metrics.items()})
         progress.validated_step = progress.step
         if self.rank == 0:
-            self._reporter.metrics(metrics, progress.step)
+            self._reporter.metrics(values, progress.step)
+        than = None if progress.best is None else progress.best.metrics.get(name)
+        if name == "auto" or is_better(name, values[name], than, config.best_is, self.schema.labels):
+            progress.best = Best(progress.epoch + self._in_epoch, progress.step, values.get(name, 0.0), values)
+            if name != "auto" and self._steps_are_left():
+                self._saves.save()
 
     def checkpoint(self) -> None:
-        """Save now; to be called on all ranks, between two steps."""
-        self._save()
+        """Save now; to be called on all ranks, before `backward` or after all that belongs to the step."""
+        if self._attached().under_way:
+            raise ConfigError(
+                "context.checkpoint() was called inside a step; expected it before backward or after step"
+            )
+        self._saves.save()
+
+    def alive(self) -> None:
+        """Tell the driver that the loop is at work, as it believes for ``cluster.deadlines.step``; costs nothing."""
+        if self._step is not None:
+            self._tell_progress()
+        elif time.monotonic() - self._said > _PREPARING_SECONDS:  # a step would void what an earlier attempt reported
+            self._said = time.monotonic()
+            self._reporter.event(f"rank {self.rank}: the loop from code is at work, and has attached no model yet")
 
     def finish(self) -> None:
-        """Wait until everything is on disk."""
+        """Called when the loop returns: save an epoch that it broke out of, and wait until everything is on disk."""
         self._attached()
-        assert self._writer is not None
-        self._writer.wait()
-        self.collective.barrier()
+        if self._in_epoch:
+            self.progress.stopped_early = True
+            self._end_epoch()
+        if self.progress.best is None:
+            raise ConfigError("the loop returned without an epoch; expected `for epoch in context.epochs()` in it")
+        self._saves.wait()
 
-    def _attached(self) -> Learner:
-        if self._learner is None:
-            raise ConfigError("the loop asked for data before context.attach(model, optimizer); expected attach first")
-        return self._learner
-
-    def _step_is_done(self, rows: int) -> None:
-        config, progress = self.task.training.checkpoint, self.progress
-        due = self.rank == 0 and time.monotonic() - self._saved >= config.every_seconds
-        total, stop, checkpoint = self.collective.sum(np.array([float(rows), self._stop(), due]))
-        progress.count_step(Outcome(0.0, 0.0, int(total), False, stop > 0, checkpoint > 0), self.world_size)
-        self._reporter.progress(
-            epoch=progress.epoch + 1,
-            step=progress.step,
-            steps=self._attached().total_steps,
-            loss=math.nan,
-            rows_per_second=0.0,
-        )
-        if stop:
-            self._save()
-            self.finish()
-            raise InterruptedRunError(
-                f"training was stopped after step {progress.step}; expected to run to the end; "
-                "run the same command again to resume from there"
+    def _attached(self) -> OwnStep:
+        if self._step is None:
+            raise ConfigError(
+                "the loop has not called context.attach(model, optimizer); expected it before anything is trained"
             )
-        every = config.every_steps
-        inside = progress.steps_in_epoch < steps_per_epoch(self.task, self.dataset)
-        if inside and (checkpoint or (every is not None and progress.step % every == 0)):
-            self._save()
+        return self._step
 
-    def _save(self) -> None:
-        assert self._writer is not None
-        self._writer.save(snapshot(self.task, self._attached(), self.progress))
-        self._saved = time.monotonic()
+    def _steps_are_left(self) -> bool:
+        """Of the epoch under way, whose end saves anyway."""
+        return self._in_epoch and self.progress.steps_in_epoch < self.steps_per_epoch
+
+    def _count(self, outcome: Outcome) -> None:
+        """A step is done, or left out, on all ranks."""
+        self.progress.count_step(outcome, self.world_size)
+        refuse_divergence(self.progress, self.task.training.max_skipped_steps)
+        self._saves.agreed(outcome)
+        self._rows += outcome.rows
+        self._loss = outcome.loss / outcome.weight if outcome.weight else self._loss
+        self._tell_progress()
+
+    def _end_batch(self, step: OwnStep) -> None:
+        """Before the next batch is given: what all ranks have agreed on."""
+        if (left_out := step.end()) is not None:
+            self._count(left_out)
+        if self._saves.stopped:
+            self._saves.save()
+            self._saves.interrupt()
+        if self._saves.due and self._steps_are_left():
+            self._saves.save()
+
+    def _end_epoch(self) -> None:
+        """Where nothing was reported that could choose, the last weights are the best."""
+        progress, name = self.progress, self.task.training.best_by
+        best = progress.best
+        if best is None or (progress.validated_step != progress.step if name == "auto" else name not in best.metrics):
+            progress.best = Best(progress.epoch + 1, progress.step, 0.0, {})
+        progress.count_epoch()
+        self._in_epoch = False
+        self._attached().state = "outside"
+        self._saves.save()
+
+    def _tell_progress(self) -> None:
+        self._reporter.progress(
+            epoch=min(self.progress.epoch + 1, self.task.training.epochs),
+            step=self.progress.step,
+            steps=self.total_steps,
+            loss=self._loss,
+            rows_per_second=self._rows / max(time.monotonic() - self._began, 1e-9),
+        )

@@ -19,6 +19,7 @@ from pipeline.training.checkpoint import (
 from pipeline.training.checkpoint_writer import CheckpointWriter, Snapshot
 from pipeline.training.collective import Collective
 from pipeline.training.optimizers import load_optimizer_state, optimizer_state
+from pipeline.training.own_states import load_states, states_of
 from pipeline.training.progress import Progress
 from pipeline.training.randomness import load_random_states, random_states
 from pipeline.training.step import Learner
@@ -34,12 +35,15 @@ def checkpoint_writer(task: TrainingTask, collective: Collective) -> CheckpointW
 def snapshot(task: TrainingTask, learner: Learner, progress: Progress) -> Snapshot:
     """Copy everything out of training's way."""
     tensors, rest = optimizer_state(learner.optimizer)
+    others, other_states = states_of(learner.others)
     own, own_state = random_states()
     own = {f"random.{name}": value for name, value in own.items()}
     own |= {f"compression.{name}": value for name, value in learner.gradients.compression.state().items()}
     files = {"model": dict(learner.model.state_dict()), "optimizer": tensors}
     if learner.average is not None:
         files["ema"] = learner.average.weights
+    if others:
+        files["others"] = others
     progress.loss_scale = (learner.scale.value, learner.scale.good_steps)
     first = learner.collective.rank == 0
     return Snapshot(
@@ -49,6 +53,7 @@ def snapshot(task: TrainingTask, learner: Learner, progress: Progress) -> Snapsh
             "identity": task.identity(),
             "progress": progress.to_json(),
             "optimizer": rest,
+            "others": other_states,
             "shared_memory": learner.collective.shares_memory,
         },
         own=_copied(own),
@@ -108,6 +113,7 @@ def _restore(learner: Learner, checkpoint: Checkpoint, state: dict[str, Any], re
     if learner.average is not None:
         for name, value in checkpoint.tensors("ema").items():
             learner.average.weights[name].copy_(value)
+    load_states(learner.others, checkpoint.tensors("others"), state.get("others", {}), learner.device)
     collective = learner.collective
     if checkpoint.world_size != collective.world_size:
         reporter.event(

@@ -22,6 +22,7 @@ from pipeline.training.collective import Collective, Handle
 from pipeline.training.gradients import Gradients
 from pipeline.training.objectives import Objective, Sums, row_weights
 from pipeline.training.optimizers import MovingAverage, learning_rate_factor, optimizer_step, set_learning_rate
+from pipeline.training.own_states import Stateful
 from pipeline.training.precision import LossScale, mixed, weight_dtype
 from pipeline.training.randomness import seed_all
 
@@ -61,6 +62,7 @@ class Learner:
         class_weights: factor of the row weight for each class.
         scale: of the loss, for float16.
         rate_drops: how often the plateau schedule has lowered the learning rate.
+        others: what else has a state, in a user's own loop: name to object with state_dict and load_state_dict.
         seconds_reducing: spent waiting for sums over ranks that backward could not hide.
     """
 
@@ -76,6 +78,7 @@ class Learner:
     class_weights: Tensor | None = None
     scale: LossScale = field(default_factory=LossScale)
     rate_drops: int = 0
+    others: dict[str, Stateful] = field(default_factory=dict)
     seconds_reducing: float = 0.0
 
 
@@ -98,12 +101,12 @@ def train_step(learner: Learner, batch: Batch, step: int, wishes: Wishes) -> Out
     norm = gradients.norm() / total_weight if weight else math.nan
     finite = math.isfinite(norm)
     if finite:
-        gradients.scale(_clip_factor(config.clip_norm, norm) / total_weight)
+        gradients.scale(clip_factor(config.clip_norm, norm) / total_weight)
         _update(learner, step)
     else:
         gradients.compression.reset()
     learner.scale.update(config, finite)
-    _share_buffers(learner)
+    share_buffers(learner)
     return Outcome(loss, weight, int(rows), not finite, stop > 0, checkpoint > 0)
 
 
@@ -117,14 +120,20 @@ def _reduce(learner: Learner, totals: Handle) -> list[float]:
 
 
 def _update(learner: Learner, step: int) -> None:
-    """Move the weights along the mean gradient."""
+    """Move the weights along the mean gradient, at the step's learning rate."""
+    config = learner.config
+    factor = learning_rate_factor(config.schedule, step, learner.total_steps, config.epochs, learner.rate_drops)
+    set_learning_rate(learner.optimizer, factor)
+    move_weights(learner, step)
+
+
+def move_weights(learner: Learner, step: int) -> None:
+    """Let the optimizer move the weights along the mean gradient, at whatever rate it has."""
     config = learner.config
     if config.clip_value is not None:
         learner.gradients.clip_value(config.clip_value)
     if config.l1:
         learner.gradients.add_signs(config.l1)
-    factor = learning_rate_factor(config.schedule, step, learner.total_steps, config.epochs, learner.rate_drops)
-    set_learning_rate(learner.optimizer, factor)
     optimizer_step(learner.optimizer)
     if learner.average is not None:
         learner.average.update(step)
@@ -181,11 +190,12 @@ def micro_batches(batch: Batch, weights: Tensor, size: int) -> Iterator[tuple[Ba
         yield Batch(inputs, batch.label[part]), weights[part]
 
 
-def _clip_factor(bound: float | None, norm: float) -> float:
+def clip_factor(bound: float | None, norm: float) -> float:
+    """What a gradient of such a norm is multiplied by."""
     return 1.0 if bound is None or norm <= bound else bound / norm
 
 
-def _share_buffers(learner: Learner) -> None:
+def share_buffers(learner: Learner) -> None:
     """Average what layers such as batch norm keep beside weights, so that all ranks hold the very same model."""
     buffers = [buffer for buffer in learner.model.buffers() if buffer.is_floating_point()]
     if not buffers or learner.collective.world_size == 1:
