@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import storage
 from pipeline.before_launch import check_training
-from pipeline.config import PipelineConfig, parse_config
+from pipeline.config import PipelineConfig, with_sections
 from pipeline.config.training import ClusterConfig
 from pipeline.dataset import Dataset
-from pipeline.errors import StorageError
+from pipeline.errors import StorageError, UsageError
 from pipeline.run_folder import RunFolder
 from pipeline.spark_on_demand import SparkOnDemand as SparkOnDemand
 from pipeline.stack import chosen_by, collective_of, reader_of
@@ -59,20 +59,22 @@ def prepare(
         config: with a DataFrame, the configuration; or give its sections as keywords:
             ``prepare(df, features={...}, label={...}, dataset={...}, source={"id": [...]})``.
         spark: the session; by default the DataFrame's, the active one, or our own.
-        **sections: sections of the configuration.
+        **sections: sections of the configuration, laid over a given one.
 
     Raises:
+        UsageError: there are two configurations.
         DataError: the data cannot be used; says why, with counts.
         StorageError: reading or writing failed.
     """
-    if isinstance(table, PipelineConfig):
-        with SparkOnDemand(table, spark, for_inputs=True) as session:
-            return prepare_stage(table, session)[0]
-    if not isinstance(config, PipelineConfig):
-        config = parse_config({**(config or {}), **sections})
-    from pipeline.preparation.prepare import prepare_dataset
+    if not isinstance(table, PipelineConfig):
+        from pipeline.preparation.prepare import prepare_dataset
 
-    return prepare_dataset(spark or table.sparkSession, config, table)
+        return prepare_dataset(spark or table.sparkSession, with_sections(config or {}, sections), table)
+    if config is not None:
+        raise UsageError("prepare is given two configurations; expected one; give what differs as keywords")
+    config = with_sections(table, sections)
+    with SparkOnDemand(config, spark, for_inputs=True) as session:
+        return prepare_stage(config, session)[0]
 
 
 def prepare_stage(config: PipelineConfig, session: Callable[[], SparkSession]) -> tuple[Dataset, bool]:
@@ -104,9 +106,10 @@ def train(
     """Train on every rank of the cluster, and leave the best epoch's model in the run folder.
 
     Args:
-        source: a prepared dataset, or a configuration whose dataset is published already.
+        source: a prepared dataset, or a configuration whose dataset is published already; keywords are laid over it.
         model: ``model(schema, **options)`` gives a ``torch.nn.Module`` whose forward takes the dict of inputs;
-            classes and functions of a notebook cell work. Or the name of a built-in architecture.
+            classes and functions of a notebook cell work. Or the name of a built-in architecture, which takes the
+            place of the configured one, its options included.
         loss: ``loss(predictions, label, weight)`` gives the weighted sum over the rows.
         optimizer: ``optimizer(parameters)`` gives a torch optimizer; or keys of the ``training.optimizer`` section.
         metrics: ``metrics(predictions, label, weight)`` gives further weighted sums by name.
@@ -124,32 +127,24 @@ def train(
     """
     if isinstance(optimizer, Mapping):
         training["optimizer"], optimizer = dict(optimizer), None
-    if isinstance(source, PipelineConfig):
-        config, dataset = source, Dataset.open(source.dataset.url)
-    else:
-        name = model if isinstance(model, str) else "tabular"
-        sections = {"model": {"name": name, "options": dict(options or {})}, "cluster": cluster, "tracking": tracking}
-        config, dataset = _config_of(source, training, sections), source
-    own_model = None if isinstance(model, str) else model
-    code = UserCode(own_model, loss, optimizer, metrics, callback, loop)
+    named = {"name": model} if isinstance(model, str) else {}
+    architecture = {**named, **({"options": options} if options else {})}
+    sections = {"model": architecture, "training": training, "cluster": cluster, "tracking": tracking}
+    config = with_sections(
+        source if isinstance(source, PipelineConfig) else _data_sections(source),
+        {name: dict(section) for name, section in sections.items() if section},
+        anew=["model"] if named else [],
+    )
+    dataset = source if isinstance(source, Dataset) else Dataset.open(config.dataset.url)
+    code = UserCode(None if isinstance(model, str) else model, loss, optimizer, metrics, callback, loop)
     with SparkOnDemand(config, spark) as session:
         return train_stage(config, dataset, session, code)
 
 
-def _config_of(
-    dataset: Dataset, training: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any] | None]
-) -> PipelineConfig:
-    """The configuration of a training that a program describes by keywords; the data sections are the dataset's."""
-    semantic = dataset.manifest.semantic
-    return parse_config(
-        {
-            "features": semantic["features"],
-            "label": semantic["label"],
-            "dataset": {"url": dataset.url},
-            "training": dict(training),
-            **{name: dict(section or {}) for name, section in sections.items()},
-        }
-    )
+def _data_sections(dataset: Dataset) -> dict[str, Any]:
+    """The configuration of a training as far as its dataset says it, and the model that is taken if none is named."""
+    features, label = dataset.manifest.semantic["features"], dataset.manifest.semantic["label"]
+    return {"features": features, "label": label, "dataset": {"url": dataset.url}, "model": {"name": "tabular"}}
 
 
 def train_stage(

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -127,6 +127,24 @@ def parse_config(values: Mapping[str, Any], folder: str | None = None) -> Pipeli
     if offences := list(disagreements(config)):
         raise ConfigError(*offences)
     return config
+
+
+def with_sections(
+    config: PipelineConfig | Mapping[str, Any], sections: Mapping[str, Any], anew: Container[str] = ()
+) -> PipelineConfig:
+    """The configuration with sections from a program laid over it key by key, as a target is over its file.
+
+    Args:
+        config: the configuration, or its plain values.
+        sections: keys and values by section.
+        anew: sections of which nothing stays but what ``sections`` says.
+
+    Raises:
+        ConfigError: everything that is wrong with what comes of it, at once.
+    """
+    if isinstance(config, PipelineConfig):
+        config = config.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return parse_config(_merge({name: value for name, value in config.items() if name not in anew}, dict(sections)))
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
