@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.config import PipelineConfig
-from pipeline.config.agreement import check_best_by, check_best_is
+from pipeline.config.agreement import check_best_by, check_best_is, check_validation
 from pipeline.dataset import Dataset
 from pipeline.task import UserCode
 
@@ -29,6 +29,9 @@ def check_training(config: PipelineConfig, dataset: Dataset, code: UserCode) -> 
     from pipeline.training.optimizers import build_optimizer
     from pipeline.training.warm_start import fitting_tensors
 
+    check_validation(
+        config.training, dataset.manifest.rows("validation") if "validation" in dataset.manifest.splits else 0
+    )
     class_counts = dataset.manifest.class_counts.get("train", {})
     class_weight_table(dataset.schema, config.training.class_weights, class_counts)
     model = dry_run(config.model, dataset.schema, code)

@@ -12,6 +12,7 @@ from pipeline.metrics import METRICS, LabelType, lower_is_better, metric_names
 if TYPE_CHECKING:
     from pipeline.config.data import LabelConfig
     from pipeline.config.load import PipelineConfig
+    from pipeline.config.training import TrainingConfig
 
 
 def disagreements(config: PipelineConfig) -> Iterator[str]:
@@ -88,6 +89,27 @@ def check_best_is(best_by: str, best_is: str, labels: Sequence[str]) -> None:
         raise ConfigError(
             f"training.best_is is auto, but training.best_by {best_by} is no metric of ours; expected min or max; "
             "say whether the least or the greatest value is best"
+        )
+
+
+def check_validation(training: TrainingConfig, rows: int) -> None:
+    """Refuse what waits for validations that a dataset without such rows will not have.
+
+    Raises:
+        ConfigError: names all such settings.
+    """
+    waiting = {
+        "early_stopping": training.early_stopping,
+        "validate_every_steps": training.validate_every_steps,
+        "schedule.name": "plateau" if training.schedule.name == "plateau" else None,
+    }
+    if not rows and (odd := {key: value for key, value in waiting.items() if value is not None}):
+        raise ConfigError(
+            *(
+                f"training.{key} is {value}, but the dataset has no rows for validation; expected some; "
+                "publish a validation split, or leave the setting out"
+                for key, value in odd.items()
+            )
         )
 
 

@@ -60,11 +60,12 @@ class Rank:
 
 
 def run_epochs(rank: Rank) -> None:
-    """Train until the last epoch, or until no epoch gets better."""
+    """Train until the last epoch, or until validation no longer gets better."""
     progress, epochs = rank.progress, rank.learner.config.epochs
     while progress.epoch < epochs and not progress.stopped_early:
         _train_epoch(rank)
-        _finish_epoch(rank)
+        if not progress.stopped_early:
+            _finish_epoch(rank)
     rank.finish_saving()
 
 
@@ -76,6 +77,8 @@ def _train_epoch(rank: Rank) -> None:
     with contextlib.closing(_timed(rank.train, rank.clock)) as batches, profiled(rank.learner) as profile:
         for batch in batches:
             _validate_if_due(rank)
+            if progress.stopped_early:
+                break
             wishes = Wishes(stop=rank.stop(), checkpoint=_is_due(rank, config.checkpoint))
             outcome = train_step(rank.learner, batch, progress.step, wishes)
             profile()
@@ -180,6 +183,9 @@ def _validate_if_due(rank: Rank) -> None:
 def _report_and_save(rank: Rank, values: dict[str, float]) -> None:
     if rank.learner.collective.rank == 0:
         rank.reporter.metrics(values, rank.progress.step)
+        if rank.progress.stopped_early:
+            vain = f"{rank.progress.without_better} validations without a better one (training.early_stopping)"
+            rank.reporter.event(f"stopped early, after step {rank.progress.step}: {vain}")
     if rank.callback is not None:
         rank.callback(rank.progress, values)
     _save(rank)
@@ -242,5 +248,5 @@ def compare_with_best(progress: Progress, learner: Learner, metrics: dict[str, f
         if config.schedule.name == "plateau" and progress.without_better % config.schedule.patience == 0:
             progress.rate_drops += 1
             learner.rate_drops = progress.rate_drops
-    patience = config.early_stopping
-    progress.stopped_early = patience is not None and progress.without_better >= patience
+    if config.early_stopping is not None and progress.without_better >= config.early_stopping:
+        progress.stopped_early = True

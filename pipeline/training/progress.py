@@ -33,7 +33,7 @@ class Progress:
         without_better: validations since the best one; ``validated_step`` is the step of the last.
         rate_drops: how often the plateau schedule has lowered the learning rate.
         loss_scale: for float16: the factor, and good steps since it changed.
-        stopped_early: no further epoch is wanted.
+        stopped_early: no further step is wanted; once set, also of a resumed run.
     """
 
     step: int = 0

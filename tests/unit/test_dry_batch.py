@@ -96,6 +96,19 @@ def test_good_metrics_pass_with_every_type_of_label(tmp_path: Path, label_type: 
     checked(tmp_path, UserCode(metrics=metrics), label_type, best_by="far", best_is="min")
 
 
+def test_what_waits_for_validations_is_refused_where_there_are_no_rows_for_them(tmp_path: Path) -> None:
+    dataset = tiny_dataset(str(tmp_path), {"train": 40, "test": 10})
+    waiting: dict[str, Any] = {"early_stopping": 2, "validate_every_steps": 3, "schedule": {"name": "plateau"}}
+    with pytest.raises(ConfigError) as refused:
+        check_training(config_of(dataset, "binary", **waiting), dataset, UserCode())
+    assert [offence.split(",")[0] for offence in refused.value.offences] == [
+        "training.early_stopping is 2",
+        "training.validate_every_steps is 3",
+        "training.schedule.name is plateau",
+    ]
+    check_training(config_of(dataset, "binary"), dataset, UserCode())
+
+
 def test_an_optimizer_that_fails_in_its_first_step_is_refused(tmp_path: Path) -> None:
     for code in (UserCode(), UserCode(optimizer=lambda parameters: torch.optim.Adam(parameters))):
         checked(tmp_path, code, optimizer={"options": {"amsgrad": True}})

@@ -98,6 +98,28 @@ def test_training_stops_when_epochs_no_longer_get_better(dataset: Dataset, tmp_p
     assert result.epochs == result.best_epoch + 2
 
 
+def test_early_stopping_ends_an_epoch_right_after_the_validation_that_was_one_too_many(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"validate_every_steps": 2, "early_stopping": 2, "epochs": 50, "best_by": "loss"}
+    options["optimizer"] = {"learning_rate": 1e-9, "options": {"maximize": True}}  # it gets worse from the start
+    notes = Notes()
+    result = _train(dataset, tmp_path / "through", notes, **options, global_batch_size=20)
+    assert (result.steps, result.epochs, result.best_epoch) == (6, 0, 1)
+    assert result.best_checkpoint.endswith("step-2")
+    assert (
+        notes.events[-1] == "stopped early, after step 6: 2 validations without a better one (training.early_stopping)"
+    )
+    assert published_steps(str(tmp_path / "through"))[-1] == 6
+    notes = Notes()
+    assert _train(dataset, tmp_path / "through", notes, **options, global_batch_size=20).steps == 6
+    assert notes.epochs == [], "a training that was stopped early stays so"
+    asked = iter(range(100))
+    with pytest.raises(InterruptedRunError):
+        _train(dataset, tmp_path / "broken", stop=lambda: next(asked) == 4, **options, global_batch_size=20)
+    assert _train(dataset, tmp_path / "broken", **options, global_batch_size=20).steps == 6
+
+
 def test_the_loss_can_choose_the_best_epoch(dataset: Dataset, tmp_path: Path) -> None:
     notes = Notes()
     result = _train(dataset, tmp_path, notes, best_by="loss")
