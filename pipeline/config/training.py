@@ -145,7 +145,9 @@ class DeadlineConfig(Section):
     silence: float = Field(default=60.0, gt=2)
     """Without a sign of life of a rank's process; it gives one every second."""
     stage: float = Field(default=7 * 86400.0, gt=0)
-    """The whole training."""
+    """The whole training, with all its restarts; ranks save before they end."""
+    save: float = Field(default=60.0, ge=0)
+    """For ranks to save their state when training is stopped; a second Ctrl-C ends them at once."""
 
 
 class ClusterConfig(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import time
 from dataclasses import replace
@@ -12,9 +13,10 @@ from pyspark import InheritableThread
 from pyspark.sql import SparkSession
 
 from pipeline.config.training import DeadlineConfig
-from pipeline.errors import PipelineError, RankFailedError
+from pipeline.errors import InterruptedRunError, PipelineError, RankFailedError
 from pipeline.launch.channel import ChannelServer, Message
 from pipeline.launch.cluster import driver_addresses
+from pipeline.launch.environment import plain_interrupts
 from pipeline.launch.rank import RankCall
 from pipeline.launch.record import RunRecord
 from pipeline.launch.watch import Watch
@@ -22,7 +24,12 @@ from pipeline.launch.watch import Watch
 _POLL_SECONDS = 0.2
 _SETTLE_SECONDS = 2.0
 _CANCEL_SECONDS = 30.0
-_SAVE_SECONDS = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+class OutOfTimeError(InterruptedRunError):
+    """Training as a whole has taken longer than it may; its ranks save before they end."""
 
 
 class Launcher(Protocol):
@@ -36,16 +43,34 @@ class Launcher(Protocol):
 
 
 class Attempt:
-    """Runs the launcher in a thread, so that the calling one can listen, judge and be interrupted."""
+    """Runs the launcher in a thread, so that the calling one can listen, judge and be interrupted.
+
+    Args:
+        spark: the session.
+        launcher: brings the ranks to life.
+        num_proc: how many.
+        deadlines: of this attempt, and of the training as a whole.
+        record: what is kept of it.
+        training_began: when the first attempt did, on the monotonic clock; by default now.
+    """
 
     def __init__(
-        self, spark: SparkSession, launcher: Launcher, num_proc: int, deadlines: DeadlineConfig, record: RunRecord
+        self,
+        spark: SparkSession,
+        launcher: Launcher,
+        num_proc: int,
+        deadlines: DeadlineConfig,
+        record: RunRecord,
+        training_began: float | None = None,
     ) -> None:
         self._spark = spark
         self._launcher = launcher
         self._num_proc = num_proc
+        self._deadlines = deadlines
         self._record = record
-        self._watch = Watch(num_proc, deadlines, time.monotonic())
+        now = time.monotonic()
+        self._training_began = now if training_began is None else training_began
+        self._watch = Watch(num_proc, deadlines, now)
         self._results: list[Any] | None = None
         self._error: BaseException | None = None
 
@@ -55,14 +80,14 @@ class Attempt:
         Raises:
             PipelineError: the first cause of the end: a rank's own error, a lost rank, a missed deadline.
         """
-        with ChannelServer(*driver_addresses(self._spark)) as channel:
+        with plain_interrupts(), ChannelServer(*driver_addresses(self._spark)) as channel:
             call = replace(call, channel=channel.address)
             thread = InheritableThread(target=self._launch, args=(call,), name="launch", daemon=True)
             thread.start()
             try:
                 self._follow(thread, channel)
             except BaseException as error:
-                self._stop(thread, channel, patient=not isinstance(error, PipelineError))
+                self._stop(thread, channel, patient=_is_asked_for(error))
                 raise
             finally:
                 self._settle(channel)
@@ -83,6 +108,7 @@ class Attempt:
             self._take(channel, _POLL_SECONDS)
             now = time.monotonic()
             self._record.ranks(self._watch.signs_of_life(now))
+            self._refuse_more_time(now)
             if (late := self._watch.overdue(now)) is not None:
                 raise late
             if self._watch.failed():
@@ -92,16 +118,37 @@ class Attempt:
                     thread.join(_CANCEL_SECONDS)
                     return
 
+    def _refuse_more_time(self, now: float) -> None:
+        if (taken := now - self._training_began) > self._deadlines.stage:
+            raise OutOfTimeError(
+                f"training has taken {taken:.0f} s; expected at most cluster.deadlines.stage="
+                f"{self._deadlines.stage:g} s; run the same command again to resume, or raise the deadline"
+            )
+
     def _stop(self, thread: InheritableThread, channel: ChannelServer, patient: bool) -> None:
-        """End the ranks; when the user asked for it, give them some seconds to save their state first."""
-        if patient:
-            channel.ask_to_stop()
-            deadline = time.monotonic() + _SAVE_SECONDS
-            while thread.is_alive() and time.monotonic() < deadline:
-                self._take(channel, _POLL_SECONDS)
-        with contextlib.suppress(Exception):
-            self._launcher.cancel()
-        thread.join(_CANCEL_SECONDS)
+        """End the ranks; when that was asked for, give those that train some time to save their state first."""
+        try:
+            if patient and self._watch.all_started():
+                self._let_save(thread, channel)
+        finally:
+            with contextlib.suppress(Exception):
+                self._launcher.cancel()
+            thread.join(_CANCEL_SECONDS)
+
+    def _let_save(self, thread: InheritableThread, channel: ChannelServer) -> None:
+        seconds = self._deadlines.save
+        logger.warning(
+            "train: stopping; the ranks have up to %g s (cluster.deadlines.save) to save their state, "
+            "Ctrl-C ends them at once",
+            seconds,
+        )
+        channel.ask_to_stop()
+        deadline = time.monotonic() + seconds
+        while thread.is_alive() and not self._watch.heard_out():
+            if time.monotonic() >= deadline:
+                logger.warning("train: the ranks did not save in time; the steps since the last checkpoint are lost")
+                return
+            self._take(channel, _POLL_SECONDS)
 
     def _settle(self, channel: ChannelServer) -> None:
         """Wait a moment for the last words of ranks whose end, good or bad, Spark has reported first."""
@@ -126,10 +173,17 @@ class Attempt:
             self._record.metrics(body["values"], body["step"])
         elif message.kind == "resumed" and message.rank == 0:
             self._record.resumed(body["step"])
+        elif message.kind == "timings" and message.rank == 0:
+            self._record.timings(body["ranks"])
         elif message.kind == "log":
             self._record.log(message.rank, body["text"])
         elif message.kind == "event":
             self._record.event(body["message"])
+
+
+def _is_asked_for(error: BaseException) -> bool:
+    """Whether ranks end because somebody wants them to, with nothing wrong with them."""
+    return isinstance(error, OutOfTimeError) or not isinstance(error, PipelineError)
 
 
 def same_on_all_ranks(results: list[Any]) -> Any:

@@ -34,3 +34,20 @@ def stop_on_signals(*signals: signal.Signals) -> Iterator[Callable[[], bool]]:
     finally:
         for number, action in before.items():
             signal.signal(number, action)
+
+
+@contextlib.contextmanager
+def plain_interrupts() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt and does nothing else, where PySpark's handler would first cancel all jobs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if not str(getattr(before, "__module__", "")).startswith("pyspark."):
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -76,6 +76,7 @@ def _launch(
     if cluster.launcher == "in_process" or spark is None:
         record.state("running", world_size=1, collective="none")
         return run_in_process(body, task, record)
+    began = time.monotonic()
     collective = collective_of(cluster)
     refuse_unfit(spark, cluster)
     facts = wait_for_slots(spark, cluster)
@@ -92,7 +93,8 @@ def _launch(
     budget = RestartBudget(cluster.max_failures, cluster.max_preemptions)
     while True:
         record.state("running", world_size=resources.num_proc, restarts=budget.restarts, collective=collective)
-        attempt = Attempt(spark, _launcher(spark, cluster, resources), resources.num_proc, cluster.deadlines, record)
+        launcher = _launcher(spark, cluster, resources)
+        attempt = Attempt(spark, launcher, resources.num_proc, cluster.deadlines, record, began)
         try:
             threaded = dataclasses.replace(task, threads=resources.threads)
             return same_on_all_ranks(attempt.run(_call(body, threaded, collective, cluster)))

@@ -90,6 +90,10 @@ class Watch:
         """Whether some rank has said that it fails for a reason of its own."""
         return any(state.failure is not None and not state.failure["secondary"] for state in self.failures)
 
+    def all_started(self) -> bool:
+        """Whether the ranks have found each other: from then on they can save and look whether they are to stop."""
+        return len(self.started) == self.world_size
+
     def heard_out(self) -> bool:
         """Whether nothing more will come: every rank has reported, and has said goodbye or its stream has ended."""
         return len(self.ranks) == self.world_size and all(
@@ -98,12 +102,7 @@ class Watch:
 
     def overdue(self, now: float) -> PipelineError | None:
         """The error of a deadline that has passed."""
-        if now - self.begun > self.deadlines.stage:
-            return InterruptedRunError(
-                f"training has taken {now - self.begun:.0f} s; expected at most cluster.deadlines.stage="
-                f"{self.deadlines.stage:g} s; run the same command again to resume, or raise the deadline"
-            )
-        late = self._not_started if len(self.started) < self.world_size else self._stuck
+        late = self._stuck if self.all_started() else self._not_started
         return self._lost(now) or self._silent(now) or late(now)
 
     def _not_started(self, now: float) -> PipelineError | None:

@@ -208,18 +208,29 @@ def validate(rank: Rank) -> dict[str, float]:
     if learner.average is not None:
         learner.average.swap()
     rank.validation.set_epoch(0)
-    sums = learner.collective.sum(_summed(validation_step(learner, b) for b in _seen_alive(rank, rank.validation)))
+    told = np.zeros(1)
+    own = _summed(validation_step(learner, batch) for batch in _until_told(rank, rank.validation, told))
+    sums = learner.collective.sum(np.append(own, told))
     if learner.average is not None:
         learner.average.swap()
+    if sums[-1]:
+        _interrupt(rank)
     loss = float(sums[0] / sums[1]) if sums[1] else math.nan
-    return {"loss": loss, **learner.objective.metrics(sums[2:])}
+    return {"loss": loss, **learner.objective.metrics(sums[2:-1])}
 
 
-def _seen_alive(rank: Rank, batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The batches of a validation, which may take longer than the deadline of a step."""
-    for batch in batches:
-        _report_progress(rank, rank.progress.epoch_loss, rank.progress.epoch_weight)
-        yield batch
+def _until_told(rank: Rank, loader: Loader, told: Sums) -> Iterator[Batch]:
+    """The batches of a validation, which may take longer than the deadline of a step, until this rank is told to stop.
+
+    The others learn it from the sum that follows, and nobody uses what was measured: a resumed run validates again.
+    """
+    with contextlib.closing(cast("Generator[Batch, None, None]", iter(loader))) as batches:
+        for batch in batches:
+            _report_progress(rank, rank.progress.epoch_loss, rank.progress.epoch_weight)
+            yield batch
+            if rank.stop():
+                told[0] = 1
+                return
 
 
 def _summed(vectors: Iterable[Sums]) -> Sums:

@@ -14,12 +14,15 @@ import time
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 
 from pipeline.config.training import ClusterConfig
 from pipeline.launch import launch_training
 from pipeline.launch.session import spark_session
+from pipeline.training import loop
+from pipeline.training.step import train_step
 from pipeline.training.worker import train
 from tests.distributed.ranks import REPOSITORY, task_of
 
@@ -57,15 +60,16 @@ def _belongs_to(process: psutil.Process, mark: str) -> bool:
 
 def train_and_kill(driver: int, kill_after: int, task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
     """The body of a rank: train, and kill the driver in a step if this is rank 0."""
-    asked = [0]
+    steps = [0]
 
-    def stop_or_kill() -> bool:
-        asked[0] += 1
-        if asked[0] == kill_after and collective.rank == 0:
+    def step(learner: Any, batch: Any, number: int, wishes: Any) -> Any:
+        steps[0] += 1
+        if steps[0] == kill_after and collective.rank == 0:
             os.kill(driver, signal.SIGKILL)
-        return bool(stop())
+        return train_step(learner, batch, number, wishes)
 
-    return train(task, collective, reporter, stop_or_kill)
+    with mock.patch.object(loop, "train_step", step):
+        return train(task, collective, reporter, stop)
 
 
 def main(path: str) -> None:

@@ -14,8 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import safetensors.torch
 
@@ -25,9 +27,11 @@ from pipeline.launch.rank import horovod_environment
 from pipeline.launch.rendezvous import rendezvous
 from pipeline.launch.resources import Place, places
 from pipeline.task import SilentReporter, TrainingTask
+from pipeline.training import loop
 from pipeline.training.checkpoint import open_checkpoint, published_steps, step_url
 from pipeline.training.collective import Collective, HorovodCollective, SoloCollective
 from pipeline.training.shared_memory import share_memory
+from pipeline.training.step import Wishes, train_step
 from pipeline.training.torch_collective import TorchCollective
 from pipeline.training.worker import train
 from tests.fifty_steps import weights_after
@@ -151,17 +155,19 @@ def attempt(spec: dict[str, Any], collective: Collective) -> dict[str, Any]:
     """Train once. ``stop_after`` asks the last rank to end after so many steps, ``kill_after`` kills a rank in one."""
     if "fifty_steps" in spec:
         return {"weights": weights_after(collective, **spec["fifty_steps"]).tolist()}
-    asked = [0]
+    steps = [0]
 
-    def stop() -> bool:
-        asked[0] += 1
-        if asked[0] == spec.get("kill_after") and collective.rank == spec.get("kill_rank", 0):
+    def step(learner: Any, batch: Any, number: int, wishes: Wishes) -> Any:
+        steps[0] += 1
+        if steps[0] == spec.get("kill_after") and collective.rank == spec.get("kill_rank", 0):
             os.kill(os.getpid(), signal.SIGKILL)
-        return asked[0] == spec.get("stop_after") and collective.rank == collective.world_size - 1
+        told = steps[0] == spec.get("stop_after") and collective.rank == collective.world_size - 1
+        return train_step(learner, batch, number, replace(wishes, stop=told))
 
     sent = collective.bytes_sent
     try:
-        result = train(task_of(spec), collective, _Events(), stop)
+        with mock.patch.object(loop, "train_step", step):
+            result = train(task_of(spec), collective, _Events(), lambda: False)
         return {"result": vars(result), "bytes_sent": collective.bytes_sent - sent}
     except InterruptedRunError as error:
         return {"interrupted": str(error)}

@@ -228,12 +228,6 @@ def test_ranks_are_heard_out_when_each_has_said_goodbye_or_is_gone() -> None:
     assert watch.heard_out()
 
 
-def test_the_whole_training_has_a_deadline() -> None:
-    watch = _watch(stage=100, step=1e6, silence=1e6)
-    assert watch.overdue(99.0) is None
-    assert "cluster.deadlines.stage=100" in str(watch.overdue(101.0))
-
-
 def test_when_no_rank_could_speak_the_python_part_of_sparks_reason_is_shown() -> None:
     reason = (
         "org.apache.spark.SparkException: x\nTraceback (most recent call last):\n  File\nImportError: no\n\tat java"

@@ -16,8 +16,10 @@ from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, DataError, InterruptedRunError, RankFailedError
 from pipeline.task import SilentReporter, TrainingResult, TrainingTask, UserCode
 from pipeline.testing import tiny_dataset
+from pipeline.training import loop
 from pipeline.training.checkpoint import latest_good, published_steps, read_weights, step_url
 from pipeline.training.collective import SoloCollective
+from pipeline.training.step import validation_step
 from pipeline.training.worker import train
 
 
@@ -162,7 +164,7 @@ def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(datase
     undisturbed = _train(dataset, tmp_path / "through", epochs=2)
     asked = iter(range(100))
     with pytest.raises(InterruptedRunError):
-        _train(dataset, tmp_path / "broken", epochs=2, stop=lambda: next(asked) == 8, checkpoint={"every_steps": 3})
+        _train(dataset, tmp_path / "broken", epochs=2, stop=lambda: next(asked) == 10, checkpoint={"every_steps": 3})
     newest = tmp_path / "broken" / "checkpoints" / "step-9" / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
     notes = Notes()
@@ -231,6 +233,30 @@ def test_validation_inside_an_epoch_can_be_the_best_one_and_survives_a_stop(data
     resumed = _train(dataset, tmp_path / "broken", **options)
     assert resumed.best_metrics == undisturbed.best_metrics
     assert resumed.best_checkpoint.endswith(undisturbed.best_checkpoint.rsplit("/", 1)[1])
+
+
+@pytest.mark.parametrize("every_steps", [2, None], ids=["inside an epoch", "at its end"])
+def test_a_stop_ends_a_validation_which_is_done_again_when_training_goes_on(
+    dataset: Dataset, tmp_path: Path, every_steps: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"validate_every_steps": every_steps, "epochs": 2, "global_batch_size": 20}
+    undisturbed = _train(dataset, tmp_path / "through", **options)
+    measured: list[int] = []
+
+    def measure(*of: Any) -> Any:
+        measured.append(1)
+        return validation_step(*of)
+
+    monkeypatch.setattr(loop, "validation_step", measure)
+    step = every_steps or 30
+    with pytest.raises(InterruptedRunError, match=f"after step {step};"):
+        _train(dataset, tmp_path / "broken", stop=lambda: len(measured) == 3, **options)
+    assert len(measured) == 3, "of ten"
+    assert published_steps(str(tmp_path / "broken")) == [step]
+    resumed = _train(dataset, tmp_path / "broken", **options)
+    assert (resumed.best_epoch, resumed.best_metrics) == (undisturbed.best_epoch, undisturbed.best_metrics)
+    one, other = read_weights(undisturbed.best_checkpoint), read_weights(resumed.best_checkpoint)
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_class_weights_move_the_predictions_towards_the_heavier_class(dataset: Dataset, tmp_path: Path) -> None:
