@@ -40,7 +40,7 @@ def dry_run(config: ModelConfig, schema: DatasetSchema, user_code: UserCode | No
         _check_output(output, schema, has_own_loss=code.loss is not None and schema.label_type is not None)
         if code.loss is not None:
             _check_loss(code.loss, output, schema)
-        elif schema.label_type is None:
+        elif schema.label_type is None and code.loop is None:
             raise ConfigError("the dataset has no label; expected a loss from code; give loss= a function")
     return model
 
