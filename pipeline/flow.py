@@ -9,7 +9,7 @@ import atexit
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline import storage
@@ -211,7 +211,7 @@ def evaluate_stage(run: Run, session: SparkOnDemand) -> Evaluated:
     from pipeline.inference.predictor import Predictor
 
     url = storage.join(run.url, "evaluation.json")
-    predictor = Predictor.load(run.model_url, allow_factories=_factories(run.config))
+    predictor = Predictor.load(run.model_url, allow_factories=run.allow_factories)
     request = storage.sha256_of(
         {"model": predictor.digest, "dataset": run.dataset.content_id, "options": run.config.evaluation.model_dump()}
     )
@@ -225,11 +225,6 @@ def evaluate_stage(run: Run, session: SparkOnDemand) -> Evaluated:
     return Evaluated(run, evaluation)
 
 
-def _factories(config: PipelineConfig) -> tuple[str, ...]:
-    """The configuration is trusted: the factory that it names may be imported."""
-    return (config.model.factory,) if config.model.factory else ()
-
-
 def register(evaluated: Evaluated) -> Model:
     """Put a model that meets its gate into the MLflow registry, and move the alias to it.
 
@@ -241,16 +236,24 @@ def register(evaluated: Evaluated) -> Model:
 
     run = evaluated.run
     check_gate(evaluated.metrics, run.config.gate)
-    if run.config.tracking.registered_model is None:
-        return Model(run.model_url)
-    tracking, factories = run.config.tracking, _factories(run.config)
-    version = register_model(tracking, run.url, run.mlflow_run_id, evaluated.metrics, allow_factories=factories)
-    return Model(run.model_url, run.config.tracking.registered_model, version)
+    tracking, allowed = run.config.tracking, run.allow_factories
+    if tracking.registered_model is None:
+        return Model(run.model_url, allow_factories=allowed)
+    version = register_model(tracking, run.url, run.mlflow_run_id, evaluated.metrics, allow_factories=allowed)
+    return Model(run.model_url, tracking.registered_model, version, allowed)
 
 
-def score(frame: DataFrame, model: Model | Run | str) -> DataFrame:
-    """Append ``prediction`` and ``probability``, or those of each label, to every row of a table of raw columns."""
+def score(frame: DataFrame, model: Model | Run | str, *, allow_factories: Sequence[str] = ()) -> DataFrame:
+    """Append ``prediction`` and ``probability``, or those of each label, to every row of a table of raw columns.
+
+    Args:
+        frame: at least the raw columns that the model's features need.
+        model: what a stage gave, or the URL of a model folder.
+        allow_factories: ``package.module:function`` names that a model may import beside those of its configuration.
+    """
     from pipeline.inference.score import score as score_frame
 
-    url = model if isinstance(model, str) else model.model_url if isinstance(model, Run) else model.url
-    return score_frame(frame, url)
+    if isinstance(model, str):
+        return score_frame(frame, model, allow_factories)
+    url = model.model_url if isinstance(model, Run) else model.url
+    return score_frame(frame, url, (*model.allow_factories, *allow_factories))

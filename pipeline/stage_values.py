@@ -39,6 +39,11 @@ class Run:
         """The model folder, which predictors load."""
         return storage.join(self.url, "model")
 
+    @property
+    def allow_factories(self) -> tuple[str, ...]:
+        """What the model may import, see `pipeline.inference.predictor.Predictor.load`."""
+        return self.config.allowed_factories
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -61,8 +66,13 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Model:
-    """A registered model version, or an unregistered model folder."""
+    """A registered model version, or an unregistered model folder.
+
+    Attributes:
+        allow_factories: what it may import, see `pipeline.inference.predictor.Predictor.load`.
+    """
 
     url: str
     name: str | None = None
     version: str | None = None
+    allow_factories: tuple[str, ...] = ()

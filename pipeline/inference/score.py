@@ -117,9 +117,8 @@ def score_table(
     if storage.exists(target):
         raise OutputError(f"{target} exists; expected a new folder; choose another or remove it")
     folder = model_folder(model, config)
-    factory = config.model.factory
     table = read_table(spark, source)
-    scored = score(table, folder, [factory] if factory else [])
+    scored = score(table, folder, config.allowed_factories)
     target = storage.local_path(target) if storage.is_local(target) else target
     unfinished = f"{target.rstrip('/')}.{uuid.uuid4().hex[:12]}.unfinished"
     try:
@@ -134,7 +133,7 @@ def score_table(
     except BaseException:
         storage.remove(unfinished)
         raise
-    version = Predictor.load(folder, [factory] if factory else []).digest[:12]
+    version = Predictor.load(folder, config.allowed_factories).digest[:12]
     seconds = {"score": round(time.monotonic() - started, 1)}
     return {"rows": rows, "output": target, "model": {"url": folder, "version": version}, "seconds": seconds}
 

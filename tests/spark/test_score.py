@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline import flow
 from pipeline.config import parse_config
-from pipeline.errors import DataError, InputMissingError, OutputError, StorageError
+from pipeline.errors import DataError, InputMissingError, OutputError, SecurityError, StorageError
 from pipeline.inference.encoded import read_row_group, row_groups
-from pipeline.inference.predictor import Predictor
+from pipeline.inference.predictor import Predictor, export_model
 from pipeline.inference.score import score, score_table
+from pipeline.models import build_model
+from pipeline.stage_values import Evaluated, Run
+from pipeline.task import TrainingResult
 from tests.small_model import raw_rows, small_dataset, small_model
 
 
@@ -93,6 +98,23 @@ def test_a_corrupt_model_scores_nothing(spark, folder, tmp_path):
     (tmp_path / "weights.safetensors").write_bytes(b"nonsense")
     with pytest.raises(StorageError, match="corrupt"):
         score(spark_rows(spark, raw_rows(3)), str(tmp_path))
+
+
+def test_a_run_and_its_model_are_scored_with_the_factory_of_their_configuration(spark, dataset, tmp_path):
+    factory = "pipeline.models.linear:Linear"
+    sections = {"features": {"amount": {"type": "numeric"}}, "label": {"column": "late"}, "dataset": {"url": "data"}}
+    config = parse_config({**sections, "model": {"factory": factory}}, str(tmp_path))
+    result = TrainingResult(steps=1, epochs=1, best_epoch=0, best_metrics={}, best_checkpoint="c", rows=1)
+    run = Run(config, dataset, result, mlflow_run_id=None)
+    net = build_model(config.model, dataset.schema)
+    export_model(dataset, config.model, net.state_dict(), run.model_url)
+    evaluated = Evaluated(run, SimpleNamespace(metrics={}))
+    frame = spark_rows(spark, raw_rows(20))
+    assert flow.score(frame, run).count() == 20
+    assert flow.score(frame, flow.register(evaluated)).count() == 20
+    assert flow.score(frame, run.model_url, allow_factories=[factory]).count() == 20
+    with pytest.raises(SecurityError, match="which is not allowed"):
+        flow.score(frame, run.model_url)
 
 
 @pytest.fixture
