@@ -143,7 +143,7 @@ def _report_progress(rank: Rank, loss: float, weight: float) -> None:
         return
     rank.clock.reported = now
     rank.reporter.progress(
-        epoch=rank.progress.epoch + 1,
+        epoch=min(rank.progress.epoch + 1, rank.learner.config.epochs),
         step=rank.progress.step,
         steps=rank.learner.total_steps,
         loss=loss / weight if weight else math.nan,
@@ -187,7 +187,9 @@ def _report_and_save(rank: Rank, values: dict[str, float]) -> None:
             vain = f"{rank.progress.without_better} validations without a better one (training.early_stopping)"
             rank.reporter.event(f"stopped early, after step {rank.progress.step}: {vain}")
     if rank.callback is not None:
+        _report_progress(rank, rank.progress.epoch_loss, rank.progress.epoch_weight)
         rank.callback(rank.progress, values)
+        _report_progress(rank, rank.progress.epoch_loss, rank.progress.epoch_weight)
     _save(rank)
 
 
