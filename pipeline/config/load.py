@@ -23,6 +23,7 @@ from pipeline.config.data import (
     SplitConfig,
 )
 from pipeline.config.release import Bound, EvaluationConfig, ServingConfig, TrackingConfig
+from pipeline.config.secret_values import misplaced_variables, refuse_secrets
 from pipeline.config.section import Section
 from pipeline.config.training import ClusterConfig, ModelConfig, TrainingConfig
 from pipeline.errors import ConfigError, InputMissingError, StorageError
@@ -103,6 +104,7 @@ def load_config(path: str, overrides: Iterable[str] = (), target: str | None = N
     Raises:
         InputMissingError: the file is missing or unreadable.
         ConfigError: everything that is wrong with the content, at once.
+        SecurityError: secrets stand in it; all of them.
     """
     try:
         text = storage.read_bytes(path)
@@ -124,12 +126,18 @@ def load_config(path: str, overrides: Iterable[str] = (), target: str | None = N
 
 
 def parse_config(values: Mapping[str, Any], folder: str | None = None) -> PipelineConfig:
-    """Validate plain values; relative paths are relative to ``folder``, by default the working directory."""
+    """Validate plain values; relative paths are relative to ``folder``, by default the working directory.
+
+    Raises:
+        ConfigError: everything that is wrong, at once.
+        SecurityError: secrets stand in it; all of them.
+    """
+    refuse_secrets(values)
     try:
         config = PipelineConfig.model_validate(dict(values), context={"folder": folder})
     except ValidationError as error:
         raise ConfigError(*_offences(error)) from None
-    if offences := list(disagreements(config)):
+    if offences := [*misplaced_variables(values), *disagreements(config)]:
         raise ConfigError(*offences)
     return config
 

@@ -23,6 +23,7 @@ from pyspark.errors import PySparkRuntimeError
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
+from pipeline.config.secret_values import from_environment, has_variable
 from pipeline.errors import ServiceError
 from pipeline.launch.environment import environment
 
@@ -38,21 +39,25 @@ def own_session(settings: Mapping[str, str], variables: Mapping[str, str], log: 
     """Start a JVM and a session in it; both are gone at exit, also after Ctrl-C in the middle of a Spark job.
 
     Args:
-        settings: Spark settings, known to the JVM from its start.
+        settings: Spark settings, known to the JVM from its start; those that name environment variables reach it over
+            the connection, since everybody on the machine can read command lines.
         variables: environment of the JVM and of the Python workers it starts.
         log: file for what the JVM and its children write to stdout and stderr.
 
     Raises:
+        ConfigError: a setting names an environment variable that is not set.
         ServiceError: Spark does not start, or its Java process ends while it is needed; the end of its log is the
             detail.
     """
     paths = list(sys.path)
+    conf = _conf({key: from_environment(value, f"cluster.spark.{key}") for key, value in settings.items()})
+    shown = _conf({key: value for key, value in settings.items() if not has_variable(value)})
     with log.open("wb") as output, _quiet_connections():
         process: list[subprocess.Popen[bytes]] = []
         try:
             tempfile.gettempdir()  # Python remembers its answer: ask before TMPDIR becomes the JVM's
             with environment(variables), _interrupt_handler_kept():
-                session = _start(settings, output, process)
+                session = _start(conf, shown, output, process)
         except Exception as error:
             _stop(process)
             raise _not_started(settings, error, log) from error
@@ -71,9 +76,14 @@ def own_session(settings: Mapping[str, str], variables: Mapping[str, str], log: 
             sys.path[:] = paths
 
 
-def _start(settings: Mapping[str, str], output: IO[bytes], process: list[subprocess.Popen[bytes]]) -> SparkSession:
-    conf = SparkConf(loadDefaults=False).setAll(list(settings.items()))
-    gateway = launch_gateway(conf, {"stdout": output, "stderr": output, "start_new_session": True})  # type: ignore[no-untyped-call]
+def _conf(settings: Mapping[str, str]) -> SparkConf:
+    return SparkConf(loadDefaults=False).setAll(list(settings.items()))
+
+
+def _start(
+    conf: SparkConf, shown: SparkConf, output: IO[bytes], process: list[subprocess.Popen[bytes]]
+) -> SparkSession:
+    gateway = launch_gateway(shown, {"stdout": output, "stderr": output, "start_new_session": True})  # type: ignore[no-untyped-call]
     process.append(gateway.proc)
     return SparkSession(SparkContext(conf=conf, gateway=gateway))
 

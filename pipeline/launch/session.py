@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,16 +13,15 @@ from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from pipeline import storage
+from pipeline.config.secret_values import from_environment, refuse_secrets
 from pipeline.config.training import ClusterConfig
-from pipeline.errors import SecurityError, ServiceError
+from pipeline.errors import ServiceError
 from pipeline.java import WANTED_JAVA, class_archive, find_java, fitted_to_spark
 from pipeline.launch.jvm import own_session
 from pipeline.launch.temporary import temporary_folder
 
 _LOG_NAME = "spark.log"
 _LOG_SETTINGS = Path(__file__).with_name("log4j2.properties")
-_SECRET = re.compile(r"(?i:password|passwd|secret|token)|(?i:(^|[._-])key($|[._-]))|[a-z]Key$")
-_NO_SECRET = re.compile(r"(?i)(file|path|provider|enabled)$")
 
 _DEFAULTS = {
     "spark.app.name": "pipeline",
@@ -57,10 +55,11 @@ def spark_session(cluster: ClusterConfig, workspace: str, *, brief: bool = False
             a third of the processor time of such work, would not pay.
 
     Raises:
-        SecurityError: a Spark setting would put a secret on a command line.
+        ConfigError: a setting names an environment variable that is not set.
+        SecurityError: a Spark setting holds a secret.
         ServiceError: no Java, or Spark does not start, or only Spark Connect is there.
     """
-    refuse_secrets(cluster.spark)
+    refuse_secrets({"cluster": {"spark": cluster.spark}})
     _refuse_connect()
     if SparkContext._active_spark_context is not None:
         yield SparkSession.builder.getOrCreate()
@@ -73,27 +72,6 @@ def spark_session(cluster: ClusterConfig, workspace: str, *, brief: bool = False
             settings, variables = _settings(cluster, folder, java, brief), _variables(cluster, folder, java)
             with own_session(settings, variables, log) as session:
                 yield session
-
-
-def refuse_secrets(settings: Mapping[str, str]) -> None:
-    """PySpark puts every setting on the JVM's command line, where all users of the machine can read it.
-
-    Raises:
-        SecurityError: names of settings that look like secrets.
-    """
-    found = [
-        key
-        for key, value in settings.items()
-        if _SECRET.search(key) and not _NO_SECRET.search(key) and value.lower() not in ("true", "false")
-    ]
-    if found:
-        raise SecurityError(
-            *(
-                f"cluster.spark.{key} is a secret in the configuration; expected none, since Spark shows its settings "
-                "on command lines; give it by environment variable, credential provider or spark-defaults.conf"
-                for key in found
-            )
-        )
 
 
 def is_local(master: str) -> bool:
@@ -116,7 +94,11 @@ def _session_in_given_jvm(cluster: ClusterConfig, folder: Path) -> Iterator[Spar
     given = SparkConf()
     settings = {**_DEFAULTS, "spark.sql.warehouse.dir": (folder / "warehouse").as_uri(), **cluster.spark}
     builder = SparkSession.builder.config(
-        map={key: value for key, value in settings.items() if not given.contains(key)}
+        map={
+            key: from_environment(value, f"cluster.spark.{key}")
+            for key, value in settings.items()
+            if not given.contains(key)
+        }
     )
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         builder = builder.master(cluster.master)

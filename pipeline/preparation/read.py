@@ -15,6 +15,7 @@ from pyspark.sql.types import MapType, StringType, StructType
 
 from pipeline.config import PipelineConfig
 from pipeline.config.data import InputConfig
+from pipeline.config.secret_values import from_environment
 from pipeline.errors import ConfigError
 from pipeline.preparation.inputs import InputFile, Inputs, query_of, spark_path, spark_url
 from pipeline.preparation.parquet import read_parquet
@@ -57,7 +58,10 @@ def read_inputs(session: SparkSession, config: PipelineConfig, inputs: Inputs) -
 def _read(session: SparkSession, name: str, input_: InputConfig, files: tuple[InputFile, ...]) -> DataFrame:
     if input_.table is not None:
         return session.table(input_.table)
-    reader = session.read.format(input_.format).options(**{**_DEFAULTS.get(input_.format, {}), **input_.options})
+    given = {
+        key: from_environment(value, f"source.inputs.{name}.options.{key}") for key, value in input_.options.items()
+    }
+    reader = session.read.format(input_.format).options(**{**_DEFAULTS.get(input_.format, {}), **given})
     if not input_.is_files:
         return reader.load(spark_path(input_.path)) if input_.path else reader.load()
     paths = [spark_path(file.path) for file in files]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import storage
 from pipeline.config.release import TrackingConfig
+from pipeline.config.secret_values import from_environment
 from pipeline.errors import ConfigError, ServiceError
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ def tracking_uri(config: TrackingConfig, run_url: str) -> str:
     """Where MLflow is: as configured, as the environment says, or a sqlite file beside the run folder.
 
     Raises:
-        ConfigError: none of them, since the run folder is not on this machine.
+        ConfigError: none of them, since the run folder is not on this machine; or a variable in it is not set.
     """
-    configured = config.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    configured = from_environment(config.uri or "", "tracking.uri") or os.environ.get("MLFLOW_TRACKING_URI")
     if configured:
         return configured
     if not storage.is_local(run_url):

@@ -16,7 +16,7 @@ import pytest
 from pipeline.config.training import ClusterConfig
 from pipeline.errors import SecurityError, ServiceError
 from pipeline.java import class_archive, find_java
-from pipeline.launch.session import refuse_secrets, spark_session
+from pipeline.launch.session import spark_session
 from pipeline.launch.temporary import temporary_folder
 
 _PROGRAM = """
@@ -105,21 +105,31 @@ def test_temporary_files_lie_in_the_workspace(spark) -> None:
     assert "/.tmp/" in java
 
 
-def test_secrets_in_spark_settings_are_refused_all_at_once_and_file_names_are_not() -> None:
-    with pytest.raises(SecurityError) as caught:
-        refuse_secrets(
-            {
-                "spark.hadoop.fs.s3a.secret.key": "x",
-                "spark.authenticate.secret": "x",
-                "spark.hadoop.fs.azure.account.key.me": "x",
-                "spark.ssl.keyPassword": "x",
-                "spark.kubernetes.authenticate.oauthTokenFile": "/run/token",
-                "spark.io.encryption.keySizeBits": "256",
-                "spark.sql.mapKeyDedupPolicy": "LAST_WIN",
-            }
-        )
-    assert len(caught.value.offences) == 4
-    assert "x" not in {word for offence in caught.value.offences for word in offence.split()}
+def test_a_secret_in_spark_settings_is_refused_before_java_starts(tmp_path: Path) -> None:
+    cluster = ClusterConfig(spark={"spark.authenticate.secret": "hunter2"})
+    with (
+        pytest.raises(SecurityError, match=r"cluster\.spark\.spark\.authenticate\.secret holds a secret") as caught,
+        spark_session(cluster, str(tmp_path)),
+    ):
+        pass
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_setting_from_the_environment_reaches_spark_but_no_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCOUNT_KEY", "hunter2")
+    setting = 'spark={"spark.hadoop.account.key": "${env:ACCOUNT_KEY}"}'
+    code = _PROGRAM.replace('master="local[2]"', f'master="local[2]", {setting}').replace(
+        'print("ready"', 'assert spark.conf.get("spark.hadoop.account.key") == "hunter2"; print("ready"'
+    )
+    assert code.count("hunter2") == 1
+    program = _start(tmp_path, code)
+    lines = [" ".join(child.cmdline()) for child in psutil.Process(program.pid).children(recursive=True)]
+    program.kill()
+    program.communicate()
+    assert any("java" in line for line in lines)
+    assert not any("hunter2" in line for line in lines)
 
 
 @pytest.mark.parametrize(

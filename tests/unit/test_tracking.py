@@ -41,6 +41,7 @@ def run_url(workspace, request):
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("SOME_PASSWORD", "hunter2")
 
 
 def configuration(run_url: str):
@@ -50,7 +51,7 @@ def configuration(run_url: str):
             "label": {"column": "late"},
             "dataset": {"url": "data"},
             "training": {"run_url": run_url, "epochs": 3},
-            "cluster": {"spark": {"spark.some.password": "hunter2"}},
+            "cluster": {"spark": {"spark.some.password": "${env:SOME_PASSWORD}"}},
         }
     )
 
@@ -60,6 +61,8 @@ def test_by_default_mlflow_lives_in_a_file_beside_the_run_folder(tmp_path, monke
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker")
     assert tracking_uri(TrackingConfig(), str(tmp_path / "run")) == "http://tracker"
     assert tracking_uri(TrackingConfig(uri="databricks"), "s3://bucket/run") == "databricks"
+    secret = TrackingConfig(uri="http://me:${env:SOME_PASSWORD}@tracker")
+    assert tracking_uri(secret, "s3://bucket/run") == "http://me:hunter2@tracker"
 
 
 def test_a_relative_sqlite_file_is_relative_to_the_configuration():
