@@ -37,9 +37,10 @@ class ModelDescription:
 
     Attributes:
         architecture: a built-in name or a factory, with options; empty where ``program`` stands for it.
-        program: the traced operations of a model that cannot be imported, see `pipeline.inference.program`.
+        program: the traced operations of a model of the user's, see `pipeline.inference.program`.
         features: the fitted features and the label's state, as in the dataset's manifest.
         dataset: content id of the dataset that it was trained on.
+        source: of a factory, the sha256 of its module's source as it was in training.
     """
 
     architecture: ModelConfig
@@ -47,6 +48,7 @@ class ModelDescription:
     schema: DatasetSchema
     features: Mapping[str, Any]
     dataset: str
+    source: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -56,6 +58,7 @@ class ModelDescription:
             "schema": dataclasses.asdict(self.schema),
             "features": dict(self.features),
             "dataset": self.dataset,
+            **({} if self.source is None else {"source": self.source}),
         }
 
     @classmethod
@@ -67,6 +70,7 @@ class ModelDescription:
             schema=schema_from_json(value["schema"]),
             features=value["features"],
             dataset=value["dataset"],
+            source=value.get("source"),
         )
 
 

@@ -7,6 +7,7 @@ libraries choose their order of addition by the shape of the batch.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -22,6 +23,7 @@ from pipeline.config.training import ModelConfig
 from pipeline.dataset import Dataset, DatasetSchema
 from pipeline.errors import ConfigError, DataError, SecurityError, StorageError
 from pipeline.features import FittedFeatures, canonical
+from pipeline.fingerprint import source_digest
 from pipeline.inference.inputs import model_inputs
 from pipeline.inference.model_folder import ModelDescription, read_model_folder, write_model_folder
 from pipeline.inference.program import ProgramModel, export_program
@@ -30,6 +32,8 @@ from pipeline.models.answers import Answers
 
 if TYPE_CHECKING:
     from pipeline.task import UserCode
+
+logger = logging.getLogger(__name__)
 
 CHUNK_ROWS = 512
 """Rows in one forward; part of what a program means, so it never changes."""
@@ -45,25 +49,36 @@ def export_model(
 ) -> str:
     """Write the model folder of a trained model; returns the model's digest.
 
+    A model from code, and that of a factory, is kept as a program of tensor operations, which needs no code any more.
+    A factory whose model cannot be traced is kept by its name and the digest of its module's source.
+
     Args:
         dataset: the one trained on; its fitted features become part of the model.
         model: the architecture's configuration.
         weights: as of the module's ``state_dict``.
         folder: URL to write to.
-        user_code: a model class or function of the user's program takes the place of the configured one; it is
-            kept as a program of tensor operations.
+        user_code: a model class or function of the user's program takes the place of the configured one.
         made_with: the collective and the reader of the training; noted in the manifest, no part of the digest.
 
     Raises:
-        ConfigError: the user's model cannot be kept as a program.
+        ConfigError: the model from code cannot be kept as a program.
     """
-    program = None
-    if user_code is not None and user_code.model is not None:
+    program = source = None
+    from_code = user_code is not None and user_code.model is not None
+    if from_code or model.factory is not None:
         module = build_model(model, dataset.schema, user_code)
         module.load_state_dict(dict(weights))
-        program, weights = export_program(module, example_inputs(dataset.schema))
-        model = ModelConfig()
-    description = ModelDescription(model, program, dataset.schema, dataset.manifest.statistics, dataset.content_id)
+        try:
+            program, weights = export_program(module, example_inputs(dataset.schema))
+            model = ModelConfig()
+        except ConfigError as error:
+            if from_code or model.factory is None:
+                raise
+            logger.info("%s; whoever loads it must allow %s, as it is now", error, model.factory)
+            source = source_digest(model.factory)
+    description = ModelDescription(
+        model, program, dataset.schema, dataset.manifest.statistics, dataset.content_id, source
+    )
     return write_model_folder(folder, description, weights, made_with)
 
 
@@ -148,7 +163,7 @@ class Predictor:
                 one is refused before anything is imported.
 
         Raises:
-            StorageError: a file is missing or corrupt.
+            StorageError: a file is missing or corrupt, or the factory's source is another one than in training.
             SecurityError: the model needs a factory that is not allowed, or holds an unknown operation.
         """
         description, weights, digest = read_model_folder(folder)
@@ -160,6 +175,12 @@ class Predictor:
             raise SecurityError(
                 f"model {folder} is built by {factory}, which is not allowed; expected a built-in architecture; "
                 f"if you trust that code, allow the factory {factory}"
+            )
+        if description.source is not None and description.source != (now := source_digest(str(factory))):
+            raise StorageError(
+                f"model {folder} was trained with {factory} when the source of its module had the sha256 "
+                f"{description.source[:12]}; that is {now[:12] if now else 'missing'} now; expected the same; "
+                "bring that source back, or train again"
             )
         module = build_model(description.architecture, description.schema)
         try:

@@ -1,6 +1,7 @@
 """ANYWHERE. A user's own model as plain data: a list of tensor operations in JSON, its weights apart.
 
-A class from a notebook cell cannot be imported where the model is served. `torch.export` traces it, but its own
+A class from a notebook cell cannot be imported where the model is served, and the code behind a factory may change.
+`torch.export` traces it, but its own
 file format unpickles on loading and parses expressions that could run code. So we keep the traced operations
 ourselves and carry them out one by one: only operations of torch's core ATen set are known, and each does nothing
 but compute tensors. Loading such a program therefore cannot run foreign code.
@@ -89,11 +90,15 @@ def _to_program(exported: torch.export.ExportedProgram, inputs: Mapping[str, Ten
         else:
             program["weights"][spec.arg.name] = spec.target
     for node in exported.graph.nodes:
-        if node.op == "call_function":
+        if node.op == "call_function" and node.target is not _CHECK:
             program["operations"].append(_operation(node))
         elif node.op == "output":
             (program["output"],) = (result.name for result in node.args[0])
     return program
+
+
+# What `tensor.to(dtype)` leaves behind: that its tensor is of the dtype traced, as the predictor's inputs always are.
+_CHECK = torch.ops.aten._assert_tensor_metadata.default
 
 
 def _operation(node: torch.fx.Node) -> dict[str, Any]:

@@ -126,20 +126,69 @@ def test_a_folder_without_its_manifest_is_no_model(tmp_path):
         Predictor.load(str(tmp_path))
 
 
-def test_a_factory_is_refused_before_it_is_imported_unless_the_caller_allows_it(tmp_path, dataset, monkeypatch):
-    module = tmp_path / "code" / "my_factory.py"
-    module.parent.mkdir()
-    module.write_text("from pipeline.models.linear import Linear\n\ndef build(schema):\n    return Linear(schema)\n")
-    monkeypatch.syspath_prepend(str(module.parent))
+@pytest.fixture
+def my_factory(tmp_path, monkeypatch):
+    """Writes the module `my_factory`, which is no longer imported afterwards; traced or not, as told."""
+    folder = tmp_path / "code"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def write(activation="torch.tanh", rows="1.0"):
+        (folder / "my_factory.py").write_text(
+            "import torch\nfrom pipeline.models.linear import Linear\n\nclass Net(Linear):\n"
+            f"    def forward(self, inputs):\n        return {activation}(super().forward(inputs)) * {rows}\n\n"
+            "def build(schema):\n    return Net(schema)\n"
+        )
+        sys.modules.pop("my_factory", None)
+
+    yield write
+    sys.modules.pop("my_factory", None)
+
+
+BY_VALUES = "float(inputs['numeric'].sum() > -1e9)"
+
+
+def exported_factory(dataset, folder):
     config = ModelConfig(factory="my_factory:build")
-    export_model(dataset, config, build_model(config, dataset.schema).state_dict(), str(tmp_path / "model"))
+    torch.manual_seed(5)
+    export_model(dataset, config, build_model(config, dataset.schema).state_dict(), str(folder))
     sys.modules.pop("my_factory")
+
+
+def test_the_model_of_a_factory_is_kept_as_data_whatever_becomes_of_its_code(tmp_path, dataset, my_factory):
+    answers = []
+    for number, activation in enumerate(("torch.tanh", "torch.relu")):
+        my_factory(activation)
+        exported_factory(dataset, tmp_path / str(number))
+        my_factory("torch.nonsense")
+        answers.append(Predictor.load(str(tmp_path / str(number))).predict(raw_rows(50))["probability"])
+    assert "my_factory" not in sys.modules
+    assert not answers[0].equals(answers[1])
+
+
+def test_a_factory_that_cannot_be_traced_is_loaded_with_the_source_of_its_training_only(tmp_path, dataset, my_factory):
+    my_factory("torch.tanh", BY_VALUES)
+    exported_factory(dataset, tmp_path / "model")
+    allowed = {"allow_factories": ["my_factory:build"]}
+    assert len(Predictor.load(str(tmp_path / "model"), **allowed).predict(raw_rows(5))) == 5
+    my_factory("torch.relu", BY_VALUES)
+    with pytest.raises(StorageError, match=r"trained with my_factory:build when .* bring that source back, or train"):
+        Predictor.load(str(tmp_path / "model"), **allowed)
+    assert "my_factory" not in sys.modules
+    (tmp_path / "code" / "my_factory.py").unlink()
+    with pytest.raises(StorageError, match="that is missing now"):
+        Predictor.load(str(tmp_path / "model"), **allowed)
+
+
+def test_a_factory_is_refused_before_it_is_imported_unless_the_caller_allows_it(tmp_path, dataset, my_factory):
+    my_factory("torch.tanh", BY_VALUES)
+    exported_factory(dataset, tmp_path / "model")
     with pytest.raises(SecurityError, match="my_factory:build, which is not allowed"):
         Predictor.load(str(tmp_path / "model"))
     assert "my_factory" not in sys.modules
     allowed = Predictor.load(str(tmp_path / "model"), allow_factories=["my_factory:build"])
     assert len(allowed.predict(raw_rows(5))) == 5
-    sys.modules.pop("my_factory")
 
 
 def own_model(schema):

@@ -71,6 +71,16 @@ def test_a_program_with_any_other_operation_is_refused_before_anything_runs(oper
         ProgramModel(program, weights)
 
 
+class Converting(nn.Module):
+    def forward(self, inputs):
+        return inputs["numeric"].to(torch.float64).sum(1).to(torch.float32)
+
+
+def test_a_model_may_convert_between_dtypes():
+    program, weights = export_program(Converting(), inputs())
+    assert torch.equal(ProgramModel(program, weights)(inputs(3)), Converting()(inputs(3)))
+
+
 class Branching(nn.Module):
     def forward(self, inputs):
         return inputs["numeric"].sum(1) if inputs["numeric"].sum() > 0 else inputs["numeric"][:, 0]
