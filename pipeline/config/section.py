@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 
 from pipeline import storage
+from pipeline.errors import ConfigError
 
 
 class Section(BaseModel):
@@ -19,7 +20,10 @@ class Section(BaseModel):
 
 def _resolve(value: Any, info: ValidationInfo) -> Any:
     folder = (info.context or {}).get("folder") or os.getcwd()
-    return storage.resolve(value, folder) if isinstance(value, str) else value
+    try:
+        return storage.resolve(value, folder) if isinstance(value, str) else value
+    except ConfigError as error:
+        raise ValueError(str(error)) from error  # so that it is named beside all else that is wrong
 
 
 def _resolve_sqlite(value: Any, info: ValidationInfo) -> Any:

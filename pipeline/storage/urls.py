@@ -6,12 +6,28 @@ import contextlib
 import errno
 import os
 import posixpath
+import re
 from collections.abc import Iterator
 from urllib.parse import unquote
 
 import fsspec
 
-from pipeline.errors import StorageError
+from pipeline.errors import ConfigError, ServiceError, StorageError
+
+_HADOOP = "a Hadoop client (HADOOP_HOME, JAVA_HOME and CLASSPATH; `hadoop classpath --glob`)"
+
+DRIVERS = {
+    "s3": "package s3fs",
+    "s3a": "package s3fs",
+    "gs": "package gcsfs",
+    "gcs": "package gcsfs",
+    "abfs": "package adlfs",
+    "abfss": "package adlfs",
+    "az": "package adlfs",
+    "hdfs": _HADOOP,
+    "webhdfs": "package requests",
+}
+"""What the usual remote filesystems need beside fsspec."""
 
 
 def is_local(url: str) -> bool:
@@ -20,10 +36,32 @@ def is_local(url: str) -> bool:
 
 
 def local_path(url: str) -> str:
-    """The absolute path behind a local URL; percent escapes are undone for ``file://`` URLs only."""
+    """The absolute path behind a local URL; percent escapes are undone for ``file://`` URLs only.
+
+    Raises:
+        ConfigError: it is neither a path nor a URL.
+    """
     if url.startswith("file://"):
         return unquote(url.removeprefix("file://").removeprefix("localhost"))
+    refuse_half_url(url)
     return os.path.abspath(url)
+
+
+def refuse_half_url(url: str) -> None:
+    """Refuse Hadoop's ``scheme:/path``, which would become a folder of that name below the working directory.
+
+    Raises:
+        ConfigError: names the form that is meant.
+    """
+    if not (found := re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/(?!/)(.*)", url)):
+        return
+    scheme, rest = found[1].lower(), found[2]
+    meant = {
+        "dbfs": f"/dbfs/{rest} or a path below /Volumes",
+        "file": f"/{rest} or file:///{rest}",
+        "hdfs": f"hdfs:///{rest} or hdfs://host:port/{rest}",
+    }.get(scheme, f"{scheme}://{rest}")
+    raise ConfigError(f"{url} is neither a path nor a URL; expected {meant}; write it so")
 
 
 def join(url: str, *parts: str) -> str:
@@ -32,18 +70,45 @@ def join(url: str, *parts: str) -> str:
 
 
 def resolve(url: str, base: str) -> str:
-    """Make a relative path absolute against the folder ``base``; URLs and absolute paths stay."""
+    """Make a relative path absolute against the folder ``base``; URLs and absolute paths stay.
+
+    Raises:
+        ConfigError: it is neither a path nor a URL.
+    """
+    refuse_half_url(url)
     if "://" in url or os.path.isabs(url):
         return url
     return join(base, url) if "://" in base else os.path.normpath(os.path.join(base, url))
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The fsspec filesystem of a URL, and the path inside it."""
+    """The fsspec filesystem of a URL, and the path inside it.
+
+    Raises:
+        ConfigError: nobody knows its scheme, or it is not complete.
+        ServiceError: the package or library for its scheme is not installed, or does not start.
+    """
     if is_local(url):
         return fsspec.filesystem("file"), local_path(url)
-    filesystem, path = fsspec.core.url_to_fs(url)
+    scheme = url.partition("://")[0]
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError, TypeError, OSError) as error:
+        if scheme in DRIVERS or isinstance(error, ImportError):
+            raise ServiceError(
+                f"{url} is not reachable: {_first_line(error)}; expected {DRIVERS.get(scheme, 'its package')} for "
+                f"{scheme}://; install it and see that its settings are there"
+            ) from error
+        known = ", ".join(f"{name}://" for name in DRIVERS)
+        raise ConfigError(
+            f"{url} is of no known kind: {_first_line(error)}; expected a path, file://, {known} or another URL that "
+            "fsspec knows; check the scheme, or install the package for it"
+        ) from error
     return filesystem, path
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 @contextlib.contextmanager

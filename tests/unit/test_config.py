@@ -72,6 +72,15 @@ def test_relative_paths_are_relative_to_the_file_and_odd_names_are_ordinary(tmp_
     assert config.training.run_url == "s3://bucket/run"
 
 
+def test_paths_of_hadoop_are_named_with_all_else_that_is_wrong() -> None:
+    found = offences({**SMALLEST, "dataset": {"url": "dbfs:/x"}, "training": {"run_url": "file:/x", "epochs": 0}})
+    assert found == (
+        "dataset.url: dbfs:/x is neither a path nor a URL; expected /dbfs/x or a path below /Volumes; write it so",
+        "training.run_url: file:/x is neither a path nor a URL; expected /x or file:///x; write it so",
+        "training.epochs is 0; expected greater than or equal to 1",
+    )
+
+
 def test_a_target_lies_over_the_file_and_set_lies_over_both(tmp_path: Path) -> None:
     config = load_config(written(tmp_path), ["training.epochs=7", "cluster.launcher=in_process"], target="cluster")
     assert (config.training.epochs, config.cluster.num_proc, config.cluster.launcher) == (7, 8, "in_process")

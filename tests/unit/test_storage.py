@@ -12,7 +12,7 @@ import fsspec
 import pytest
 
 from pipeline import storage
-from pipeline.errors import StorageError
+from pipeline.errors import ConfigError, ServiceError, StorageError
 
 ODD = "a folder [x]*?/näme é 日本"
 
@@ -124,3 +124,48 @@ def test_paths_resolve_against_a_folder_or_url() -> None:
     assert storage.resolve("/abs", "/base") == "/abs"
     assert storage.resolve("s3://x/y", "/base") == "s3://x/y"
     assert storage.resolve("data", "s3://bucket/conf") == "s3://bucket/conf/data"
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("dbfs:/mnt/x", "/dbfs/mnt/x or a path below /Volumes"),
+        ("file:/tmp/a", "/tmp/a or file:///tmp/a"),
+        ("hdfs:/data", "hdfs:///data or hdfs://host:port/data"),
+        ("S3:/bucket/x", "s3://bucket/x"),
+    ],
+)
+def test_paths_of_hadoop_do_not_become_folders_of_that_name(
+    url: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for action in (lambda: storage.write_bytes(url, b""), lambda: storage.resolve(url, "/base")):
+        with pytest.raises(ConfigError) as caught:
+            action()
+        assert str(caught.value) == f"{url} is neither a path nor a URL; expected {meant}; write it so"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("scheme", "error", "package"),
+    [
+        ("gs", ImportError("Please install gcsfs to access Google Storage"), "package gcsfs"),
+        ("abfss", ValueError("Protocol not known: abfss"), "package adlfs"),
+        ("sftp", ImportError("paramiko is missing"), "its package"),
+        ("hdfs", OSError("Unable to load libjvm: cannot open"), "a Hadoop client"),
+    ],
+)
+def test_a_missing_driver_of_a_remote_store_is_a_missing_service(
+    scheme: str, error: Exception, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(_: str) -> None:
+        raise error
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", unavailable)
+    with pytest.raises(ServiceError, match=f"{scheme}://bucket/x is not reachable: .*; expected {package}"):
+        storage.exists(f"{scheme}://bucket/x")
+
+
+def test_a_scheme_that_nobody_knows_is_a_wrong_configuration() -> None:
+    with pytest.raises(ConfigError, match=r"foo://x is of no known kind: Protocol not known.*; expected a path"):
+        storage.list_names("foo://x")
