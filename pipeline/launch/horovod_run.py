@@ -19,6 +19,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from pipeline.launch.cluster import driver_addresses
+from pipeline.launch.environment import environment
 from pipeline.launch.listening import listening_on
 from pipeline.launch.rank import RankCall, interface_of, run_started_rank
 
@@ -41,7 +42,7 @@ class HorovodRunLauncher:
         interface = interface_of(advertised)
         with _mended(self._stop, bind), open(os.devnull, "w") as nowhere:
             results: list[Any] = horovod.spark.run(
-                run_started_rank,
+                _run_rank,
                 args=(call,),
                 num_proc=num_proc,
                 start_timeout=math.ceil(self._start_seconds),
@@ -57,6 +58,15 @@ class HorovodRunLauncher:
     def cancel(self) -> None:
         """Make `run` end soon."""
         self._stop.set()
+
+
+def _run_rank(call: RankCall) -> Any:
+    """RANK. Spark's GPUs of this task are the only ones that it sees."""
+    from horovod.spark.task import get_available_devices
+
+    gpus = get_available_devices()
+    with environment({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}):
+        return run_started_rank(call)
 
 
 @contextlib.contextmanager

@@ -81,10 +81,9 @@ def _launch(
     refuse_unfit(spark, cluster)
     facts = wait_for_slots(spark, cluster)
     resources = plan_resources(facts, cluster)
-    if body == TRAIN:
-        _warn(task, cluster, facts)
-    if not facts.local and cluster.launcher == "barrier":
-        preflight(spark, task, resources, cluster.deadlines.launch)
+    rank_mib = _warned_of(task, cluster, facts) if body == TRAIN else 0
+    if not facts.local:
+        preflight(spark, task, cluster, resources, rank_mib)
     elif body == TRAIN:
         preflight_here(task)
     logger.info("train: %d ranks over %s", resources.num_proc, chosen_by(cluster.collective, collective))
@@ -104,10 +103,13 @@ def _launch(
             record.event(f"restarting from the last checkpoint on {resources.num_proc} ranks")
 
 
-def _warn(task: TrainingTask, cluster: ClusterConfig, facts: ClusterFacts) -> None:
+def _warned_of(task: TrainingTask, cluster: ClusterConfig, facts: ClusterFacts) -> int:
+    """The MiB that a rank is estimated to need, after a warning of all that may be slow or not fit."""
     dataset = Dataset.open(task.dataset_url, task.content_id)
-    for warning in resource_report(dataset, task.model, task.training, cluster, task.user_code, facts).warnings:
+    report = resource_report(dataset, task.model, task.training, cluster, task.user_code, facts)
+    for warning in report.warnings:
         logger.warning("train: %s", warning)
+    return sum(report.memory.values())
 
 
 def _launcher(spark: SparkSession, cluster: ClusterConfig, resources: Resources) -> Launcher:

@@ -3,46 +3,84 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import uuid
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from pipeline import storage
+from pipeline.config.training import ClusterConfig
 from pipeline.errors import ServiceError, StorageError
 from pipeline.launch.channel import ChannelServer
-from pipeline.launch.cluster import driver_addresses
+from pipeline.launch.cluster import driver_addresses, settings_of
 from pipeline.launch.job import run_job
 from pipeline.launch.probe import Finding, Question, look_around, unreadable, versions
 from pipeline.launch.resources import Resources
-from pipeline.launch.tasks import run_together
+from pipeline.launch.tasks import run_apart, run_together
+from pipeline.launch.verdict import judge, table, tight_memory
 from pipeline.launch.watch import python_part
 from pipeline.task import TrainingTask
 
+logger = logging.getLogger(__name__)
 
-def preflight(spark: SparkSession, task: TrainingTask, resources: Resources, seconds: float) -> list[Finding]:
-    """What each of as many barrier tasks as there will be ranks finds where it runs.
+
+def preflight(
+    spark: SparkSession, task: TrainingTask, cluster: ClusterConfig, resources: Resources, rank_mib: int
+) -> list[Finding]:
+    """What each of as many tasks as there will be ranks finds where it runs; a table of it goes to the log.
+
+    Args:
+        spark: the session whose executors are looked at.
+        task: names the run folder and the dataset.
+        cluster: deadlines, and whether there are barrier stages.
+        resources: how many ranks there will be, and how big.
+        rank_mib: what a rank is estimated to need.
 
     Raises:
         ServiceError: everything that would make ranks fail: differing versions, no way to the driver, storage that
             is not shared, a dataset that cannot be read, one GPU for two ranks.
     """
-    with (
-        ChannelServer(*driver_addresses(spark)) as channel,
-        _marker(task.training.run_url) as marker,
-    ):
-        driver = (channel.address.host, channel.address.port)
-        question = Question(driver, (marker, *_dataset_files(task)))
-        try:
-            findings = run_job(spark, "preflight", partial(_ask, spark, question, resources), seconds)
-        except Py4JError as error:
-            raise _no_answer(error) from error
-    if offences := judge(findings, versions()):
+    findings = explore(spark, cluster, resources, task.training.run_url, _dataset_files(task))
+    for line in table(findings, versions()):
+        logger.info("preflight: %s", line)
+    master, settings = str(spark.sparkContext.master), settings_of(spark)
+    for warning in tight_memory(findings, rank_mib, resources.threads, master, settings):
+        logger.warning("preflight: %s", warning)
+    if offences := judge(findings, versions(), task.training.device):
         raise ServiceError(*offences)
     return findings
+
+
+def explore(
+    spark: SparkSession,
+    cluster: ClusterConfig,
+    resources: Resources,
+    run_url: str,
+    files: Sequence[tuple[str, bytes]] = (),
+) -> list[Finding]:
+    """What tasks find, one for each rank to be, in their order.
+
+    Args:
+        spark: the session whose executors are looked at.
+        cluster: deadlines, and whether there are barrier stages.
+        resources: how many ranks there will be, and how big.
+        run_url: where a marker is put that all must see.
+        files: urls that all must read, and how they begin.
+
+    Raises:
+        ServiceError: executors cannot run this package's code at all, or not within `cluster.deadlines.launch`.
+    """
+    with ChannelServer(*driver_addresses(spark)) as channel, _marker(run_url) as marker:
+        question = Question((channel.address.host, channel.address.port), (marker, *files))
+        ask = partial(_ask, spark, question, resources, cluster.launcher == "barrier")
+        try:
+            return run_job(spark, "preflight", ask, cluster.deadlines.launch)
+        except Py4JError as error:
+            raise _no_answer(error) from error
 
 
 def preflight_here(task: TrainingTask) -> None:
@@ -57,38 +95,11 @@ def preflight_here(task: TrainingTask) -> None:
         raise ServiceError(*offences)
 
 
-def judge(findings: Sequence[Finding], expected: Mapping[str, str]) -> list[str]:
-    """All offences, each with the hosts that it was found on."""
-    hosts: dict[str, list[str]] = defaultdict(list)
-    for finding in findings:
-        for name, version in expected.items():
-            if (found := finding.versions.get(name, "missing")) != version:
-                hosts[f"{name} is {found}; expected {version} as on the driver; install the same there"].append(
-                    finding.host
-                )
-        for trouble in finding.troubles:
-            hosts[trouble].append(finding.host)
-    taken = [(finding.host, gpu) for finding in findings for gpu in finding.gpus[:1]]
-    for (host, gpu), ranks in Counter(taken).items():
-        if ranks > 1:
-            advice = "set spark.task.resource.gpu.amount=1"
-            hosts[f"GPU {gpu} is given to {ranks} ranks; expected one each; {advice}"].append(host)
-    return [f"executor on {', '.join(dict.fromkeys(where))}: {offence}" for offence, where in hosts.items()]
-
-
-def table(findings: Sequence[Finding]) -> list[str]:
-    """One line per rank to be: host, GPU, versions, or what is wrong."""
-    lines = []
-    for number, finding in enumerate(findings):
-        known = ", ".join(f"{name} {version}" for name, version in finding.versions.items())
-        gpus = f", GPU {', '.join(finding.gpus)}" if finding.gpus else ""
-        lines.append(f"{number}: {finding.host}{gpus}: {'; '.join(finding.troubles) or known}")
-    return lines
-
-
-def _ask(spark: SparkSession, question: Question, resources: Resources) -> list[Finding]:
-    findings: list[Finding] = run_together(spark, partial(_answer, question), resources.num_proc, resources.cores)
-    return findings
+def _ask(spark: SparkSession, question: Question, resources: Resources, together: bool) -> list[Finding]:
+    task = partial(_answer, replace(question, together=together))
+    if together:
+        return run_together(spark, task, resources.num_proc, resources.cores)
+    return run_apart(spark, task, resources.num_proc)
 
 
 def _no_answer(error: Py4JError) -> ServiceError:

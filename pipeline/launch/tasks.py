@@ -28,6 +28,11 @@ def run_together(
     return tasks.collect()
 
 
+def run_apart(spark: SparkSession, task: Callable[[Iterable[int]], Iterable[Any]], count: int) -> list[Any]:
+    """What so many ordinary tasks yield: where barrier stages cannot be used; Spark spreads them over free slots."""
+    return spark.sparkContext.parallelize(range(count), count).mapPartitions(task).collect()
+
+
 def profile_of_ranks(spark: SparkSession, cores: int | None) -> Any:
     """Spark's own profile of tasks with so many cores, and all else (GPUs) that the session's tasks have.
 

@@ -16,6 +16,7 @@ from pipeline.launch import launch_training
 from pipeline.launch.resources import ClusterFacts
 from pipeline.task import TrainingTask
 from pipeline.testing import tiny_dataset
+from tests.stacks import needs_horovod
 
 
 @pytest.fixture
@@ -53,3 +54,32 @@ def test_a_training_warns_of_what_the_dry_run_would_have_warned_of(
     warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert any("global_batch_size 2 gives some of the 3 ranks no row in a step" in line for line in warned)
     assert any("one machine is enough" in line for line in warned)
+
+
+@pytest.mark.parametrize("launcher", ["barrier", pytest.param("horovod", marks=needs_horovod)])
+def test_settings_and_executors_of_a_cluster_are_looked_at_before_ranks_start(
+    task: TrainingTask, looked_at: list[str], launcher: Any
+) -> None:
+    with pytest.raises(ServiceError, match="ended in executors"):
+        launch_training(SimpleNamespace(), task, ClusterConfig(launcher=launcher))  # type: ignore[arg-type]
+    assert looked_at == ["settings", "executors"]
+
+
+def test_in_local_mode_the_driver_looks_for_itself(
+    task: TrainingTask, looked_at: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch_module, "wait_for_slots", lambda *_: ClusterFacts("local[2]", 2))
+    with pytest.raises(ServiceError, match="ended in driver"):
+        launch_training(SimpleNamespace(), task, ClusterConfig())  # type: ignore[arg-type]
+    assert looked_at == ["settings", "driver"]
+
+
+def test_executors_are_judged_by_the_memory_that_a_rank_is_estimated_to_need(
+    task: TrainingTask, looked_at: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def preflight(spark: Any, task: Any, cluster: Any, resources: Any, rank_mib: int) -> None:
+        raise ServiceError(f"{resources.num_proc} ranks of {rank_mib} MiB")
+
+    monkeypatch.setattr(launch_module, "preflight", preflight)
+    with pytest.raises(ServiceError, match=r"3 ranks of [4-9]\d\d MiB"):
+        launch_training(SimpleNamespace(), task, ClusterConfig())  # type: ignore[arg-type]
