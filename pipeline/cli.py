@@ -171,7 +171,7 @@ def _add_folders(verbs: _Verbs) -> None:
     bench.add_argument("--split", default="train")
     bench.add_argument("--batch-size", type=int, default=4096)
     collect = verbs.add_configured(
-        "gc", commands.gc, "remove old versions of a dataset, never one that a run or a reader holds"
+        "gc", commands.gc, "remove old versions of a dataset, never one that a run was trained on or that is being read"
     )
     collect.add_argument("--keep", type=int, default=2, metavar="N", help="the newest versions that stay")
     collect.add_argument("--run", dest="runs", action="append", default=[], help="further run folders to respect")

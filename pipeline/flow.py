@@ -17,6 +17,7 @@ from pipeline.before_launch import check_training
 from pipeline.config import PipelineConfig, with_sections
 from pipeline.config.training import ClusterConfig
 from pipeline.dataset import Dataset
+from pipeline.dataset.holds import hold
 from pipeline.errors import StorageError, UsageError
 from pipeline.run_folder import RunFolder
 from pipeline.spark_on_demand import SparkOnDemand as SparkOnDemand
@@ -168,7 +169,7 @@ def train_stage(
     from pipeline.tracking import Tracker
     from pipeline.training.checkpoint import read_weights
 
-    with Lease(folder.url), Tracker(config.tracking, folder.url) as tracker:
+    with Lease(folder.url), hold(dataset), Tracker(config.tracking, folder.url) as tracker:
         folder.begin(task, config)
         tracker.parameters(config, dataset, stack)
         logger.info("train: part files are read with %s", chosen_by(config.dataset.reader, stack["reader"]))
@@ -220,7 +221,8 @@ def evaluate_stage(run: Run, session: SparkOnDemand) -> Evaluated:
         if value.pop("request", None) == request:
             logger.info("evaluate: already evaluated in %s", url)
             return Evaluated(run, Evaluation.from_json(value), reused=True)
-    evaluation = evaluate_predictor(run.dataset, predictor, run.config.evaluation, spark=session)
+    with hold(run.dataset):
+        evaluation = evaluate_predictor(run.dataset, predictor, run.config.evaluation, spark=session)
     storage.write_json(url, *Evaluation.FORMAT, {**evaluation.to_json(), "request": request})
     return Evaluated(run, evaluation)
 

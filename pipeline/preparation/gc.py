@@ -1,31 +1,19 @@
-"""DRIVER. Remove old versions of a dataset: never the newest, nor what another version, a run or a reader needs."""
+"""DRIVER. Remove old versions of a dataset: never the newest, nor what another version, a run or a reader needs.
+
+Readers that hold what they read (`pipeline.dataset.holds`) are the trainings and evaluations of `flow`.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
-import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from pipeline import storage
 from pipeline.dataset import Dataset, commit_numbers, read_commit, version_url
+from pipeline.dataset.holds import held_versions
 from pipeline.errors import StorageError
 from pipeline.lease import Lease
 from pipeline.run_folder import RunFolder
-
-_HOLD_FORMAT = ("hold", 1)
-
-
-@contextlib.contextmanager
-def hold(dataset: Dataset) -> Iterator[None]:
-    """Keep a version from being collected while somebody reads it."""
-    url = storage.join(dataset.url, "_holds", f"{dataset.content_id}.{uuid.uuid4().hex}.json")
-    storage.write_json(url, *_HOLD_FORMAT, {"host": socket.gethostname(), "pid": os.getpid()})
-    try:
-        yield
-    finally:
-        storage.remove(url)
 
 
 def collect_garbage(url: str, keep: int, runs: Iterable[str] = ()) -> list[str]:
@@ -45,7 +33,7 @@ def collect_garbage(url: str, keep: int, runs: Iterable[str] = ()) -> list[str]:
     with Lease(url):
         commits = {number: str(read_commit(url, number)["content_id"]) for number in commit_numbers(url)}
         newest = list(dict.fromkeys(reversed(commits.values())))
-        kept = {*newest[: max(1, keep)], *_held(url), *_of_runs(runs)} & set(newest)
+        kept = {*newest[: max(1, keep)], *held_versions(url), *_of_runs(runs)} & set(newest)
         kept |= {name for one in kept for name in _referred(url, one)}
         for number, content_id in commits.items():
             if content_id not in kept:
@@ -61,19 +49,6 @@ def _referred(url: str, content_id: str) -> set[str]:
     manifest = Dataset.open(url, content_id).manifest
     paths = [*(part.path for parts in manifest.splits.values() for part in parts), *manifest.extra_files]
     return {path.split("/")[1] for path in paths}
-
-
-def _held(url: str) -> set[str]:
-    """Versions that a reader holds; a hold of a process of this host that is gone is removed."""
-    held = set()
-    for name in storage.list_names(storage.join(url, "_holds")):
-        path = storage.join(url, "_holds", name)
-        holder = storage.read_json(path, *_HOLD_FORMAT)
-        if holder["host"] == socket.gethostname() and not os.path.exists(f"/proc/{holder['pid']}"):
-            storage.remove(path)
-        else:
-            held.add(name.split(".")[0])
-    return held
 
 
 def _of_runs(runs: Iterable[str]) -> set[str]:

@@ -13,8 +13,9 @@ from pyspark.sql import SparkSession
 
 from pipeline.config import PipelineConfig, load_config, parse_config
 from pipeline.dataset import Dataset, commit_numbers
+from pipeline.dataset.holds import hold
 from pipeline.errors import DataError, OutputError, StorageError
-from pipeline.preparation.gc import collect_garbage, hold
+from pipeline.preparation.gc import collect_garbage
 from pipeline.preparation.prepare import prepare_dataset
 from pipeline.preparation.preview import preview
 from pipeline.preparation.propose import write_proposal
