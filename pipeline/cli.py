@@ -189,6 +189,8 @@ def _add_starting_points(verbs: _Verbs) -> None:
         action="store_true",
         help="first read Spark's classes ahead, so that it starts in half the time",
     )
+    doctor.add_argument("--cluster", metavar="CONFIG", help="also on every executor of a configuration's cluster")
+    _add_overrides(doctor)
     config = verbs.add("config", commands.config, "the configuration's JSON schema, or its resolved values")
     config.add_argument("what", choices=["schema", "show"])
     config.add_argument("config", nargs="?")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from pipeline.errors import ServiceError, UsageError
@@ -112,10 +113,11 @@ def init(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def doctor(options: argparse.Namespace) -> None:
-    """Print what is installed and missing; make Spark start sooner if asked to.
+    """Print what is installed and missing, here or also on every executor; make Spark start sooner if asked to.
 
     Raises:
-        ServiceError: what every command needs is missing, or Java makes no archive of classes.
+        ServiceError: what every command needs is missing, executors could not carry ranks, or Java makes no archive
+            of classes.
         StorageError: the archive could not be written.
     """
     from pipeline import doctor
@@ -125,11 +127,33 @@ def doctor(options: argparse.Namespace) -> None:
 
         class_archive.make()
     report = doctor.report()
-    print(json.dumps(report.to_json(), indent=1) if options.json else doctor.render(report))
+    value, offences = report.to_json(), list[str]()
+    if not options.json:
+        print(doctor.render(report))
+    if options.cluster and report.works:
+        lines, value["executors"], offences = _executors(options)
+        if not options.json:
+            print("\n".join(lines))
+    if options.json:
+        print(json.dumps(value, indent=1))
     if not report.works:
-        raise ServiceError(
-            "the core is incomplete; expected all that every command needs; install what is missing above"
-        )
+        offences = ["the core is incomplete; expected all that every command needs; install what is missing above"]
+    if offences:
+        raise ServiceError(*offences)
+
+
+def _executors(options: argparse.Namespace) -> tuple[list[str], list[dict[str, Any]], list[str]]:
+    """Of the executors of a configuration's cluster: a table, the same as plain data, and all that is wrong."""
+    from pipeline.config import load_config
+    from pipeline.launch.preflight import examine
+    from pipeline.launch.probe import versions
+    from pipeline.launch.verdict import table
+    from pipeline.spark_on_demand import SparkOnDemand
+
+    config = load_config(options.cluster, options.overrides, options.target)
+    with SparkOnDemand(config) as session:
+        findings, offences = examine(session(), config.cluster, config.training.run_url)
+    return table(findings, versions()), [asdict(finding) for finding in findings], offences
 
 
 def config(options: argparse.Namespace) -> None:

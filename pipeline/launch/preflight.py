@@ -16,10 +16,11 @@ from pipeline import storage
 from pipeline.config.training import ClusterConfig
 from pipeline.errors import ServiceError, StorageError
 from pipeline.launch.channel import ChannelServer
-from pipeline.launch.cluster import driver_addresses, settings_of
+from pipeline.launch.cluster import driver_addresses, refuse_unfit, settings_of
 from pipeline.launch.job import run_job
 from pipeline.launch.probe import Finding, Question, look_around, unreadable, versions
-from pipeline.launch.resources import Resources
+from pipeline.launch.resources import Resources, plan_resources
+from pipeline.launch.slots import wait_for_slots
 from pipeline.launch.tasks import run_apart, run_together
 from pipeline.launch.verdict import judge, table, tight_memory
 from pipeline.launch.watch import python_part
@@ -53,6 +54,18 @@ def preflight(
     if offences := judge(findings, versions(), task.training.device):
         raise ServiceError(*offences)
     return findings
+
+
+def examine(spark: SparkSession, cluster: ClusterConfig, run_url: str) -> tuple[list[Finding], list[str]]:
+    """What `pipeline doctor --cluster` shows: what is found where each rank would run, and all that is wrong with it.
+
+    Raises:
+        ConfigError, ServiceError: the session cannot carry the ranks, or its executors cannot answer.
+    """
+    refuse_unfit(spark, cluster)
+    resources = plan_resources(wait_for_slots(spark, cluster), cluster)
+    findings = explore(spark, cluster, resources, run_url)
+    return findings, judge(findings, versions())
 
 
 def explore(

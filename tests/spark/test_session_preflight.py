@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+import pipeline.launch.preflight as preflight_module
+from pipeline.cli import main
 from pipeline.config.training import ClusterConfig, ModelConfig, TrainingConfig
 from pipeline.errors import ServiceError
 from pipeline.launch.job import run_job
@@ -38,6 +41,43 @@ def test_equal_executors_that_see_everything_pass_show_a_table_and_leave_no_mark
     lines = [record.getMessage() for record in caplog.records if record.name == "pipeline.launch.preflight"]
     assert lines[0].startswith("preflight: slot  host")
     assert [line.split()[1] for line in lines[1:]] == ["0", "1", "driver:"]
+
+
+def _doctor(folder: Path, *more: str) -> int:
+    config = folder / "pipeline.yaml"
+    config.write_text(
+        f"""
+        source: {{inputs: {{table: {{path: {folder}/table.csv, format: csv}}}}, id: [id]}}
+        features: {{x: {{type: numeric}}}}
+        dataset: {{url: {folder}/dataset}}
+        training: {{run_url: {folder}/run}}
+        cluster: {{master: "local[2]"}}
+        """
+    )
+    return main(["doctor", "--cluster", str(config), *more])
+
+
+def test_doctor_shows_the_executors_of_a_cluster(spark: Any, tmp_path: Path, capsys: Any) -> None:
+    assert _doctor(tmp_path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    header = next(number for number, line in enumerate(lines) if line.startswith("slot  host"))
+    assert [line.split()[0] for line in lines[header + 1 :]] == ["0", "1", "driver:"]
+    assert all(line.endswith("as on the driver") for line in lines[header + 1 : header + 3])
+    assert _doctor(tmp_path, "--json", "--set", "cluster.num_proc=1") == 0
+    (executor,) = json.loads(capsys.readouterr().out)["executors"]
+    assert executor["versions"] == versions()
+
+
+def test_doctor_says_what_is_wrong_with_executors(
+    spark: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight_module, "versions", lambda: {**versions(), "torch": "9.9"})
+    assert _doctor(tmp_path) == 69
+    captured = capsys.readouterr()
+    assert "slot  host" in captured.out
+    assert "expected 9.9 as on the driver; install the same there" in captured.err
+    assert _doctor(tmp_path, "--set", "cluster.num_proc=3") == 78
+    assert "cluster.num_proc is 3; expected at most 2" in capsys.readouterr().err
 
 
 def test_where_barrier_stages_cannot_be_used_executors_are_looked_at_all_the_same(
