@@ -31,7 +31,9 @@ def check_training(config: PipelineConfig, dataset: Dataset, code: UserCode) -> 
     training = config.training
     if code.loop is not None:
         refuse_without_effect(training, code)
-    elif code.metrics is None:
+    else:
+        code = code.with_named(training)
+    if code.loop is None and code.metrics is None:
         check_best_by(training.best_by, dataset.schema.label_type, dataset.schema.labels)
     check_best_is(training.best_by, training.best_is, dataset.schema.labels)
     model = dry_run(config.model, dataset.schema, code)

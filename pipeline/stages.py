@@ -135,17 +135,17 @@ def run_stage(
 
 
 def _refuse_what_needs_code(config: PipelineConfig, last: str) -> None:
-    """Stages take no loss and no metrics from code: all that they need must be in the configuration.
+    """Stages take no code: all that they need, or its name, must be in the configuration.
 
     Raises:
         ConfigError: there is no label and more to do than `prepare`, or no metric of the name `training.best_by`.
     """
-    if config.label is None and last != "prepare":
+    if config.label is None and last != "prepare" and not (last == "train" and config.training.loss):
         raise ConfigError(
             f"label is missing, and `{last}` has no loss or measure without one; expected label.column; to learn "
-            "without label, run `pipeline prepare` and give pipeline.train a loss or a loop from code"
+            "without label, `pipeline train` takes training.loss, and pipeline.train a loss or a loop from code"
         )
-    if last in ("train", "run"):
+    if last in ("train", "run") and config.training.metrics is None:
         check_best_by(config.training.best_by, config.label_type, config.labels)
 
 

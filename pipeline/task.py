@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pipeline.config.data import ReaderChoice
 from pipeline.config.training import CollectiveName, ModelConfig, TrainingConfig
+from pipeline.errors import ConfigError
 from pipeline.fingerprint import fingerprint, source_fingerprint
 
 _WITHOUT_EFFECT = {"run_url", "checkpoint", "device", "profile_steps", "loader"}
@@ -34,6 +37,48 @@ class UserCode:
     callback: Callable[..., Any] | None = None
     loop: Callable[..., Any] | None = None
 
+    def with_named(self, training: TrainingConfig) -> UserCode:
+        """With what the configuration names where nothing was given.
+
+        Raises:
+            ConfigError: names all that cannot be imported.
+        """
+        found: dict[str, Callable[..., Any]] = {}
+        offences: list[str] = []
+        for name, (key, dotted) in _named(training, self).items():
+            try:
+                found[name] = imported(key, dotted)
+            except ConfigError as error:
+                offences.extend(error.offences)
+        if offences:
+            raise ConfigError(*offences)
+        if "optimizer" in found and training.optimizer.options:
+            found["optimizer"] = functools.partial(found["optimizer"], **training.optimizer.options)
+        return replace(self, **found)
+
+
+def _named(training: TrainingConfig, given: UserCode) -> dict[str, tuple[str, str]]:
+    """Name of the code -> its key in the configuration and what that says."""
+    keys = {name: (f"training.{name}", getattr(training, name)) for name in ("loss", "metrics", "callback")}
+    keys["optimizer"] = ("training.optimizer.factory", training.optimizer.factory)
+    return {name: (key, dotted) for name, (key, dotted) in keys.items() if dotted and getattr(given, name) is None}
+
+
+def imported(key: str, dotted: str) -> Callable[..., Any]:
+    """The function ``package.module:function`` that a key of the configuration names.
+
+    Raises:
+        ConfigError: it cannot be imported, or is no function.
+    """
+    module, _, name = dotted.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{key} is {dotted}; expected an importable package.module:function; {error}") from error
+    if not callable(function):
+        raise ConfigError(f"{key} is {dotted}, a {type(function).__name__}; expected a function")
+    return function  # type: ignore[no-any-return]
+
 
 @dataclass(frozen=True)
 class TrainingTask:
@@ -54,7 +99,14 @@ class TrainingTask:
         found = {name: fingerprint(code, with_state=name != "callback") for name, code in given.items()}
         if self.model.factory is not None and "model" not in given:
             found["model"] = source_fingerprint(self.model.factory)
+        found |= {
+            name: source_fingerprint(dotted) for name, (_, dotted) in _named(self.training, self.user_code).items()
+        }
         object.__setattr__(self, "fingerprints", found)
+
+    def code(self) -> UserCode:
+        """What was given, and beside it what the configuration names, which is imported where it is asked for."""
+        return self.user_code.with_named(self.training)
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a run folder to be continued: not where it lies, nor how often it is saved."""

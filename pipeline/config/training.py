@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,11 +18,15 @@ CoresPerRank = Literal["task", "executor"] | int
 """Cores of the task that a rank is: `spark.task.cpus`, all that an executor has, or so many."""
 
 
+DottedName = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+"""A function in a module that every rank can import, `package.module:function`; the same given from code wins."""
+
+
 class ModelConfig(Section):
     """The architecture: a built-in name, or a factory `package.module:function(schema, **options)`."""
 
     name: Literal["tabular", "wide_deep", "linear", "cnn"] | None = None
-    factory: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
+    factory: DottedName | None = None
     options: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -42,6 +46,18 @@ class OptimizerConfig(Section):
     """How the learning rate grows with `global_batch_size / base_batch_size`; what comes out is written to the log."""
     base_batch_size: int = Field(default=256, ge=1)
     options: dict[str, Any] = {}
+    factory: DottedName | None = None
+    """`package.module:function(parameters, **options)` gives the optimizer, and it its own learning rates."""
+
+    @model_validator(mode="after")
+    def _factory_alone(self) -> OptimizerConfig:
+        own = {name: getattr(self, name) for name in ("name", "learning_rate", "weight_decay", "scaling")}
+        odd = [f"{name} {value}" for name, value in own.items() if value != type(self).model_fields[name].default]
+        if self.factory is not None and odd:
+            raise ValueError(
+                f"factory is set beside {', '.join(odd)}; expected options only, which it gets as keywords"
+            )
+        return self
 
 
 class ScheduleConfig(Section):
@@ -89,6 +105,12 @@ class TrainingConfig(Section):
     """Most rows in one forward on one rank; accumulation follows from it."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    loss: DottedName | None = None
+    """A function `(predictions, label, weight)` that gives the weighted SUM over the rows."""
+    metrics: DottedName | None = None
+    """A function `(predictions, label, weight)` that gives further weighted sums by name."""
+    callback: DottedName | None = None
+    """A function `(progress, metrics)` for after every validation, on every rank."""
     clip_norm: float | None = Field(default=None, gt=0)
     clip_value: float | None = Field(default=None, gt=0)
     l1: float = Field(default=0.0, ge=0)

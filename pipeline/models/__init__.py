@@ -7,7 +7,6 @@ It returns one number per row (binary: a logit) as (rows,), or (rows, classes) f
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +20,7 @@ from pipeline.models.cnn import Cnn
 from pipeline.models.linear import Linear
 from pipeline.models.tabular import Tabular
 from pipeline.models.wide_deep import WideDeep
-from pipeline.task import UserCode
+from pipeline.task import UserCode, imported
 
 BUILT_IN: dict[str, Callable[..., nn.Module]] = {
     "tabular": Tabular,
@@ -51,13 +50,7 @@ def _builder(config: ModelConfig, user_code: UserCode | None) -> tuple[Callable[
     if config.factory is None:
         name = config.name or "tabular"
         return BUILT_IN[name], name
-    module, _, function = config.factory.partition(":")
-    try:
-        return getattr(importlib.import_module(module), function), config.factory
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"model.factory is {config.factory}; expected an importable package.module:function; {error}"
-        ) from error
+    return imported("model.factory", config.factory), config.factory
 
 
 def _check_options(build: Callable[..., Any], name: str, options: dict[str, Any]) -> None:

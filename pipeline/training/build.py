@@ -6,10 +6,11 @@ import logging
 
 import torch
 
+from pipeline.config.training import TrainingConfig
 from pipeline.dataset import Dataset
 from pipeline.errors import DataError
 from pipeline.models import build_model
-from pipeline.task import TrainingTask
+from pipeline.task import TrainingTask, UserCode
 from pipeline.training.checkpoint import published_steps
 from pipeline.training.collective import Collective
 from pipeline.training.compression import build_compression
@@ -48,18 +49,14 @@ def build_learner(
         warm_start(model, config.init_from)
     model.to(device)
     collective.broadcast_([*(parameter.detach() for parameter in model.parameters()), *model.buffers()])
-    rate = scaled_learning_rate(config.optimizer, config.global_batch_size)
-    if rate != config.optimizer.learning_rate:
-        logger.info("learning rate %g, scaled from %g for the batch size", rate, config.optimizer.learning_rate)
+    code = task.code()
     counts = dataset.manifest.class_counts.get("train", {})
     weights = class_weight_table(dataset.schema, config.class_weights, counts)
     compression = build_compression(config.compression, collective, config.compression_rank)
     return Learner(
         model=model,
-        objective=build_objective(
-            dataset.schema, task.user_code.loss, task.user_code.metrics, dataset.manifest.statistics.get("label")
-        ),
-        optimizer=optimizer or build_optimizer(config.optimizer, model.parameters(), task.user_code.optimizer, rate),
+        objective=build_objective(dataset.schema, code.loss, code.metrics, dataset.manifest.statistics.get("label")),
+        optimizer=optimizer or _optimizer(config, model, code),
         gradients=Gradients(model.parameters(), compression, config.bucket_bytes),
         average=MovingAverage(model, config.ema_decay) if config.ema_decay else None,
         collective=collective,
@@ -69,6 +66,14 @@ def build_learner(
         class_weights=None if weights is None else weights.to(device),
         scale=LossScale.start(config),
     )
+
+
+def _optimizer(config: TrainingConfig, model: torch.nn.Module, code: UserCode) -> torch.optim.Optimizer:
+    rate = scaled_learning_rate(config.optimizer, config.global_batch_size)
+    optimizer = build_optimizer(config.optimizer, model.parameters(), code.optimizer, rate)
+    if rate != config.optimizer.learning_rate:
+        logger.info("learning rate %g, scaled from %g for the batch size", rate, config.optimizer.learning_rate)
+    return optimizer
 
 
 def seeded_model(task: TrainingTask, dataset: Dataset) -> torch.nn.Module:

@@ -38,14 +38,31 @@ def build_optimizer(
         own: ``own(parameters)`` gives a ``torch.optim.Optimizer``; its learning rates are what the schedule scales.
 
     Raises:
-        ConfigError: no such optimizer, it does not take the options, or it wants more than gradients of one loss.
+        ConfigError: there is no rate of ours to scale, no such optimizer, it does not take the options, or it wants
+            more than gradients of one loss.
     """
+    if own is not None and config.scaling != "none":
+        raise ConfigError(
+            f"training.optimizer.scaling is {config.scaling}, but the optimizer from code brings its own learning "
+            "rates; expected none; scale them in that code"
+        )
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     with without_compiler():
-        optimizer = own(trainable) if own is not None else _by_name(config, trainable, learning_rate)
+        optimizer = _by_name(config, trainable, learning_rate) if own is None else _from_code(own, trainable)
     _refuse_more_than_gradients(optimizer)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", float(group["lr"]))
+    return optimizer
+
+
+def _from_code(own: Callable[..., Any], parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    expected = "expected optimizer(parameters) to give a torch.optim.Optimizer"
+    try:
+        optimizer = own(parameters)
+    except Exception as error:
+        raise ConfigError(f"the optimizer from code fails: {type(error).__name__}: {error}; {expected}") from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(f"the optimizer from code is a {type(optimizer).__name__}; {expected}")
     return optimizer
 
 

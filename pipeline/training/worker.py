@@ -103,7 +103,7 @@ def _rank(
         finish_saving=finish_saving,
         reporter=reporter,
         stop=stop,
-        callback=task.user_code.callback,
+        callback=task.code().callback,
     )
 
 
