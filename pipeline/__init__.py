@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from pipeline.config import load_config as load_config
     from pipeline.dataset import Dataset as Dataset
     from pipeline.flow import evaluate as evaluate
     from pipeline.flow import prepare as prepare
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from pipeline.flow import score as score
     from pipeline.flow import spark_session as spark_session
     from pipeline.flow import train as train
+    from pipeline.stage_values import Evaluated as Evaluated
+    from pipeline.stage_values import Model as Model
+    from pipeline.stage_values import Run as Run
+    from pipeline.stages import run as run
 
 _HOMES = {
     "Dataset": "pipeline.dataset",

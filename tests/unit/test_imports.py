@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import pipeline
+
 PACKAGE = Path(__file__).resolve().parents[2] / "pipeline"
 HEAVY = {"pyspark", "torch", "horovod", "petastorm", "mlflow", "sklearn", "matplotlib", "pyarrow"}
 CONTRACTS = (
@@ -116,6 +118,14 @@ def _loaded_by(statement: str) -> set[str]:
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     assert not _loaded_by("import pipeline; dir(pipeline)") & (HEAVY | {"numpy", "pandas"})
+
+
+def test_every_public_name_has_a_type_before_it_is_loaded() -> None:
+    (block,) = (node for node in _tree("__init__").body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    typed = {alias.asname: f"{node.module}.{alias.name}" for node in imports for alias in node.names}
+    assert typed == {name: f"{home}.{name}" for name, home in pipeline._HOMES.items()}
+    assert sorted(typed) == pipeline.__all__
 
 
 def test_the_command_line_starts_without_heavy_libraries() -> None:
