@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline.config import parse_config
+from pipeline.features.fitted import _OPERATIONS
 from pipeline.inference.encoded import read_row_group, row_groups
 from pipeline.inference.inputs import model_inputs
 from pipeline.inference.predictor import Predictor, export_model
@@ -23,9 +24,22 @@ FEATURES = {
     "colour": {"type": "categorical", "min_count": 5},
     "when": {"type": "timestamp", "parts": ["month", "weekday", "hour", "day_of_year"]},
     "cycle": {"type": "timestamp", "column": "when", "parts": ["minute_of_day"], "cyclic": True},
+    "since": {"type": "elapsed", "column": "when", "since": "2000-01-01T00:00:00"},
     "paid": {"type": "boolean"},
     "flight": {"type": "categorical"},
+    "price": {"type": "bucket", "column": "amount", "quantiles": 5},
+    "shade": {"type": "hashed", "column": "colour", "buckets": 7},
+    "lateness": {"type": "target", "column": "colour"},
+    "place": {"type": "vector", "shape": [3]},
+    "picture": {"type": "vector", "shape": [2, 2], "dtype": "uint8"},
+    "tags": {"type": "categories", "length": 2},
 }
+SPLITS = ("validation", "test")
+"""What is compared: in train rows a target encoding is out of fold, which no row that is scored is."""
+
+
+def test_every_feature_operation_takes_part():
+    assert {feature["type"] for feature in FEATURES.values()} == set(_OPERATIONS)
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +49,17 @@ def rows():
     rows.loc[:2, "colour"] = "ultramarine"
     rows.loc[3, "amount"] = np.inf
     rows["flight"] = pd.array([None if n % 11 == 0 else n % 40 for n in range(1500)], dtype="Int64")
+    rows["place"] = [None if n % 17 == 0 else [n / 7, -n / 3, 0.1] for n in range(1500)]
+    rows["picture"] = [[n % 256, 0, 255, n % 5] for n in range(1500)]
+    rows["tags"] = [None if n % 13 == 0 else ["x", "y", "z"][: n % 4] for n in range(1500)]
     rows["late"] = (np.arange(1500) * 7919 % 13 > 6).astype(float)
     return rows
 
 
 @pytest.fixture(scope="module")
 def frame(spark, rows):
-    return spark_rows(spark, rows, f"{SCHEMA}, flight long, late double").repartition(5)
+    lists = "place array<double>, picture array<int>, tags array<string>"
+    return spark_rows(spark, rows, f"{SCHEMA}, flight long, {lists}, late double").repartition(5)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +70,7 @@ def dataset(spark, frame, tmp_path_factory):
             "source": {"id": ["id"]},
             "features": FEATURES,
             "label": {"column": "late"},
+            "split": {"validation": 0.3, "test": 0.3},
             "dataset": {"url": str(folder / "data")},
             "training": {"run_url": str(folder / "run")},
         }
@@ -72,29 +91,35 @@ def predictor(dataset, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stored(dataset):
-    """The encoded inputs of all published rows, by id."""
+    """The encoded inputs of the rows that are compared, and their ids, by id."""
     parts = [
         read_row_group(dataset.url, dataset.schema, group, ["id"])
-        for split in dataset.manifest.splits
+        for split in SPLITS
         for group in row_groups(dataset, split)
     ]
-    order = np.argsort(np.concatenate([others["id"] for _, others in parts]))
-    return {name: np.concatenate([inputs[name] for inputs, _ in parts])[order] for name in parts[0][0]}
+    ids = np.concatenate([others["id"] for _, others in parts])
+    order = np.argsort(ids)
+    inputs = {name: np.concatenate([inputs[name] for inputs, _ in parts])[order] for name in parts[0][0]}
+    return inputs, ids[order]
 
 
 def test_features_are_bit_equal_in_part_files_and_in_pandas(rows, stored, predictor):
-    encoded = model_inputs(predictor.features.transform(predictor.canonical(rows)), predictor.schema)
-    assert encoded.keys() == stored.keys()
+    inputs, ids = stored
+    encoded = model_inputs(predictor.features.transform(predictor.canonical(rows.loc[ids])), predictor.schema)
+    assert encoded.keys() == inputs.keys()
     for name, values in encoded.items():
-        assert values.dtype == stored[name].dtype
-        assert values.tobytes() == stored[name].astype(stored[name].dtype, order="C").tobytes(), name
+        assert values.dtype == inputs[name].dtype
+        assert values.tobytes() == inputs[name].astype(inputs[name].dtype, order="C").tobytes(), name
 
 
 def test_predictions_are_bit_equal_in_part_files_in_pandas_in_spark_and_over_http(rows, frame, stored, predictor):
-    expected = predictor.predict_encoded(stored)
+    inputs, ids = stored
+    rows, expected = rows.loc[ids], predictor.predict_encoded(inputs)
     assert np.array_equal(predictor.predict(rows)["probability"], expected)
-    scored = score(frame, predictor.source.folder).orderBy("id").select("probability").collect()
-    assert np.array_equal(np.float32([row.probability for row in scored]), expected)
+    scored = {
+        row.id: row.probability for row in score(frame, predictor.source.folder).select("id", "probability").collect()
+    }
+    assert np.array_equal(np.float32([scored[id_] for id_ in ids]), expected)
     finite = rows["amount"].map(lambda value: not np.isinf(value)).to_numpy()
     assert np.array_equal(over_http(rows[finite].head(600), predictor), expected[finite][:600])
 
