@@ -100,24 +100,33 @@ def test_a_setting_of_training_does_in_an_own_loop_what_it_does_in_ours(
     assert any(changed) or own["layers.0.weight"].dtype == torch.float64
 
 
-def test_the_averaged_weights_can_be_validated_and_are_saved_apart(dataset: Dataset, tmp_path: Path) -> None:
-    seen: dict[str, torch.Tensor] = {}
+def test_the_averaged_weights_can_be_validated_and_are_saved_beside_the_others(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    live: list[torch.Tensor] = []
+    averages: list[torch.Tensor] = []
 
     def loop(context: TrainingContext) -> None:
         model, _ = attached(context)
+        weight = model.get_parameter("layers.0.weight")
+        live.append(weight.detach().clone())
         for _ in context.epochs():
             for batch in context.batches():
                 train_on(context, model, batch)
                 with context.averaged():
-                    seen["average"] = model.layers[0].weight.detach().clone()
+                    averages.append(weight.detach().clone())
                     context.report({"loss": 10.0 - context.progress.step})  # the best so far: saved at once
-                seen["live"] = model.layers[0].weight.detach().clone()
+                live.append(weight.detach().clone())
 
-    trained(dataset, tmp_path, loop=loop, ema_decay=0.9, best_by="loss", epochs=1, checkpoint={"keep": 9})
-    checkpoint = open_checkpoint(step_url(str(tmp_path), 5))
-    assert torch.equal(checkpoint.tensors("model")["layers.0.weight"], seen["live"])
-    assert torch.equal(read_weights(checkpoint.url)["layers.0.weight"], seen["average"])
-    assert not torch.equal(seen["live"], seen["average"])
+    trained(dataset, tmp_path, loop=loop, ema_decay=0.15, best_by="loss", epochs=1, checkpoint={"keep": 9})
+    expected = live[0]
+    for step in range(3):
+        decay = min(0.15, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * live[step + 1]
+        assert torch.allclose(averages[step], expected, atol=1e-6)
+    inside = open_checkpoint(step_url(str(tmp_path), 3))
+    assert torch.equal(inside.tensors("model")["layers.0.weight"], live[3])
+    assert torch.equal(read_weights(inside.url)["layers.0.weight"], averages[2])
 
 
 def test_reported_metrics_choose_the_best_epoch(dataset: Dataset, tmp_path: Path) -> None:
