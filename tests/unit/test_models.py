@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from pipeline.config.training import ModelConfig
 from pipeline.dataset import DatasetSchema
 from pipeline.errors import ConfigError
 from pipeline.models import BUILT_IN, build_model
+from pipeline.models.tabular import Tabular
 from pipeline.task import UserCode
 from pipeline.testing import tiny_schema
 
@@ -70,6 +72,15 @@ def test_options_shape_the_network(norm: str) -> None:
     options = {"hidden": [8], "norm": norm, "activation": "gelu", "embedding_dim": 2}
     model = build_model(ModelConfig(name="tabular", options=options), schema)
     assert model.layers[0].weight.shape == (8, 3 + 2 * 2)  # type: ignore[index,union-attr]
+
+
+def test_a_wide_and_deep_model_takes_every_option_of_its_deep_part() -> None:
+    schema = tiny_schema(3, 2, {}, "binary", ())
+    options = {"hidden": [8], "dropout": 0.3, "embedding_dropout": 0.2, "norm": "layer", "activation": "gelu"}
+    options |= {"embedding_dim": 2, "intervals": 4, "interval_dim": 5}
+    assert options.keys() == inspect.signature(Tabular).parameters.keys() - {"schema"}
+    deep = build_model(ModelConfig(name="wide_deep", options=options), schema).deep
+    assert str(deep) == str(build_model(ModelConfig(name="tabular", options=options), schema))
 
 
 def test_a_class_from_a_notebook_cell_is_a_model() -> None:
