@@ -1,4 +1,4 @@
-"""DRIVER. spark-submit entry point: raw tables to a published Petastorm dataset.
+"""DRIVER. spark-submit entry point: raw tables to a published dataset.
 
     spark-submit --master MASTER jobs/prepare.py CONFIG [--set section.key=value ...]
 

@@ -1,4 +1,4 @@
-"""DRIVER. spark-submit entry point: a published dataset to a trained model, one Horovod rank per Spark task.
+"""DRIVER. spark-submit entry point: a published dataset to a trained model, one rank per Spark task.
 
     spark-submit --master MASTER jobs/train.py CONFIG [--set section.key=value ...]
 

@@ -1,7 +1,7 @@
 """From raw Spark tables to a served PyTorch model, in stages that hand each other small values.
 
     raw tables -> read, clean, split, fit, encode, publish    pipeline.prepare(df_or_config)   -> Dataset
-    Dataset    -> one Horovod rank per Spark task             pipeline.train(dataset)          -> Run
+    Dataset    -> one rank per Spark task                     pipeline.train(dataset)          -> Run
     Run        -> the test split, beside baselines            pipeline.evaluate(run)           -> Evaluated
     Evaluated  -> quality gate, MLflow registry               pipeline.register(evaluated)    -> Model
     Model      -> a Spark table                               pipeline.score(df, model)        -> DataFrame

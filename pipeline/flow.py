@@ -53,7 +53,7 @@ def prepare(
     spark: SparkSession | None = None,
     **sections: Any,
 ) -> Dataset:
-    """Clean, split, encode and publish a table as a Petastorm dataset.
+    """Clean, split, encode and publish a table as a dataset.
 
     Args:
         table: a configuration that names its inputs, or a DataFrame, which takes the place of them.

@@ -1,4 +1,4 @@
-"""What all tests share: a Spark session, a small training set, and a watch over what a test leaves behind."""
+"""What all tests share: a Spark session, the command, and a watch over what a test leaves behind."""
 
 from __future__ import annotations
 

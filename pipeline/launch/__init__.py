@@ -5,7 +5,8 @@
     attempt     start ranks with a launcher (barrier), listen on the channel, judge with the watch
     record      status.json, metrics.jsonl, listeners
 
-Three modules run elsewhere: `rank` and its `reporter` inside the Spark tasks, `python_daemon` before them.
+Elsewhere run `rank`, with `reporter`, `output`, `environment` and `timeline`, inside the Spark tasks; before them, on
+executors, `python_daemon` and `probe`.
 """
 
 from __future__ import annotations

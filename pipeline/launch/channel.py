@@ -36,8 +36,8 @@ class Message:
     """What a rank said.
 
     Attributes:
-        kind: hello, heartbeat, progress, metrics, resumed, event, failure, bye; or lost, when the stream
-            ended without a bye.
+        kind: hello, started, heartbeat, progress, metrics, timings, resumed, event, log, failure, bye; or lost, when
+            the stream ended without a bye.
     """
 
     rank: int

@@ -18,8 +18,8 @@ from pipeline.training.collective import Collective
 
 CompressionName = Literal["none", "fp16", "bf16", "powersgd"]
 
-# Of the three exponent bits that a sum of up to eight chunks could need none is lost: sums are made in float32.
 _FP16_TARGET = 32768.0
+"""Half of what float16 can hold: single values have to fit, no sums, which are made in float32."""
 
 
 @dataclass

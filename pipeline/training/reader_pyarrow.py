@@ -1,4 +1,4 @@
-"""RANK. Reads planned row groups with plain threads: for the day that Petastorm cannot be installed."""
+"""RANK. Reads planned row groups with plain threads and pyarrow alone: where Petastorm is not installed."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pipeline
 
 PACKAGE = Path(__file__).resolve().parents[2] / "pipeline"
 HEAVY = {"pyspark", "torch", "horovod", "petastorm", "mlflow", "sklearn", "matplotlib", "pyarrow"}
+ARCHITECTURE = PACKAGE.parent / "ARCHITECTURE.md"
 CONTRACTS = (
     *("errors", "storage", "config", "dataset", "layout", "long_lists", "plan"),
     *("features", "fingerprint", "metrics", "task", "lease", "stack"),
@@ -101,9 +103,9 @@ def test_only_tracking_imports_mlflow() -> None:
     assert {_room(module) for module in _doors("mlflow") - {"inference.mlflow_entry"}} <= {"tracking"}
 
 
-def test_petastorm_and_horovod_have_two_doors_each() -> None:
-    assert len(_doors("petastorm")) <= 2, _doors("petastorm")
-    assert {_room(module) for module in _doors("horovod")} <= {"training", "launch"}
+def test_petastorm_has_two_doors_and_horovod_three() -> None:
+    assert _doors("petastorm") == {"preparation.petastorm_metadata", "training.reader_petastorm"}
+    assert _doors("horovod") == {"training.collective", "launch.horovod_run", "launch.rendezvous"}
 
 
 def test_nothing_imports_the_command_line() -> None:
@@ -155,6 +157,12 @@ def test_nothing_is_unpickled_and_no_text_is_run(module: str) -> None:
 def test_preparation_uses_no_randomness_of_spark(module: str) -> None:
     names = {node.attr for node in ast.walk(_tree(module)) if isinstance(node, ast.Attribute)}
     assert not names & {"rand", "randn", "randomSplit", "monotonically_increasing_id", "sampleBy"}
+
+
+def test_the_table_of_rooms_is_complete() -> None:
+    table = [line for line in ARCHITECTURE.read_text().splitlines() if line.startswith("| `")]
+    named = {name.rstrip("/") for line in table for name in re.findall(r"`([\w/]+)`", line.split("|")[1])}
+    assert named == {_room(module) for module in MODULES}
 
 
 @pytest.mark.parametrize("module", MODULES)
