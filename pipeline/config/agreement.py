@@ -48,6 +48,8 @@ def _of_class_weights(config: PipelineConfig) -> Iterator[str]:
         for name in weights:
             if name not in classes:
                 yield f"training.class_weights.{name} is no class; expected one of {', '.join(classes)}"
+        if not any(weights.get(name, 1.0) for name in classes):
+            yield "training.class_weights is 0 for every class; expected more for at least one"
 
 
 def _classes_of(label: LabelConfig) -> Sequence[str]:

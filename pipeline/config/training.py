@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.config.section import ModelReference, Section, Url
 
@@ -93,6 +93,13 @@ class LoaderConfig(Section):
     """Most bytes kept there; by default 2 GiB if they go with the rank, any number in a folder of that name."""
 
 
+def _from_0_on(weights: Any) -> Any:
+    given = weights if isinstance(weights, dict) else {}
+    if odd := [f"{name} is {value:g}" for name, value in given.items() if not 0 <= value < float("inf")]:
+        raise ValueError(f"{', '.join(odd)}; expected at least 0")
+    return weights
+
+
 class TrainingConfig(Section):
     """How to train. The mathematics depends on `global_batch_size`, never on the number of ranks."""
 
@@ -115,7 +122,7 @@ class TrainingConfig(Section):
     clip_value: float | None = Field(default=None, gt=0)
     l1: float = Field(default=0.0, ge=0)
     """Weight of the sum of absolute weights in the loss; `optimizer.weight_decay` is its squared brother."""
-    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    class_weights: Annotated[Literal["balanced"] | dict[str, float] | None, AfterValidator(_from_0_on)] = None
     """Factors of the row weights by class; `balanced` gives every class the same total in the train split."""
     init_from: ModelReference | None = None
     """A model folder, run folder or checkpoint, or `models:/<name>@<alias>` or `models:/<name>/<version>` of the registry,

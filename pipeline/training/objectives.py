@@ -178,7 +178,7 @@ def class_weight_table(
         counts: train rows of each class.
 
     Raises:
-        ConfigError: a class is unknown, or the label has no classes.
+        ConfigError: a class is unknown, no train row would have any weight, or the label has no classes.
     """
     if setting is None:
         return None
@@ -194,6 +194,11 @@ def class_weight_table(
                 f"training.class_weights.{n} is no class; expected one of {', '.join(classes)}" for n in unknown
             )
             raise ConfigError(*offences)
+        if not any(setting.get(name, 1.0) and (counts.get(name) or not counts) for name in classes):
+            raise ConfigError(
+                f"training.class_weights {dict(setting)} leave no row of train any weight; expected more than 0 for a "
+                "class that train has"
+            )
         return torch.tensor([setting.get(name, 1.0) for name in classes], dtype=torch.float64)
     missing = [name for name in classes if not counts.get(name)]
     if missing:

@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.preparation.inputs import semantic
 from pipeline.task import UserCode
 from pipeline.testing import tiny_dataset
+from pipeline.training.objectives import class_weight_table
 from tests.no_spark import NeverAsked
 
 THREE = ["late", "lost", "broken"]
@@ -212,6 +213,28 @@ def test_class_weights_that_only_the_data_can_contradict_are_refused_before_the_
         config = parse_config(values(label, training={"run_url": "run", "class_weights": weights}))
         with pytest.raises(ConfigError, match=wanted) if wanted else contextlib.nullcontext():
             check_training(config, dataset, UserCode())
+
+
+@pytest.mark.parametrize("factor", [-0.5, float("inf"), float("nan")])
+def test_a_class_weight_is_a_number_from_0_on(factor: float) -> None:
+    training = {"run_url": "run", "class_weights": {"0": 1.0, "1": factor}}
+    (found,) = offences({"column": "late"}, training=training)
+    assert found == f"training.class_weights: 1 is {factor:g}; expected at least 0"
+
+
+def test_class_weights_that_leave_no_row_are_refused(tmp_path: Any) -> None:
+    zero = {"run_url": "run", "class_weights": {"0": 0, "1": 0}}
+    (found,) = offences({"column": "late"}, training=zero)
+    assert found == "training.class_weights is 0 for every class; expected more for at least one"
+    dataset = tiny_dataset(str(tmp_path), 60, label_type="multiclass", labels=("late",), classes=("a", "b"))
+    label = {"column": "late", "type": "multiclass"}
+    config = parse_config(values(label, training={"run_url": "run", "class_weights": {"a": 0, "b": 0}}))
+    with pytest.raises(ConfigError, match=r"class_weights \{'a': 0.0, 'b': 0.0\} leave no row of train any weight"):
+        check_training(config, dataset, UserCode())
+    counts = {"a": 10}
+    with pytest.raises(ConfigError, match=r"leave no row of train any weight"):
+        class_weight_table(dataset.schema, {"a": 0.0}, counts)
+    assert class_weight_table(dataset.schema, {"a": 0.0}, {"a": 10, "b": 5}).tolist() == [0.0, 1.0]
 
 
 def test_a_training_from_code_without_label_needs_a_loss_or_a_loop_of_its_own(tmp_path: Any) -> None:
