@@ -114,8 +114,10 @@ def train(
         loss: ``loss(predictions, label, weight)`` gives the weighted sum over the rows.
         optimizer: ``optimizer(parameters)`` gives a torch optimizer; or keys of the ``training.optimizer`` section.
         metrics: ``metrics(predictions, label, weight)`` gives further weighted sums by name.
-        callback: ``callback(progress, metrics)`` after every validation, on every rank.
-        loop: ``loop(context)`` instead of the built-in loop, see `pipeline.training.own_loop`.
+        callback: ``callback(progress, metrics)`` after every validation, on every rank; for one that takes longer
+            than ``cluster.deadlines.step``, raise that.
+        loop: ``loop(context)`` instead of the built-in loop: it trains ``context.model()``, the one of ``model``, with
+            a loss, an optimizer and metrics of its own, see `pipeline.training.own_loop`.
         cluster: keys of the ``cluster`` section, such as ``{"num_proc": 2}``.
         spark: the session; by default the active one, or our own.
         tracking: keys of the ``tracking`` section.

@@ -27,7 +27,7 @@ class UserCode:
         metrics: ``metrics(predictions, label, weight)`` gives weighted SUMS by name; the mean over the validation
             rows of all ranks is reported under that name.
         callback: ``callback(progress, metrics)`` after every validation, on every rank.
-        loop: ``loop(context)`` instead of our own loop, see `pipeline.training.own_loop`.
+        loop: ``loop(context)`` instead of our own loop, on the same model, see `pipeline.training.own_loop`.
     """
 
     model: Callable[..., Any] | None = None

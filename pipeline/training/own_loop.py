@@ -180,7 +180,7 @@ class TrainingContext:
 
         Args:
             loss: a SUM over this rank's rows, or a part of them; None if it has none.
-            weight: of these rows.
+            weight: of these rows: their number, or the sum of ``batch.weight`` where rows are weighted.
             last: of this batch; to accumulate, every rank says so of exactly one.
 
         Raises:

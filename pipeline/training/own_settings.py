@@ -18,8 +18,14 @@ HONOURED = {
 }
 """Keys of ``training`` that `pipeline.training.own_loop` heeds; any other, also one that is to come, is refused."""
 
+_INSTEAD_OF_CODE = {
+    "loss": "compute it in the loop",
+    "optimizer": "make it in the loop",
+    "metrics": "context.report() them",
+    "callback": "call it in the loop",
+}
 _INSTEAD = {
-    "optimizer": "make the optimizer in the loop",
+    **_INSTEAD_OF_CODE,
     "schedule": "attach a scheduler of torch: context.attach(model, optimizer, schedule=scheduler)",
     "micro_batch_size": "split batches in the loop: context.backward(..., last=False) for all parts but the last",
     "class_weights": "weigh the rows in the loop's loss",
@@ -27,12 +33,6 @@ _INSTEAD = {
     "validate_every_steps": "validate in the loop, and context.report() what comes out",
     "precision": "use torch.autocast in the loop",
     "profile_steps": "use torch.profiler in the loop",
-}
-_INSTEAD_OF_CODE = {
-    "loss": "compute it in the loop",
-    "optimizer": "make it in the loop",
-    "metrics": "context.report() them",
-    "callback": "call it in the loop",
 }
 
 
