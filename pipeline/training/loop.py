@@ -131,8 +131,8 @@ def refuse_divergence(progress: Progress, bound: int) -> None:
     if progress.skipped_in_a_row > bound:
         raise RankFailedError(
             f"the gradient of step {progress.step} is not finite, for the {progress.skipped_in_a_row}th "
-            f"time in a row; expected at most {bound} (training.max_skipped_steps); lower "
-            "training.optimizer.learning_rate, set training.clip_norm, or look for huge values among the features"
+            f"time in a row; expected at most {bound} (training.max_skipped_steps); lower the optimizer's "
+            "learning_rate, set training.clip_norm, or look for huge values among the features"
         )
 
 
