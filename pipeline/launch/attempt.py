@@ -15,21 +15,28 @@ from pyspark.sql import SparkSession
 from pipeline.config.training import DeadlineConfig
 from pipeline.errors import InterruptedRunError, PipelineError, RankFailedError
 from pipeline.launch.channel import ChannelServer, Message
-from pipeline.launch.cluster import driver_addresses
+from pipeline.launch.cluster import driver_addresses, leaving_executors
 from pipeline.launch.environment import plain_interrupts
 from pipeline.launch.rank import RankCall
 from pipeline.launch.record import RunRecord
-from pipeline.launch.watch import Watch
+from pipeline.launch.watch import LostRanksError, Watch
 
 _POLL_SECONDS = 0.2
 _SETTLE_SECONDS = 2.0
 _CANCEL_SECONDS = 30.0
+_LEAVING_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
 
 
 class OutOfTimeError(InterruptedRunError):
     """Training as a whole has taken longer than it may; its ranks save before they end."""
+
+
+class PreemptionError(LostRanksError):
+    """Executors are about to be taken away; their ranks save before they go."""
+
+    preempted = True
 
 
 class Launcher(Protocol):
@@ -71,6 +78,8 @@ class Attempt:
         now = time.monotonic()
         self._training_began = now if training_began is None else training_began
         self._watch = Watch(num_proc, deadlines, now)
+        self._left = leaving_executors(spark)  # Spark gives them no ranks any more
+        self._look_again = now
         self._results: list[Any] | None = None
         self._error: BaseException | None = None
 
@@ -109,6 +118,7 @@ class Attempt:
             now = time.monotonic()
             self._record.ranks(self._watch.signs_of_life(now))
             self._refuse_more_time(now)
+            self._leave_in_time(now)
             if (late := self._watch.overdue(now)) is not None:
                 raise late
             if self._watch.failed():
@@ -123,6 +133,17 @@ class Attempt:
             raise OutOfTimeError(
                 f"training has taken {taken:.0f} s; expected at most cluster.deadlines.stage="
                 f"{self._deadlines.stage:g} s; run the same command again to resume, or raise the deadline"
+            )
+
+    def _leave_in_time(self, now: float) -> None:
+        if now < self._look_again or not self._watch.all_started():
+            return
+        self._look_again = now + _LEAVING_SECONDS
+        leaving = leaving_executors(self._spark)
+        if new := [f"executor {number} on {host}" for number, host in leaving.items() if number not in self._left]:
+            raise PreemptionError(
+                f"{', '.join(new)} will be taken away (decommissioned); expected executors to stay; "
+                "run the same command again to resume"
             )
 
     def _stop(self, thread: InheritableThread, channel: ChannelServer, patient: bool) -> None:
@@ -182,8 +203,8 @@ class Attempt:
 
 
 def _is_asked_for(error: BaseException) -> bool:
-    """Whether ranks end because somebody wants them to, with nothing wrong with them."""
-    return isinstance(error, OutOfTimeError) or not isinstance(error, PipelineError)
+    """Whether ranks are to end with nothing wrong with them."""
+    return isinstance(error, (OutOfTimeError, PreemptionError)) or not isinstance(error, PipelineError)
 
 
 def same_on_all_ranks(results: list[Any]) -> Any:

@@ -61,6 +61,27 @@ def _slots(spark: SparkSession, cores: int | None) -> int:
     return int(spark.sparkContext._jsc.sc().maxNumConcurrentTasks(profile_of_ranks(spark, cores)))
 
 
+def leaving_executors(spark: SparkSession) -> dict[str, str]:
+    """Hosts, by number of executor, that Spark was told will be taken away soon and whose executors still live.
+
+    Their worker was decommissioned (`spark.decommission.enabled`): a spot node got its notice, or a host is emptied.
+    None where Spark does not tell.
+    """
+    context = spark.sparkContext
+    if is_local(str(context.master)):
+        return {}
+    try:
+        scheduler, listed = context._jsc.sc().taskScheduler(), context._jsc.sc().statusStore().executorList(True)
+        executors = [listed.apply(number) for number in range(listed.size())]
+        return {
+            executor.id(): executor.hostPort().rsplit(":", 1)[0]
+            for executor in executors
+            if scheduler.getExecutorDecommissionState(executor.id()).isDefined()
+        }
+    except (Py4JError, ConnectionError):
+        return {}
+
+
 def driver_addresses(spark: SparkSession) -> tuple[str, str]:
     """The address to listen on, and the one by which executors reach the driver."""
     conf = spark.sparkContext.getConf()

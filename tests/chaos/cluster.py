@@ -48,6 +48,7 @@ class StandaloneCluster:
             "spark.executor.cores": str(self.cores),
             "spark.executor.memory": "512m",
             "spark.executor.extraJavaOptions": f"-Djava.io.tmpdir={self.folder} -XX:-UsePerfData",
+            "spark.decommission.enabled": "true",
         }
         return ClusterConfig(master=self.url, spark=settings, **options)
 
@@ -55,8 +56,9 @@ class StandaloneCluster:
         name = f"worker-{len(self.workers)}"
         options = ["--host", "127.0.0.1", "--webui-port", "0", "--cores", str(self.cores), "--memory", "1g"]
         arguments = [*options, "--work-dir", str(self.folder / name), self.url]
-        gpu = {"SPARK_WORKER_OPTS": self._pretended_gpu(name)} if self.gpus else {}
-        self.workers.append(_start("org.apache.spark.deploy.worker.Worker", arguments, self.folder, name, gpu))
+        kind = f"-Dspark.decommission.enabled=true {self._pretended_gpu(name) if self.gpus else ''}"
+        variables = {"SPARK_WORKER_OPTS": kind}
+        self.workers.append(_start("org.apache.spark.deploy.worker.Worker", arguments, self.folder, name, variables))
 
     def wait_for_worker(self) -> None:
         """Until the newest worker is known to the master."""

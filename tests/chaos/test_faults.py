@@ -24,9 +24,10 @@ from pipeline.launch.session import spark_session
 from pipeline.task import TrainingResult
 from pipeline.testing import tiny_dataset
 from pipeline.tracking import Tracker
+from pipeline.training.checkpoint import published_steps
 from tests.chaos import trial as trial_module
 from tests.chaos.cluster import StandaloneCluster, standalone_cluster
-from tests.chaos.trial import Trial, Witness, executor, rank_process, same
+from tests.chaos.trial import FAULT_STEP, Trial, Witness, executor, rank_process, same, worker_of
 from tests.stacks import EXCHANGES, IN_MEMORY
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed, pytest.mark.timeout(600)]
@@ -104,12 +105,48 @@ def test_a_stopped_rank_is_named_and_replaced(trial: Trial, undisturbed: Trainin
     trial.say("rank stopped (SIGSTOP, cluster.deadlines.silence=6)", witness)
 
 
-def test_a_preempted_executor_saves_first_and_loses_no_step(trial: Trial, undisturbed: TrainingResult) -> None:
-    run = trial.run("preempted")
-    witness = Witness(lambda: rank_process(run, 1).terminate())
+def test_a_rank_that_is_told_to_end_saves_first_and_loses_no_step(trial: Trial, undisturbed: TrainingResult) -> None:
+    run = trial.run("told")
+    witness = Saving(run, lambda: rank_process(run, 1).terminate())
     same(trial.train(run, witness, max_failures=0), undisturbed)
     assert any("preemption 1 of" in event for event in witness.events)
-    trial.say("rank preempted (SIGTERM)", witness)
+    assert witness.saved >= FAULT_STEP
+    trial.say("rank told to end (SIGTERM)", witness)
+
+
+def test_a_decommissioned_worker_is_left_after_its_rank_has_saved_and_no_step_is_lost(
+    trial: Trial, undisturbed: TrainingResult
+) -> None:
+    run = trial.run("decommissioned")
+
+    workers: list[subprocess.Popen[bytes]] = []
+
+    def decommission() -> None:
+        workers.append(worker_of(trial.cluster, run, 1))
+        workers[0].send_signal(signal.SIGPWR)
+        trial.cluster.add_worker()  # the node that comes in its place
+
+    witness = Saving(run, decommission)
+    same(trial.train(run, witness, max_failures=0), undisturbed)
+    assert any(
+        "will be taken away (decommissioned)" in event and "preemption 1 of" in event for event in witness.events
+    )
+    assert witness.saved >= FAULT_STEP
+    trial.say("worker decommissioned, another one comes", witness)
+
+
+class Saving(Witness):
+    """Looks which step was saved last when training restarts."""
+
+    def __init__(self, run: Path, fault: Callable[[], None]) -> None:
+        super().__init__(fault)
+        self._run = run
+        self.saved = 0
+
+    def event(self, message: str) -> None:
+        super().event(message)
+        if message.startswith("restarting"):
+            self.saved = max(published_steps(str(self._run)))
 
 
 def test_an_error_in_one_rank_ends_all_within_seconds(trial: Trial) -> None:
@@ -250,9 +287,7 @@ def test_a_killed_worker_leaves_fewer_ranks_that_finish_the_work(trial: Trial, u
     run = trial.run("worker")
 
     def kill() -> None:
-        parents = {process.pid for process in executor(run, 1).parents()}
-        [worker] = [worker for worker in trial.cluster.workers if worker.pid in parents]
-        worker.kill()
+        worker_of(trial.cluster, run, 1).kill()
 
     witness = Witness(kill)
     try:

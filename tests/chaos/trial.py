@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -129,3 +130,10 @@ def rank_process(run: Path, rank: int) -> psutil.Process:
 
 def executor(run: Path, rank: int) -> psutil.Process:
     return next(process for process in rank_process(run, rank).parents() if "java" in process.name())
+
+
+def worker_of(cluster: StandaloneCluster, run: Path, rank: int) -> subprocess.Popen[bytes]:
+    """The worker whose executor carries the rank."""
+    parents = {process.pid for process in executor(run, rank).parents()}
+    [worker] = [worker for worker in cluster.workers if worker.pid in parents]
+    return worker

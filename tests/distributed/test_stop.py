@@ -16,6 +16,7 @@ from pyspark import cloudpickle
 
 from pipeline.config.training import ClusterConfig, DeadlineConfig, ModelConfig, TrainingConfig
 from pipeline.errors import InterruptedRunError
+from pipeline.launch import attempt as attempt_module
 from pipeline.launch import launch_training
 from pipeline.launch.attempt import Attempt, OutOfTimeError
 from pipeline.launch.environment import plain_interrupts
@@ -33,9 +34,12 @@ def bodies_travel_by_value() -> Iterator[None]:
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
-def _train(spark: Any, folder: Path, body: Any, tracker: Any = None, **deadlines: float) -> Any:
+def _train(
+    spark: Any, folder: Path, body: Any, tracker: Any = None, max_preemptions: int = 20, **deadlines: float
+) -> Any:
     task = TrainingTask("data", "id", ModelConfig(name="linear"), TrainingConfig(run_url=str(folder)))
-    cluster = ClusterConfig(master="local[2]", num_proc=2, collective="torch", deadlines=DeadlineConfig(**deadlines))
+    options: dict[str, Any] = {"collective": "torch", "max_preemptions": max_preemptions, "deadlines": deadlines}
+    cluster = ClusterConfig(master="local[2]", num_proc=2, **options)
     return launch_training(spark, task, cluster, tracker=tracker, body=body)
 
 
@@ -109,6 +113,16 @@ def test_a_second_ctrl_c_does_not_wait_for_ranks_to_save(spark: Any, tmp_path: P
 def test_a_training_that_has_no_more_time_saves_before_it_ends(spark: Any, tmp_path: Path) -> None:
     with pytest.raises(InterruptedRunError, match=r"training has taken \d+ s; expected at most .*stage=7 s"):
         _train(spark, tmp_path, _saves_when_told, stage=7)
+    assert _saved(tmp_path) == ["saved-by-0", "saved-by-1"]
+
+
+def test_ranks_save_when_an_executor_is_about_to_go_and_one_that_was_leaving_before_they_came_is_no_news(
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = iter([{"3": "old"}, {"3": "old"}])
+    monkeypatch.setattr(attempt_module, "leaving_executors", lambda _: next(said, {"3": "old", "4": "new"}))
+    with pytest.raises(InterruptedRunError, match=r"^executor 4 on new will be taken away .*\n.*max_preemptions=0"):
+        _train(spark, tmp_path, _saves_when_told, max_preemptions=0)
     assert _saved(tmp_path) == ["saved-by-0", "saved-by-1"]
 
 
