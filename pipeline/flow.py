@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -220,12 +221,13 @@ def evaluate_stage(run: Run, session: SparkOnDemand) -> Evaluated:
     )
     if storage.exists(url):
         value = storage.read_json(url, *Evaluation.FORMAT)
-        if value.pop("request", None) == request:
+        if value.get("request") == request:
             logger.info("evaluate: already evaluated in %s", url)
             return Evaluated(run, Evaluation.from_json(value), reused=True)
     with hold(run.dataset):
-        evaluation = evaluate_predictor(run.dataset, predictor, run.config.evaluation, spark=session)
-    storage.write_json(url, *Evaluation.FORMAT, {**evaluation.to_json(), "request": request})
+        found = evaluate_predictor(run.dataset, predictor, run.config.evaluation, spark=session)
+    evaluation = dataclasses.replace(found, request=request)
+    storage.write_json(url, *Evaluation.FORMAT, evaluation.to_json())
     return Evaluated(run, evaluation)
 
 

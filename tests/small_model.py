@@ -31,6 +31,9 @@ FEATURES = FittedFeatures(
 )
 
 
+ROWS_PER_ROW_GROUP = 97
+
+
 def raw_rows(count: int, seed: int = 0) -> pd.DataFrame:
     """Raw rows with nulls, NaN and categories that the vocabulary lacks."""
     random = np.random.default_rng(seed)
@@ -67,7 +70,7 @@ def small_schema(weight: bool = False) -> DatasetSchema:
     return DatasetSchema(columns, packed, "binary")
 
 
-def small_dataset(folder: str, rows: int = 2000, rows_per_row_group: int = 97, weight: bool = False) -> Dataset:
+def small_dataset(folder: str, rows: int = 2000, weight: bool = False) -> Dataset:
     """Publish the encoded form of `raw_rows`: 0 is train, 1 validation, 2 test by seed."""
     schema = small_schema(weight)
     statistics = {**FEATURES.to_json(), "label": {"type": "binary"}}
@@ -83,7 +86,7 @@ def small_dataset(folder: str, rows: int = 2000, rows_per_row_group: int = 97, w
         table = encoded_table(schema, encoded)
         halves = [table.slice(0, count // 2 + 1), table.slice(count // 2 + 1)]
         splits[split] = tuple(
-            _write(folder, f"versions/files/{split}/part-{number:05d}.parquet", half, rows_per_row_group)
+            _write(folder, f"versions/files/{split}/part-{number:05d}.parquet", half)
             for number, half in enumerate(halves)
         )
         counts[split] = {"1": int(encoded["label"].sum()), "0": count - int(encoded["label"].sum())}
@@ -105,10 +108,10 @@ def small_dataset(folder: str, rows: int = 2000, rows_per_row_group: int = 97, w
     return publish(folder, manifest)
 
 
-def _write(folder: str, path: str, table: pa.Table, rows_per_row_group: int) -> PartFile:
+def _write(folder: str, path: str, table: pa.Table) -> PartFile:
     with storage.open_write(storage.join(folder, path)) as stream:
-        pq.write_table(table, stream, row_group_size=rows_per_row_group, use_dictionary=False)
-    groups = [min(rows_per_row_group, table.num_rows - first) for first in range(0, table.num_rows, rows_per_row_group)]
+        pq.write_table(table, stream, row_group_size=ROWS_PER_ROW_GROUP, use_dictionary=False)
+    groups = [min(ROWS_PER_ROW_GROUP, table.num_rows - first) for first in range(0, table.num_rows, ROWS_PER_ROW_GROUP)]
     digest = stream.digest
     return PartFile(path, digest.bytes, digest.crc32, digest.sha256, tuple(groups), digest.sha256)
 

@@ -63,10 +63,10 @@ class DatasetSchema:
         """The column of that name."""
         return next(column for column in self.columns if column.name == name)
 
-    def raw_column(self, name: str) -> Column:
-        """The id or kept column that holds a raw column; it is called ``raw_<name>`` where a feature has the name."""
-        plain = {column.name: column for column in self.with_role("id", "kept")}
-        return plain.get(f"raw_{name}") or plain[name]
+    def raw_column(self, name: str) -> Column | None:
+        """The id or kept column of a raw column, if there is one; ``raw_<name>`` where a feature has the name."""
+        kept = {column.name: column for column in self.with_role("id", "kept")}
+        return kept.get(f"raw_{name}") or kept.get(name)
 
     @property
     def numeric(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from pipeline.features.lists import Lists, text_lists
 from pipeline.features.sketches import Fitting, Values, ask
 from pipeline.features.texts import Texts, coded, objects
 
-PADDING, NULL, UNSEEN, FIRST = 0, 1, 2, 3
+NULL, UNSEEN, FIRST = 1, 2, 3
 
 
 @dataclass(frozen=True)

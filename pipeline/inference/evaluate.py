@@ -223,13 +223,12 @@ def _check(dataset: Dataset, predictor: Predictor, evaluation: EvaluationConfig)
 
 
 def _slice_columns(schema: DatasetSchema, names: Sequence[str]) -> dict[str, str]:
-    """Column of the part files -> name of the slice; a raw column that a feature shares its name with is ``raw_``."""
-    there = [column.name for column in schema.with_role("id", "kept")]
-    found = {name: next((c for c in (f"raw_{name}", name) if c in there), None) for name in names}
+    """Column of the part files -> name of the slice."""
+    found = {name: schema.raw_column(name) for name in names}
     if unknown := [name for name, column in found.items() if column is None]:
-        known = ", ".join(column.removeprefix("raw_") for column in there) or "none"
+        known = ", ".join(column.name.removeprefix("raw_") for column in schema.with_role("id", "kept")) or "none"
         raise ConfigError(f"evaluation.slices names {', '.join(unknown)}; expected columns of dataset.keep: {known}")
-    return {column: name for name, column in found.items() if column is not None}
+    return {column.name: name for name, column in found.items() if column is not None}
 
 
 def _evaluation(

@@ -42,7 +42,6 @@ class Progress:
     rows: int = 0
     epoch_loss: float = 0.0
     epoch_weight: float = 0.0
-    skipped_steps: int = 0
     skipped_in_a_row: int = 0
     best: Best | None = None
     without_better: int = 0
@@ -63,9 +62,7 @@ class Progress:
         self.deals[-1][1] += 1
         self.step += 1
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if outcome.skipped else 0
-        if outcome.skipped:
-            self.skipped_steps += 1
-        else:
+        if not outcome.skipped:
             self.rows += outcome.rows
             self.epoch_loss += outcome.loss
             self.epoch_weight += outcome.weight

@@ -96,9 +96,9 @@ def split(raw: dict[str, np.ndarray], columns: tuple[str, ...], chunks: int) -> 
     return [{name: parts[name][number] for name in columns} for number in range(chunks)]
 
 
-def fit_one(config: Any, values: Any, chunks: int = 1) -> FittedFeatures:
+def fit_one(config: Any, values: Any) -> FittedFeatures:
     kind = raw_inputs({"x": config})["x"]
-    return run_fit(fit_features({"x": config}), {"x": canonical(values, kind)}, chunks)[0]
+    return run_fit(fit_features({"x": config}), {"x": canonical(values, kind)})[0]
 
 
 @given(st.lists(finite, min_size=1), st.randoms())

@@ -188,14 +188,11 @@ class _Exploding(torch.nn.Module):
         return self.layer(inputs["numeric"]).squeeze(1) * (float("nan") if bad else 1.0)
 
 
-def test_a_step_that_is_not_finite_is_skipped_and_counted(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_step_that_is_not_finite_is_skipped(dataset: Dataset, tmp_path: Path) -> None:
     model = {"options": {"bad_steps": (2, 3, 5)}}
     result = _train(dataset, tmp_path, code=UserCode(model=_Exploding), model=model, epochs=1, max_skipped_steps=2)
     assert result.rows == 600 - 3 * 100
     assert all(torch.isfinite(tensor).all() for tensor in read_weights(result.best_checkpoint).values())
-    checkpoint = latest_good(str(tmp_path))
-    assert checkpoint is not None
-    assert checkpoint.state()["progress"]["skipped_steps"] == 3
 
 
 def test_a_training_that_diverges_ends_with_advice(dataset: Dataset, tmp_path: Path) -> None:

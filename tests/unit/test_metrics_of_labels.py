@@ -15,16 +15,16 @@ MULTICLASS = measure_of("multiclass", 5)
 REGRESSION = measure_of("regression", span=(-2.0, 2.0))
 
 
-def classified(rows: int, seed: int = 0):
-    random = np.random.default_rng(seed)
+def classified(rows: int):
+    random = np.random.default_rng(0)
     label = random.choice(4, rows, p=[0.4, 0.3, 0.2, 0.1])  # class 4 never occurs
     logit = random.normal(size=(rows, 5)) + 1.5 * np.eye(5)[label]
     probability = np.exp(logit) / np.exp(logit).sum(1, keepdims=True)
     return label, probability, random.uniform(0.1, 3, rows), random
 
 
-def valued(rows: int, seed: int = 0):
-    random = np.random.default_rng(seed)
+def valued(rows: int):
+    random = np.random.default_rng(0)
     actual = random.normal(size=rows).astype(np.float32)
     return actual, actual + random.normal(0, 0.5, rows), random.uniform(0.1, 3, rows), random
 
