@@ -5,26 +5,24 @@ Each stage starts from the files that the one before left, and returns at once w
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import dataclasses
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline import storage
 from pipeline.before_launch import check_training
 from pipeline.config import PipelineConfig, with_sections
-from pipeline.config.training import ClusterConfig
 from pipeline.dataset import Dataset
 from pipeline.dataset.holds import hold
 from pipeline.errors import StorageError, UsageError
 from pipeline.run_folder import RunFolder
 from pipeline.spark_on_demand import SparkOnDemand as SparkOnDemand
+from pipeline.spark_on_demand import spark_session as spark_session
 from pipeline.stack import chosen_by, collective_of, reader_of
 from pipeline.stage_values import Evaluated, Model, Run
 from pipeline.starting_point import with_starting_point
+from pipeline.status_file import StatusFile
 from pipeline.task import TrainingTask, UserCode
 
 if TYPE_CHECKING:
@@ -33,25 +31,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def spark_session(**cluster: Any) -> SparkSession:
-    """A Spark session for notebooks and programs: the active one, or our own until the program ends.
-
-    Args:
-        **cluster: keys of the ``cluster`` section, such as ``master="local[2]"``.
-    """
-    from pipeline.launch.session import spark_session as opened
-
-    stack = contextlib.ExitStack()
-    atexit.register(stack.close)
-    return stack.enter_context(opened(ClusterConfig(**cluster), os.getcwd()))
-
-
 def prepare(
     table: PipelineConfig | DataFrame,
     /,
     config: PipelineConfig | Mapping[str, Any] | None = None,
     *,
     spark: SparkSession | None = None,
+    progress: bool | None = None,
     **sections: Any,
 ) -> Dataset:
     """Clean, split, encode and publish a table as a dataset.
@@ -61,6 +47,7 @@ def prepare(
         config: with a DataFrame, the configuration; or give its sections as keywords:
             ``prepare(df, features={...}, label={...}, dataset={...}, source={"id": [...]})``.
         spark: the session; by default the DataFrame's, the active one, or our own.
+        progress: whether to show what goes on; by default in a notebook and on a terminal.
         **sections: sections of the configuration, laid over a given one.
 
     Raises:
@@ -68,25 +55,35 @@ def prepare(
         DataError: the data cannot be used; says why, with counts.
         StorageError: reading or writing failed.
     """
+    from pipeline.launch.progress import narrated
+
     if not isinstance(table, PipelineConfig):
         from pipeline.preparation.prepare import prepare_dataset
 
-        return prepare_dataset(spark or table.sparkSession, with_sections(config or {}, sections), table)
+        with narrated(progress):
+            return prepare_dataset(spark or table.sparkSession, with_sections(config or {}, sections), table)
     if config is not None:
         raise UsageError("prepare is given two configurations; expected one; give what differs as keywords")
     config = with_sections(table, sections)
-    with SparkOnDemand(config, spark, for_inputs=True) as session:
+    with narrated(progress), SparkOnDemand(config, spark, for_inputs=True) as session:
         return prepare_stage(config, session)[0]
 
 
-def prepare_stage(config: PipelineConfig, session: Callable[[], SparkSession]) -> tuple[Dataset, bool]:
-    """The dataset of a configuration, and whether it had been published before."""
-    from pipeline.preparation.prepare import prepare_dataset, published
+def prepare_stage(
+    config: PipelineConfig, session: Callable[[], SparkSession], status: StatusFile | None = None
+) -> tuple[Dataset, bool]:
+    """The dataset of a configuration, and whether it had been published before; the status tells the step."""
+    from pipeline.preparation.prepare import log_steps, prepare_dataset, published
+
+    def told(step: str, done: int, total: int) -> None:
+        log_steps(step, done, total)
+        if status is not None:
+            status.update(at_once=total == 0, doing=step, done=done, total=total)
 
     if (dataset := published(config)) is not None:
         logger.info("prepare: already published as %s", dataset.content_id[:12])
         return dataset, True
-    return prepare_dataset(session(), config), False
+    return prepare_dataset(session(), config, progress=told), False
 
 
 def train(
@@ -103,6 +100,7 @@ def train(
     cluster: Mapping[str, Any] | None = None,
     tracking: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
+    progress: bool | None = None,
     **training: Any,
 ) -> Run:
     """Train on every rank of the cluster, and leave the best epoch's model in the run folder.
@@ -123,6 +121,7 @@ def train(
         spark: the session; by default the active one, or our own.
         tracking: keys of the ``tracking`` section.
         options: keywords for the model.
+        progress: whether to show epochs, and what rank 0 prints; by default in a notebook and on a terminal.
         **training: keys of the ``training`` section, such as ``epochs=5``.
 
     Raises:
@@ -141,8 +140,10 @@ def train(
     )
     dataset = source if isinstance(source, Dataset) else Dataset.open(config.dataset.url)
     code = UserCode(None if isinstance(model, str) else model, loss, optimizer, metrics, callback, loop)
-    with SparkOnDemand(config, spark) as session:
-        return train_stage(config, dataset, session, code)
+    from pipeline.launch.progress import narrated
+
+    with narrated(progress) as shown, SparkOnDemand(config, spark) as session:
+        return train_stage(config, dataset, session, code, quiet=not shown)
 
 
 def _data_sections(dataset: Dataset) -> dict[str, Any]:
@@ -152,10 +153,23 @@ def _data_sections(dataset: Dataset) -> dict[str, Any]:
 
 
 def train_stage(
-    config: PipelineConfig, dataset: Dataset, session: SparkOnDemand, code: UserCode | None = None, quiet: bool = True
+    config: PipelineConfig,
+    dataset: Dataset,
+    session: SparkOnDemand,
+    code: UserCode | None = None,
+    *,
+    quiet: bool = True,
+    status: StatusFile | None = None,
 ) -> Run:
     """Train, or give the finished run of the very same training."""
-    code = code or UserCode()
+    status = status or StatusFile(config.training.run_url)
+    with status.stage("train", "starting"):
+        return _trained(config, dataset, session, code or UserCode(), quiet, status)
+
+
+def _trained(
+    config: PipelineConfig, dataset: Dataset, session: SparkOnDemand, code: UserCode, quiet: bool, status: StatusFile
+) -> Run:
     started = with_starting_point(config)
     task = _task(started, dataset, code)
     folder = RunFolder(config.training.run_url)
@@ -176,7 +190,8 @@ def train_stage(
         folder.begin(task, config)
         tracker.parameters(config, dataset, stack)
         logger.info("train: part files are read with %s", chosen_by(config.dataset.reader, stack["reader"]))
-        result = launch_training(session(), task, config.cluster, tracker=tracker, quiet=quiet)
+        spark = None if config.cluster.launcher == "in_process" else session()
+        result = launch_training(spark, task, config.cluster, tracker=tracker, status=status, quiet=quiet)
         weights = read_weights(result.best_checkpoint)
         export_model(dataset, config.model, weights, storage.join(folder.url, "model"), code, made_with=stack)
         folder.finish(task, result, tracker.run_id)
@@ -202,9 +217,12 @@ def finished_run(config: PipelineConfig, dataset: Dataset) -> Run:
     return Run(config, dataset, *finished, reused=True)
 
 
-def evaluate(run: Run, *, spark: SparkSession | None = None) -> Evaluated:
-    """Measure a run's model on the test split, beside baselines on the very same rows."""
-    with SparkOnDemand(run.config, spark) as session:
+def evaluate(run: Run, *, spark: SparkSession | None = None, progress: bool | None = None) -> Evaluated:
+    """Measure a run's model on the test split, beside baselines on the very same rows; ``progress`` as of `train`."""
+    from pipeline.launch.progress import narrated
+
+    status = StatusFile(run.url, goes_on=True)
+    with narrated(progress), status.stage("evaluate"), SparkOnDemand(run.config, spark) as session:
         return evaluate_stage(run, session)
 
 
@@ -237,11 +255,24 @@ def register(evaluated: Evaluated) -> Model:
     Raises:
         GateError: a metric of the test split misses its bound; nothing is registered.
     """
+    return register_stage(evaluated, StatusFile(evaluated.run.url, goes_on=True))
+
+
+def register_stage(evaluated: Evaluated, status: StatusFile) -> Model:
+    """The same as a part of a command."""
     from pipeline.inference.gate import check_gate
+
+    with status.command("register"):
+        with status.stage("gate"):
+            check_gate(evaluated.metrics, evaluated.run.config.gate)
+        with status.stage("register"):
+            return _registered(evaluated)
+
+
+def _registered(evaluated: Evaluated) -> Model:
     from pipeline.tracking import register_model
 
     run = evaluated.run
-    check_gate(evaluated.metrics, run.config.gate)
     tracking, allowed = run.config.tracking, run.allow_factories
     if tracking.registered_model is None:
         return Model(run.model_url, allow_factories=allowed)

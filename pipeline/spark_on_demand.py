@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 from pipeline import storage
 from pipeline.config import PipelineConfig
+from pipeline.config.training import ClusterConfig
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -54,3 +57,16 @@ def _has_small_inputs(config: PipelineConfig) -> bool:
         return all_files(config) and sum(f.bytes for fs in list_inputs(config).values() for f in fs) < _SMALL_BYTES
     except PipelineError:  # they may be gone where only their dataset is needed; whoever needs them will say so
         return False
+
+
+def spark_session(**cluster: Any) -> SparkSession:
+    """A Spark session for notebooks and programs: the active one, or our own until the program ends.
+
+    Args:
+        **cluster: keys of the ``cluster`` section, such as ``master="local[2]"``.
+    """
+    from pipeline.launch.session import spark_session as opened
+
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(opened(ClusterConfig(**cluster), os.getcwd()))

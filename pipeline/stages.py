@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pipeline import flow, storage
@@ -16,8 +14,9 @@ from pipeline.before_launch import check_training
 from pipeline.config import PipelineConfig
 from pipeline.config.agreement import check_best_by
 from pipeline.dataset import Dataset
-from pipeline.errors import ConfigError, GateError, StorageError, as_pipeline_error
-from pipeline.stage_values import Evaluated, Model, Run
+from pipeline.errors import ConfigError, GateError
+from pipeline.outcome import Outcome
+from pipeline.stage_values import Evaluated, Run
 from pipeline.starting_point import with_starting_point
 from pipeline.task import UserCode
 
@@ -25,69 +24,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 logger = logging.getLogger(__name__)
-
-_RESULT_FORMAT = ("result", 1)
-
-
-class Outcome:
-    """What RESULT says, filled in as stages end, so that a failed run tells what it reached.
-
-    Args:
-        values: the dict to fill, for a caller that has to say what was reached although the run fails.
-    """
-
-    def __init__(self, config: PipelineConfig, last_stage: str, values: dict[str, Any] | None = None) -> None:
-        self._url = storage.join(config.training.run_url, "result.json")
-        self.values = {} if values is None else values
-        self.values |= {"status": "done", "stage": last_stage, "seconds": {}, "reused": []}
-
-    @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time a stage, and name it if it fails."""
-        started = time.monotonic()
-        self.values["stage"] = name
-        logger.info("%s: started", name)
-        yield
-        self.values["seconds"][name] = round(time.monotonic() - started, 1)
-        logger.info("%s: done in %.1f s", name, self.values["seconds"][name])
-
-    def reused(self, name: str) -> None:
-        """Note that a stage found its work done already."""
-        self.values["reused"].append(name)
-
-    @contextlib.contextmanager
-    def written(self) -> Iterator[dict[str, Any]]:
-        """Write ``result.json`` however the run ends; cluster modes lose exit codes."""
-        try:
-            yield self.values
-        except (KeyboardInterrupt, Exception) as error:
-            self.values |= as_pipeline_error(error).outcome
-            with contextlib.suppress(StorageError):
-                self._write()
-            raise
-        self._write()
-
-    def _write(self) -> None:
-        storage.write_json(self._url, *_RESULT_FORMAT, json.loads(json.dumps(self.values, default=str)))
-
-    def dataset(self, dataset: Dataset) -> None:
-        """Note what was published."""
-        self.values["dataset"] = {"url": dataset.url, "content_id": dataset.content_id}
-        self.values["rows"] = dataset.manifest.accounting.as_rows()
-
-    def run(self, run: Run) -> None:
-        """Note what was trained."""
-        result = run.result
-        stack = {"collective": result.collective, "shared_memory": result.shared_memory, "reader": result.reader}
-        self.values["run"] = {"url": run.url, "mlflow_run_id": run.mlflow_run_id, **stack}
-
-    def evaluated(self, evaluated: Evaluated) -> None:
-        """Note what the test split says."""
-        self.values["metrics"] = dict(evaluated.metrics)
-
-    def model(self, model: Model) -> None:
-        """Note which model version came of it."""
-        self.values["model"] = {"name": model.name, "version": model.version, "url": model.url}
 
 
 def run(config: PipelineConfig, *, spark: SparkSession | None = None) -> dict[str, Any]:
@@ -164,7 +100,7 @@ def _fit_to_train(session: flow.SparkOnDemand, config: PipelineConfig) -> Callab
 
 def _prepare(config: PipelineConfig, session: Callable[[], SparkSession], outcome: Outcome) -> Dataset:
     with outcome.stage("prepare"):
-        dataset, reused = flow.prepare_stage(config, session)
+        dataset, reused = flow.prepare_stage(config, session, outcome.status)
     outcome.dataset(dataset)
     rows = dataset.manifest.accounting
     logger.info(
@@ -178,7 +114,7 @@ def _prepare(config: PipelineConfig, session: Callable[[], SparkSession], outcom
 
 def _train(config: PipelineConfig, dataset: Dataset, session: flow.SparkOnDemand, outcome: Outcome, quiet: bool) -> Run:
     with outcome.stage("train"):
-        run = flow.train_stage(config, dataset, session, quiet=quiet)
+        run = flow.train_stage(config, dataset, session, quiet=quiet, status=outcome.status)
     outcome.run(run)
     if run.reused:
         outcome.reused("train")
@@ -194,7 +130,7 @@ def _evaluate(run: Run, session: flow.SparkOnDemand, outcome: Outcome) -> None:
         outcome.reused("evaluate")
     try:
         with outcome.stage("register"):
-            outcome.model(flow.register(evaluated))
+            outcome.model(flow.register_stage(evaluated, outcome.status))
     except GateError as error:
         outcome.values |= error.outcome
         _report(run, evaluated, outcome)

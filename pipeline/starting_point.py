@@ -38,7 +38,7 @@ def with_starting_point(config: PipelineConfig, kept: str | None = None) -> Pipe
 
 def _found(config: PipelineConfig, reference: str, kept: str | None) -> str:
     if (match := _REGISTERED.fullmatch(reference)) is not None:
-        return _registered(config, *match.groups(), kept or storage.join(config.training.run_url, "registered"))
+        return _registered(config, match[1], match[2], kept or storage.join(config.training.run_url, "registered"))
     for folder in (reference, storage.join(reference, "model")):
         names = storage.list_names(folder)
         if "manifest.json" in names and any(name in names for name in _WEIGHTS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -178,6 +178,9 @@ class Reporter(Protocol):
     def event(self, message: str) -> None:
         """Something worth a line in the log: checkpoint written, fell back to an older one."""
 
+    def timings(self, ranks: Sequence[Mapping[str, Any]]) -> None:
+        """Where the time of an epoch went on each rank, from rank 0; see `pipeline.training.timing.Clock`."""
+
 
 class SilentReporter:
     """Reports to nobody: tests, and users' own loops."""
@@ -195,5 +198,9 @@ class SilentReporter:
         return
 
     def event(self, message: str) -> None:
+        """Say nothing."""
+        return
+
+    def timings(self, ranks: Sequence[Mapping[str, Any]]) -> None:
         """Say nothing."""
         return

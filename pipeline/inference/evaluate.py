@@ -17,7 +17,7 @@ from pipeline.dataset import Dataset, DatasetSchema
 from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.inference.baselines import fit_baselines, read_train_rows, span_of
 from pipeline.inference.encoded import verify_crc
-from pipeline.inference.measure import Key, Measurement, frequent_values, measure
+from pipeline.inference.measure import Key, Measurement, frequent_values, is_large, measure
 from pipeline.inference.predictor import Predictor
 from pipeline.metrics import DECISIVE, LOWER_IS_BETTER, LabelType, Measure, Sums, measure_of, roc_auc_bound
 
@@ -182,8 +182,8 @@ def evaluate(
         dataset: encoded with the features that the model was trained with.
         predictor: the model.
         evaluation: rows for the baselines, columns for slices.
-        spark: gives a session, once nothing is to be refused; it spreads the work over its tasks if the split is
-            large; the result is the same to the bit.
+        spark: gives a session, once nothing is to be refused and the split is large; its tasks then share the work,
+            and the result is the same to the bit.
 
     Raises:
         ConfigError: a slice is not a kept column, or there is no label.
@@ -191,7 +191,7 @@ def evaluate(
         StorageError: a part file is corrupt.
     """
     _check(dataset, predictor, evaluation)
-    session = spark() if spark is not None else None
+    session = spark() if spark is not None and is_large(dataset, SPLIT) else None
     started = time.monotonic()
     verify_crc(dataset, SPLIT)
     rows = read_train_rows(dataset, evaluation.baseline_rows, predictor.answers)

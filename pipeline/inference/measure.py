@@ -89,6 +89,11 @@ def add(left: dict[Key, Sums], right: dict[Key, Sums]) -> dict[Key, Sums]:
     return left
 
 
+def is_large(dataset: Dataset, split: str) -> bool:
+    """Whether Spark tasks measure a split faster than this process."""
+    return dataset.manifest.rows(split) >= IN_PROCESS_ROWS
+
+
 def measure(dataset: Dataset, split: str, measurement: Measurement, spark: SparkSession | None) -> dict[Key, Sums]:
     """Run a measurement over a split, in Spark tasks if it is big and there is a session."""
     sums: dict[Key, Sums] = _over_groups(dataset, split, measurement.of_groups, add, spark)
@@ -132,7 +137,7 @@ def _over_groups(
     spark: SparkSession | None,
 ) -> Any:
     groups = row_groups(dataset, split)
-    if spark is None or dataset.manifest.rows(split) < IN_PROCESS_ROWS:
+    if spark is None or not is_large(dataset, split):
         return functools.reduce(merge, function(groups))
     tasks = min(len(groups), 4 * spark.sparkContext.defaultParallelism)
     logger.info("evaluate: %d row groups in %d Spark tasks", len(groups), tasks)

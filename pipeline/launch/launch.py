@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -12,7 +13,6 @@ from pyspark.sql import SparkSession
 from pipeline import storage
 from pipeline.config.training import ClusterConfig, CollectiveName, DeadlineConfig
 from pipeline.dataset import Dataset
-from pipeline.errors import InterruptedRunError, PipelineError
 from pipeline.launch.attempt import Attempt, Launcher, same_on_all_ranks
 from pipeline.launch.barrier import BarrierLauncher
 from pipeline.launch.budget import RestartBudget
@@ -28,6 +28,7 @@ from pipeline.launch.resources import ClusterFacts, Resources, plan_resources, p
 from pipeline.launch.slots import wait_for_slots, wait_for_slots_again
 from pipeline.launch.watch import LostRanksError
 from pipeline.stack import chosen_by, collective_of
+from pipeline.status_file import StatusFile
 from pipeline.task import Reporter, TrainingResult, TrainingTask
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ def launch_training(
     cluster: ClusterConfig,
     *,
     tracker: Reporter | None = None,
+    status: StatusFile | None = None,
     quiet: bool = True,
     body: Body | str = TRAIN,
 ) -> TrainingResult:
@@ -51,6 +53,7 @@ def launch_training(
         task: what to train.
         cluster: how many ranks, which launcher, and deadlines.
         tracker: is told progress and metrics, in order.
+        status: of the command that trains; by default one that ends with the training.
         quiet: no progress display.
         body: what a rank runs.
 
@@ -59,14 +62,11 @@ def launch_training(
         InterruptedRunError: interrupted, or a rank was lost or hung; the same call resumes.
         ConfigError, ServiceError: the cluster cannot carry the ranks; nothing was started.
     """
-    with ProgressDisplay("train", quiet) as display:
-        record = RunRecord(task.training.run_url, [display, *([tracker] if tracker else [])])
-        try:
+    status = status or StatusFile(task.training.run_url)
+    with ProgressDisplay("train", quiet) as display, status.stage("train", "starting"):
+        listeners = [display, *([tracker] if tracker else [])]
+        with contextlib.closing(RunRecord(task.training.run_url, listeners, status)) as record:
             result: TrainingResult = _launch(spark, task, cluster, record, body)
-        except BaseException as error:
-            record.state(_state_after(error), error=_sentence(error))
-            raise
-        record.state("finished")
     return result
 
 
@@ -141,12 +141,3 @@ def _horovod_deadlines(deadlines: DeadlineConfig, longest: int) -> dict[str, str
         "HOROVOD_STALL_CHECK_TIME_SECONDS": str(int(deadlines.step)),
         "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": str(longest),
     }
-
-
-def _state_after(error: BaseException) -> Any:
-    stopped = isinstance(error, InterruptedRunError) or not isinstance(error, Exception)
-    return "interrupted" if stopped else "failed"
-
-
-def _sentence(error: BaseException) -> str:
-    return str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}".rstrip(": ")

@@ -7,6 +7,7 @@ import io
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
@@ -14,6 +15,7 @@ from pipeline import storage
 from pipeline.errors import StorageError
 
 _LONGEST_LOG = 1 << 20
+_FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ def output_sent(send: Callable[[str], None]) -> Iterator[None]:
     sys.stdout, sys.stderr = _Tee(before[0], send), _Tee(before[1], send)
     ours, level = logging.getLogger("pipeline"), logging.getLogger("pipeline").level
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_FORMAT)
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)
     try:
@@ -39,22 +41,51 @@ def output_sent(send: Callable[[str], None]) -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
-class _Tee(io.TextIOBase):
-    """Writes on, and sends complete lines."""
+@contextlib.contextmanager
+def output_kept(keep: Callable[[str], None]) -> Iterator[None]:
+    """DRIVER. Keep what a rank in this process prints or logs, which is seen already where it goes."""
+    before = (sys.stdout, sys.stderr)
+    handler = logging.StreamHandler(_Lines(keep))
+    handler.setFormatter(_FORMAT)
+    ours = logging.getLogger("pipeline")
+    ours.addHandler(handler)
+    sys.stdout, sys.stderr = _Tee(before[0], keep), _Tee(before[1], keep)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        ours.removeHandler(handler)
 
-    def __init__(self, stream: TextIO, send: Callable[[str], None]) -> None:
-        self._stream = stream
+
+class _Lines(io.TextIOBase):
+    """Sends complete lines."""
+
+    def __init__(self, send: Callable[[str], None]) -> None:
         self._send = send
         self._line = ""
         self._lock = threading.Lock()
 
     def write(self, text: str) -> int:
-        self._stream.write(text)
         with self._lock:
             *lines, self._line = (self._line + text).split("\n")
         if lines:
             self._send("\n".join(lines) + "\n")
         return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+
+class _Tee(_Lines):
+    """Writes on, and sends complete lines."""
+
+    def __init__(self, stream: TextIO, send: Callable[[str], None]) -> None:
+        super().__init__(send)
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(text)
+        return super().write(text)
 
     def flush(self) -> None:
         self._stream.flush()
@@ -62,12 +93,9 @@ class _Tee(io.TextIOBase):
     def fileno(self) -> int:
         return self._stream.fileno()
 
-    def writable(self) -> bool:
-        return True
-
 
 class RankLogs:
-    """DRIVER. One file per rank in a folder; the newest megabyte of each."""
+    """DRIVER. One file per rank in a folder, of all commands that worked on the run; the newest megabyte of each."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -76,14 +104,27 @@ class RankLogs:
 
     def add(self, rank: int, text: str) -> None:
         """Keep what a rank has printed, until `write`."""
-        self._texts[rank] = (self._texts.get(rank, "") + text)[-_LONGEST_LOG:]
+        if rank not in self._texts:
+            self._texts[rank] = self._earlier(rank)
+        self._texts[rank] = (self._texts[rank] + text)[-_LONGEST_LOG:]
         self._changed.add(rank)
 
     def write(self) -> None:
         """Bring the files up to date; a full disk costs a warning."""
         for rank in self._changed:
             try:
-                storage.write_bytes(storage.join(self._folder, f"rank-{rank}.log"), self._texts[rank].encode())
+                storage.write_bytes(self._url(rank), self._texts[rank].encode())
             except StorageError as error:
                 logger.warning("%s", error)
         self._changed = set()
+
+    def _earlier(self, rank: int) -> str:
+        """What the command before, which this one resumes, has kept; then a line that says where this one begins."""
+        try:
+            text = storage.read_bytes(self._url(rank)).decode(errors="replace")
+        except StorageError:
+            return ""
+        return f"{text}--- {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} UTC: the next command\n" if text else ""
+
+    def _url(self, rank: int) -> str:
+        return storage.join(self._folder, f"rank-{rank}.log")

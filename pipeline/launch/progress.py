@@ -1,16 +1,69 @@
-"""DRIVER. What a person sees while work goes on: one live line on a terminal, a plain line now and then elsewhere."""
+"""DRIVER. What a person sees while work goes on: one live line on a terminal or in a notebook, plain lines elsewhere.
+
+The log stands beside it, and says what is not repeated here: steps, events, what rank 0 prints.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import shutil
 import sys
 import time
-from collections.abc import Mapping
-from typing import TextIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TextIO
 
 _LIVE_SECONDS = 0.1
 _PLAIN_SECONDS = 10.0
 _SHOWN = ("train_loss", "validation_loss", "accuracy", "roc_auc", "rmse", "r2")
+
+
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this, so that what is printed stands below a cell."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
+@contextlib.contextmanager
+def narrated(progress: bool | None) -> Iterator[bool]:
+    """Make what a stage does seen while the block runs: by its log lines, unless the program shows those already.
+
+    Args:
+        progress: whether to; by default in a notebook and on a terminal.
+
+    Yields:
+        Whether it is seen.
+    """
+    if not (in_notebook() or sys.stderr.isatty() if progress is None else progress):
+        yield False
+        return
+    log = logging.getLogger("pipeline")
+    if log.isEnabledFor(logging.INFO) and log.hasHandlers():
+        yield True
+        return
+    handler, level = _LogBeside(_stream()), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield True
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def _stream() -> TextIO:
+    """Results are what a program prints, so progress goes to stderr; a notebook shows that as if it were an error."""
+    return sys.stdout if in_notebook() else sys.stderr
+
+
+class _LogBeside(logging.StreamHandler[TextIO]):
+    """Log lines that do not run into a live line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if ProgressDisplay.shown is not None:
+            ProgressDisplay.shown.close()
+        super().emit(record)
 
 
 class ProgressDisplay:
@@ -19,16 +72,19 @@ class ProgressDisplay:
     Args:
         stage: the name in front of each line.
         quiet: show nothing.
-        stream: by default stderr, so that stdout stays for results.
+        stream: by default stderr, so that stdout stays for results; in a notebook stdout.
     """
+
+    shown: ProgressDisplay | None = None
+    """The one whose live line is on the screen."""
 
     def __init__(self, stage: str, quiet: bool = False, stream: TextIO | None = None) -> None:
         self._stage = stage
-        self._stream = None if quiet else stream or sys.stderr
-        self._live = self._stream is not None and self._stream.isatty()
+        self._stream = None if quiet else stream or _stream()
+        self._live = self._stream is not None and (self._stream.isatty() or (stream is None and in_notebook()))
         self._begun = time.monotonic()
         self._shown = float("-inf")
-        self._open_line = False
+        self._line = ""
         self._epoch = -1
         self._first: tuple[float, float] | None = None
 
@@ -74,11 +130,12 @@ class ProgressDisplay:
 
     def resumed(self, step: int) -> None:
         self._first = None
-        if step > 0:
-            self.say(f"resumed from step {step:,}")
 
     def event(self, message: str) -> None:
-        self.say(message)
+        """The log says it."""
+
+    def timings(self, ranks: Sequence[Mapping[str, Any]]) -> None:
+        """`pipeline status` shows it."""
 
     def _share(self, done: float, total: float | None) -> str:
         if not total:
@@ -98,17 +155,21 @@ class ProgressDisplay:
         line = f"{self._stage}: {text}"
         if self._live:
             width = shutil.get_terminal_size().columns - 1
-            self._stream.write(f"\r\x1b[K{line[:width]}")
-            self._open_line = True
+            self._clear()
+            self._line = line[:width]
+            self._stream.write(self._line)
+            ProgressDisplay.shown = self
         else:
             self._stream.write(line + "\n")
         self._stream.flush()
 
     def _clear(self) -> None:
-        if self._open_line and self._stream is not None:
-            self._stream.write("\r\x1b[K")
+        """Blanks, since a notebook knows no other way to erase a line."""
+        if self._line and self._stream is not None:
+            self._stream.write(f"\r{' ' * len(self._line)}\r")
             self._stream.flush()
-            self._open_line = False
+            self._line = ""
+            ProgressDisplay.shown = None
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""DRIVER. The run as the driver sees it: a live ``status.json``, a ``metrics.jsonl``, and whoever wants to listen.
+"""DRIVER. A training as the driver sees it: in ``status.json``, in ``metrics.jsonl``, and by whoever wants to listen.
 
 What ranks report passes through here on its way to MLflow and to the screen. Nothing here may hurt training:
 a listener that raises or a disk that is full costs a warning.
@@ -16,13 +16,11 @@ from typing import Any, Literal
 from pipeline import storage
 from pipeline.errors import StorageError
 from pipeline.launch.output import RankLogs
+from pipeline.status_file import StatusFile
 from pipeline.task import Reporter
 
-STATUS_FORMAT = ("status", 1)
 METRICS_FORMAT = "metrics/1"
 State = Literal["starting", "running", "finished", "failed", "interrupted"]
-
-_WRITE_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +34,16 @@ class RunRecord:
     Args:
         run_url: the run folder.
         listeners: other reporters that are told the same.
+        status: of the command that trains; by default one of its own.
     """
 
-    def __init__(self, run_url: str, listeners: Sequence[Reporter] = ()) -> None:
-        self._status_url = storage.join(run_url, "status.json")
+    def __init__(self, run_url: str, listeners: Sequence[Reporter] = (), status: StatusFile | None = None) -> None:
+        self._status = status or StatusFile(run_url)
         self._metrics_url = storage.join(run_url, "metrics.jsonl")
         self._listeners = listeners
-        self._status: dict[str, Any] = {"stage": "train", "state": "starting", "started": time.time(), "restarts": 0}
         self._metrics = _read_lines(self._metrics_url)
-        self._written = 0.0
+        self._ranks: list[dict[str, Any]] = []
+        self._timings: dict[int, Mapping[str, Any]] = {}
         self._logs = RankLogs(storage.join(run_url, "logs"))
         self._rate = _Rate()
         self._begun = False
@@ -52,16 +51,14 @@ class RunRecord:
     def progress(self, *, epoch: int, step: int, steps: int, loss: float, rows_per_second: float) -> None:
         self._begin_at(step)
         values = {"epoch": epoch, "step": step, "steps": steps, "loss": loss, "rows_per_second": rows_per_second}
-        self._status.update(_finite(values))
-        self._status["remaining_seconds"] = self._rate.remaining(step, steps)
-        self._write_status()
+        self._note(**_finite(values), remaining_seconds=self._rate.remaining(step, steps))
         self._tell(lambda listener: listener.progress(**values))  # type: ignore[arg-type]
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         self._begin_at(step)
         self._metrics.append({"format": METRICS_FORMAT, "step": step, **_finite(values)})
         self._write_metrics()
-        self._status.update(step=step, metrics=_finite(values))
+        self._note(step=step, metrics=_finite(values))
         self._tell(lambda listener: listener.metrics(values, step))
 
     def resumed(self, step: int) -> None:
@@ -75,26 +72,39 @@ class RunRecord:
 
     def event(self, message: str) -> None:
         logger.info("%s", message)
-        self._status["last_event"] = message
-        self._write_status()
+        self._note(last_event=message)
         self._tell(lambda listener: listener.event(message))
 
+    def timings(self, ranks: Sequence[Mapping[str, Any]]) -> None:
+        self._timings = {rank["rank"]: rank for rank in ranks}
+        self._note_ranks()
+        self._tell(lambda listener: listener.timings(ranks))
+
     def log(self, rank: int, text: str) -> None:
-        """What a rank has printed, for ``logs/rank-<n>.log``."""
-        self._logs.add(rank, text)
+        """What a rank has printed, for ``logs/rank-<n>.log``; rank 0's is shown too."""
+        self.keep(rank, text)
         if rank == 0:
             logger.info("rank 0: %s", text.rstrip("\n"))
 
+    def keep(self, rank: int, text: str) -> None:
+        """What a rank has printed, if it is seen already."""
+        self._logs.add(rank, text)
+
     def ranks(self, ranks: Sequence[Mapping[str, Any]]) -> None:
-        """The ranks' last signs of life, for `pipeline status`."""
-        self._status["ranks"] = list(ranks)
-        self._write_status()
+        """The ranks' last signs of life, ``seconds_silent`` ago, for `pipeline status`."""
+        self._ranks = [dict(rank) for rank in ranks]
+        for rank in self._ranks:
+            rank["seen"] = time.time() - rank.pop("seconds_silent")  # which stays true when the file is written again
+        self._note_ranks()
 
     def state(self, state: State, **more: Any) -> None:
-        """The run enters a state; written at once."""
+        """Training enters a state; written at once."""
         self._begun = self._begun and state != "running"
-        self._status.update(state=state, **more)
-        self._write_status(at_once=True)
+        self._note(at_once=True, state=state, **more)
+
+    def close(self) -> None:
+        """Bring the logs of ranks up to date."""
+        self._logs.write()
 
     def _begin_at(self, step: int) -> None:
         """An attempt that resumes nothing voids what an earlier one reported, from its first step on."""
@@ -102,18 +112,19 @@ class RunRecord:
             self.resumed(step - 1)
         self._begun = True
 
-    def _write_status(self, at_once: bool = False) -> None:
-        now = time.monotonic()
-        if not at_once and now - self._written < _WRITE_SECONDS:
-            return
-        self._written = now
-        self._logs.write()
-        self._status["updated"] = time.time()
-        _quietly(lambda: storage.write_json(self._status_url, *STATUS_FORMAT, self._status))
+    def _note_ranks(self) -> None:
+        self._note(ranks=[{**rank, **self._timings.get(rank["rank"], {})} for rank in self._ranks])
+
+    def _note(self, at_once: bool = False, **values: Any) -> None:
+        if self._status.update(at_once, **values):
+            self._logs.write()
 
     def _write_metrics(self) -> None:
         lines = "".join(json.dumps(line) + "\n" for line in self._metrics)
-        _quietly(lambda: storage.write_bytes(self._metrics_url, lines.encode()))
+        try:
+            storage.write_bytes(self._metrics_url, lines.encode())
+        except StorageError as error:
+            logger.warning("%s", error)
 
     def _tell(self, tell: Callable[[Reporter], None]) -> None:
         for listener in self._listeners:
@@ -141,13 +152,6 @@ def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
     }
-
-
-def _quietly(write: Callable[[], None]) -> None:
-    try:
-        write()
-    except StorageError as error:
-        logger.warning("%s", error)
 
 
 def _read_lines(url: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import LostPeersError, PipelineError, ServiceError
@@ -91,6 +91,9 @@ class ChannelReporter:
 
     def event(self, message: str) -> None:
         self._put({"kind": "event", "message": message[:_LONGEST_TEXT]})
+
+    def timings(self, ranks: Sequence[Mapping[str, Any]]) -> None:
+        self._put({"kind": "timings", "ranks": [dict(rank) for rank in ranks]})
 
     def log(self, text: str) -> None:
         """Lines that this rank has written to stdout or stderr."""

@@ -111,6 +111,9 @@ class Tracker:
     def event(self, message: str) -> None:
         """Events are for the log."""
 
+    def timings(self, ranks: Sequence[Mapping[str, Any]]) -> None:
+        """Of single ranks, for the status; the shares among the metrics say how far they are apart."""
+
     def _submit(self, task: Task) -> None:
         try:
             self._tasks.put_nowait(task)

@@ -167,6 +167,8 @@ def _finish_epoch(rank: Rank) -> None:
     values = {"train_loss": progress.epoch_loss / weight if weight else math.nan}
     values |= _validated(rank)
     values |= clock.shares(rank.learner)
+    if rank.learner.collective.rank == 0:
+        rank.reporter.timings(clock.ranks)
     progress.count_epoch()
     _report_and_save(rank, values)
     logger.debug("epoch %d of %d: %s", progress.epoch, rank.learner.config.epochs, values)

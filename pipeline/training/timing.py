@@ -18,6 +18,8 @@ class Clock:
         saved: when the last checkpoint was taken; ``reported`` when progress was told last.
         waited: for data, in the epoch under way, which began at ``epoch``; ``saving`` for checkpoints in it.
         rows: of the epoch under way, over all ranks; ``steps`` on this one.
+        ranks: of the epoch before, one line for each rank: seconds ``waiting`` for data, ``computing``, in
+            ``communication`` (sums, and waiting there for slower ranks) and ``saving``.
     """
 
     saved: float = field(default_factory=time.monotonic)
@@ -29,6 +31,7 @@ class Clock:
     steps: int = 0
     bytes_sent: int = 0
     training_seconds: float = 0.0
+    ranks: list[dict[str, float]] = field(default_factory=list)
 
     def start_epoch(self, learner: Learner) -> None:
         """Reset what is counted per epoch."""
@@ -54,8 +57,10 @@ class Clock:
         """
         seconds = max(1e-9, self.training_seconds)
         waited, saving, reducing = self.waited, self.saving, learner.seconds_reducing
-        mine = [waited / seconds, reducing / seconds, saving / seconds, seconds - reducing]
-        ranks = np.array(learner.collective.gather_objects(mine))
+        gathered = learner.collective.gather_objects([waited, reducing, saving, seconds])
+        self.ranks = [_line(rank, *mine) for rank, mine in enumerate(gathered)]
+        spent = np.array(gathered)
+        ranks = np.column_stack([spent[:, :3] / spent[:, 3:], spent[:, 3] - spent[:, 1]])
         wait_share, communication_share, _, own = np.median(ranks, axis=0)
         return {
             "rows_per_second": self.rows / seconds,
@@ -65,3 +70,9 @@ class Clock:
             "straggler_ratio": float(ranks[:, 3].max() / max(own, 1e-9)),
             "bytes_per_step": self.bytes_sent / max(1, self.steps),
         }
+
+
+def _line(rank: int, waited: float, reducing: float, saving: float, seconds: float) -> dict[str, float]:
+    spent = {"waiting": waited, "communication": reducing, "saving": saving}
+    computing = max(0.0, seconds - sum(spent.values()))
+    return {"rank": rank, **{name: round(value, 3) for name, value in {**spent, "computing": computing}.items()}}

@@ -41,7 +41,7 @@ def config(tmp_path: Path, dataset: Dataset) -> PipelineConfig:
 def trained(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **keywords: Any) -> tuple[PipelineConfig, UserCode]:
     """The configuration and the code that the stage is given."""
     asked: list[Any] = []
-    monkeypatch.setattr(flow, "train_stage", lambda config, dataset, session, code: asked.extend((config, code)))
+    monkeypatch.setattr(flow, "train_stage", lambda config, dataset, session, code, **_: asked.extend((config, code)))
     flow.train(*arguments, **keywords)
     return asked[0], asked[1]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline import storage
-from pipeline.launch.progress import ProgressDisplay, duration
+from pipeline.launch.progress import ProgressDisplay, duration, narrated
 from pipeline.launch.record import RunRecord
 from pipeline.task import SilentReporter
 
@@ -115,10 +116,9 @@ def test_a_terminal_shows_one_live_line_that_is_cleared(monkeypatch: pytest.Monk
     terminal = _Terminal()
     with ProgressDisplay("train", stream=terminal) as display:
         display.progress(epoch=1, step=50, steps=100, loss=0.25, rows_per_second=12345.0)
-        assert terminal.getvalue() == (
-            "\r\x1b[Ktrain: [##########          ]  50%, epoch 1, step 50, loss 0.2500, 12,345 rows/s"
-        )
-    assert terminal.getvalue().endswith("\r\x1b[K")
+        line = "train: [##########          ]  50%, epoch 1, step 50, loss 0.2500, 12,345 rows/s"
+        assert terminal.getvalue() == line
+    assert terminal.getvalue() == f"{line}\r{' ' * len(line)}\r"
 
 
 def test_a_file_gets_plain_lines_one_per_epoch_at_least() -> None:
@@ -142,3 +142,42 @@ def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_durations_read_as_people_say_them() -> None:
     assert [duration(s) for s in (7, 200, 3720)] == ["7 s", "3 min 20 s", "1 h 02 min"]
+
+
+def test_the_log_of_a_rank_keeps_what_the_command_before_has_written(tmp_path: Path) -> None:
+    for number in (1, 2):
+        record = RunRecord(str(tmp_path))
+        record.log(0, f"hello {number}\n")
+        record.log(0, f"goodbye {number}\n")
+        record.close()
+    first, second = (tmp_path / "logs" / "rank-0.log").read_text().split("--- ")
+    assert first == "hello 1\ngoodbye 1\n"
+    assert second.partition("UTC: the next command\n")[2] == "hello 2\ngoodbye 2\n"
+
+
+def test_log_lines_do_not_run_into_the_live_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", terminal := _Terminal())
+    with narrated(None) as seen, ProgressDisplay("train") as display:
+        assert seen
+        display.update(1, 2, "half")
+        logging.getLogger("pipeline.launch").info("rank 0: hello")
+        display.update(2, 2, "whole")
+    lines = terminal.getvalue().split("\r")
+    assert lines[2] == "rank 0: hello\n"
+    assert logging.getLogger("pipeline").level == logging.NOTSET
+    assert not logging.getLogger("pipeline").handlers
+
+
+@pytest.mark.parametrize("progress", [None, False])
+def test_elsewhere_nothing_is_shown_unasked(progress: bool | None, capsys: pytest.CaptureFixture[str]) -> None:
+    with narrated(progress) as seen:
+        logging.getLogger("pipeline.launch").info("hello")
+    assert not seen
+    assert capsys.readouterr() == ("", "")
+
+
+def test_asked_for_it_is_shown_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    with narrated(True) as seen:
+        logging.getLogger("pipeline.launch").info("hello")
+    assert seen
+    assert capsys.readouterr() == ("", "hello\n")

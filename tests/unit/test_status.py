@@ -57,3 +57,24 @@ def test_a_run_whose_driver_was_killed_is_silent_not_running(tmp_path: Path) -> 
 def test_a_folder_without_a_run_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(InputMissingError, match="holds no status"):
         read_status(str(tmp_path))
+
+
+def _timed(rank: int, own: float) -> dict[str, float]:
+    return {"rank": rank, "waiting": 0.25 * own, "computing": 0.75 * own, "communication": 10.0 - own, "saving": 0.0}
+
+
+def test_it_shows_where_each_rank_spends_its_time_and_which_one_is_slow(tmp_path: Path) -> None:
+    record = RunRecord(str(tmp_path))
+    record.timings([_timed(0, 4.0), _timed(1, 8.0), _timed(2, 4.0)])
+    record.ranks([{"rank": n, "host": "h", "pid": n, "step": 5, "seconds_silent": 0.0} for n in range(3)])
+    record.state("running")
+    text = "\n".join(read_status(str(tmp_path)).lines())
+    assert "rank 1 on h (pid 1): step 5, last sign of life 0 s ago; last epoch: computing 60%, waiting 20%, " in text
+    assert "communication 20%" in text
+    assert "  slowest: rank 1, 2.0 times the median rank's own time" in text
+    record.timings([_timed(0, 4.0), _timed(1, 4.2), _timed(2, 4.0)])
+    record.ranks([{"rank": n, "host": "h", "pid": n, "step": 9, "seconds_silent": 0.0} for n in range(3)])
+    record.state("finished")
+    text = "\n".join(read_status(str(tmp_path)).lines())
+    assert "slowest" not in text
+    assert "sign of life" not in text, "it is over"

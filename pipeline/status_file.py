@@ -1,0 +1,107 @@
+"""DRIVER. What a command is doing, in ``<run>/status.json``: its stage, how far that is, and how it ended.
+
+One writer for all stages, so that "finished" stands there only when the whole command is over. While it runs the file
+is written every few seconds even if nothing happens: `pipeline status` tells a long silence from work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline import storage
+from pipeline.errors import InterruptedRunError, StorageError, as_pipeline_error
+
+STATUS_FORMAT = ("status", 1)
+_WRITE_SECONDS = 1.0
+_HEARTBEAT_SECONDS = 10.0
+_OF_ONE_STAGE = ("doing", "done", "total", "remaining_seconds", "error")
+
+logger = logging.getLogger(__name__)
+
+
+class StatusFile:
+    """The status of a run; a file that cannot be written costs a warning.
+
+    Args:
+        run_url: the run folder.
+        goes_on: whether what the file says of a training that is over stays in it, beside what follows.
+    """
+
+    def __init__(self, run_url: str, goes_on: bool = False) -> None:
+        self._url = storage.join(run_url, "status.json")
+        self._values: dict[str, Any] = {"stage": "train", "state": "starting", "started": time.time(), "restarts": 0}
+        if goes_on:
+            with contextlib.suppress(StorageError):
+                self._values = storage.read_json(self._url, *STATUS_FORMAT)
+        self._lock = threading.Lock()
+        self._written = 0.0
+        self._open = False
+        self._failed: tuple[BaseException | None, str] = (None, "")
+
+    @contextlib.contextmanager
+    def command(self, name: str) -> Iterator[None]:
+        """All that a command does; within another one it is a part of that."""
+        if self._open:
+            yield
+            return
+        self._open = True
+        self._values["stage"] = name
+        over = threading.Event()
+        heart = threading.Thread(target=self._beat, args=(over,), name="status", daemon=True)
+        heart.start()
+        try:
+            yield
+            self.update(at_once=True, stage=name, state="finished")
+        except BaseException as error:
+            self._fail(error, str(self._values["stage"]))
+            raise
+        finally:
+            over.set()
+            heart.join()
+            self._open = False
+
+    @contextlib.contextmanager
+    def stage(self, name: str, state: str = "running") -> Iterator[None]:
+        """A stage of the command, or a command by itself; the stage that fails is named, whatever follows it."""
+        with self.command(name):
+            with self._lock:
+                for key in _OF_ONE_STAGE:
+                    self._values.pop(key, None)
+            self.update(at_once=True, stage=name, state=state)
+            try:
+                yield
+            except BaseException as error:
+                self._fail(error, name)
+                raise
+
+    def update(self, at_once: bool = False, **values: Any) -> bool:
+        """Note values; says whether the file was written, which happens once a second unless ``at_once``."""
+        with self._lock:
+            self._values.update(values)
+            now = time.monotonic()
+            if not at_once and now - self._written < _WRITE_SECONDS:
+                return False
+            self._written = now
+            try:
+                storage.write_json(self._url, *STATUS_FORMAT, {**self._values, "updated": time.time()})
+            except StorageError as error:
+                logger.warning("%s", error)
+            return True
+
+    def _fail(self, error: BaseException, stage: str) -> None:
+        """Where the error was first seen counts."""
+        if self._failed[0] is not error:
+            self._failed = (error, stage)
+        known = as_pipeline_error(error)
+        stopped = isinstance(known, InterruptedRunError) or not isinstance(error, Exception)
+        state = "interrupted" if stopped else "failed"
+        self.update(at_once=True, stage=self._failed[1], state=state, error=str(known))
+
+    def _beat(self, over: threading.Event) -> None:
+        while not over.wait(_HEARTBEAT_SECONDS):
+            self.update()
