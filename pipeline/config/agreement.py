@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.config.features import ElapsedFeature, TargetFeature
 from pipeline.errors import ConfigError
 from pipeline.metrics import METRICS, LabelType, lower_is_better, metric_names
+
+_UNBOUNDED = frozenset({"log_loss", "mae", "rmse"})
 
 if TYPE_CHECKING:
     from pipeline.config.data import LabelConfig
@@ -22,6 +25,8 @@ def disagreements(config: PipelineConfig) -> Iterator[str]:
         yield "split.by is stratified, but there is no label; expected hash, group, time or column; or add a label"
     yield from _of_class_weights(config)
     yield from _of_gate(config)
+    yield from _of_slices(config)
+    yield from _of_folders(config)
 
 
 def _of_features(config: PipelineConfig) -> Iterator[str]:
@@ -66,6 +71,30 @@ def _of_gate(config: PipelineConfig) -> Iterator[str]:
     if odd := [name for name in config.gate if name not in known]:
         hint = ", each also as <metric>_<label>" if len(config.labels) > 1 else ""
         yield f"gate names {', '.join(odd)}, but label.type is {config.label_type}; expected {', '.join(plain)}{hint}"
+    for name, bound in config.gate.items():
+        metric = next((one for one in plain if name in (one, *(f"{one}_{label}" for label in config.labels))), name)
+        greatest = math.inf if metric in _UNBOUNDED else 1.0
+        if bound.min is not None and bound.min > greatest:
+            yield f"gate.{name}.min is {bound.min:g}; expected at most {greatest:g}, which nothing exceeds"
+        if bound.max is not None and bound.max < 0 and metric != "r2":
+            yield f"gate.{name}.max is {bound.max:g}; expected at least 0, which nothing falls below"
+
+
+def _of_slices(config: PipelineConfig) -> Iterator[str]:
+    """Of a configuration that says what its dataset is; another takes what it finds there."""
+    kept = [*config.dataset.keep, *config.source.id]
+    odd = [name for name in config.evaluation.slices if name not in kept]
+    if odd and config.source.inputs:
+        yield (
+            f"evaluation.slices names {', '.join(odd)}; expected columns of dataset.keep or source.id: "
+            f"{', '.join(kept) or 'there are none'}; add what is missing to dataset.keep"
+        )
+
+
+def _of_folders(config: PipelineConfig) -> Iterator[str]:
+    run_url = config.training.run_url
+    if run_url.rstrip("/") == config.dataset.url.rstrip("/"):
+        yield f"training.run_url is {run_url}, which is dataset.url too; expected a folder of its own for each"
 
 
 def check_best_by(best_by: str, label_type: LabelType | None, labels: Sequence[str]) -> None:

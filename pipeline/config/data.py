@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.config.features import (
     BooleanFeature,
@@ -21,7 +22,7 @@ from pipeline.config.features import (
     VectorFeature,
 )
 from pipeline.config.label import LabelConfig
-from pipeline.config.section import Names, Section, Url
+from pipeline.config.section import Moment, Names, Section, Url, check_order, moment_of
 
 __all__ = [
     "BooleanFeature",
@@ -124,6 +125,16 @@ class SourceConfig(Section):
         return self
 
 
+def _closed(pattern: str) -> str:
+    """Refuse what no dialect of regular expressions can mean; the rest is Java's affair."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        if error.msg.startswith(("missing )", "unbalanced parenthesis", "unterminated character set")):
+            raise ValueError(f"{pattern} is no regular expression: {error.msg}; expected it closed") from error
+    return pattern
+
+
 class RuleConfig(Section):
     """A condition on a column, and what happens to a row or value that does not meet it."""
 
@@ -132,8 +143,8 @@ class RuleConfig(Section):
     max: float | None = None
     not_null: bool = False
     allowed: list[str | int | float | bool] | None = None
-    pattern: str | None = None
-    """A regular expression that a text must match as a whole."""
+    pattern: Annotated[str, AfterValidator(_closed)] | None = None
+    """A regular expression of Java's that a text must match as a whole."""
     min_length: int | None = Field(default=None, ge=0)
     max_length: int | None = Field(default=None, ge=0)
     unique: bool = False
@@ -148,6 +159,8 @@ class RuleConfig(Section):
 
     @model_validator(mode="after")
     def _action_fits(self) -> RuleConfig:
+        check_order(self.min, self.max)
+        check_order(self.min_length, self.max_length, "min_length and max_length")
         checks = ("min", "max", "allowed", "pattern", "min_length", "max_length", "condition")
         if not (self.not_null or self.unique or any(getattr(self, name) is not None for name in checks)):
             raise ValueError(f"no condition is set; expected one of {', '.join((*checks, 'not_null', 'unique'))}")
@@ -183,9 +196,9 @@ class SplitConfig(Section):
     validation: float = Field(default=0.1, gt=0, lt=1)
     test: float = Field(default=0.1, gt=0, lt=1)
     salt: str = "split"
-    validation_from: str | None = None
+    validation_from: Moment | None = None
     """For `time`: rows from this moment on are for validation..."""
-    test_from: str | None = None
+    test_from: Moment | None = None
     """...and from this one on for test."""
 
     @model_validator(mode="after")
@@ -194,7 +207,8 @@ class SplitConfig(Section):
             raise ValueError(f"key is missing; expected the column to split by {self.by}")
         if self.by == "time" and (self.validation_from is None or self.test_from is None):
             raise ValueError("validation_from or test_from is missing; expected both moments")
-        if self.by == "time" and str(self.validation_from) >= str(self.test_from):
+        moments = [moment_of(text) for text in (self.validation_from, self.test_from) if text is not None]
+        if self.by == "time" and moments[0] >= moments[1]:
             raise ValueError(f"validation_from is {self.validation_from}; expected earlier than {self.test_from}")
         if self.validation + self.test >= 1:
             total = self.validation + self.test

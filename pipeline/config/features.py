@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.config.section import Section
+from pipeline.config.section import Moment, Section
 
-Quantiles = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)]
+
+def _ascending(quantiles: list[float]) -> list[float]:
+    if quantiles[0] >= quantiles[1]:
+        raise ValueError(f"{quantiles} are not ascending; expected the lower quantile first")
+    return quantiles
+
+
+Quantiles = Annotated[
+    list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2), AfterValidator(_ascending)
+]
 
 
 class NormalizeConfig(Section):
@@ -123,7 +132,7 @@ class ElapsedFeature(Section):
 
     type: Literal["elapsed"]
     column: str | None = None
-    since: str | None = None
+    since: Moment | None = None
     since_column: str | None = None
     unit: Literal["seconds", "minutes", "hours", "days"] = "days"
     missing: Literal["mean", "median", "mode"] | float = "median"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline.config.section import Section
+from pipeline.config.section import Section, check_order
 
 
 def _one_or_several(value: Any) -> Any:
@@ -77,4 +77,5 @@ class LabelConfig(Section):
             raise ValueError(f"classes are set but type is {self.type}; expected multiclass")
         if self.type != "regression" and (self.scale != "none" or self.min is not None or self.max is not None):
             raise ValueError(f"scale, min or max is set but type is {self.type}; expected regression")
+        check_order(self.min, self.max)
         return self

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
-import typing
 from collections.abc import Container, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from pipeline import storage
 from pipeline.config.agreement import disagreements
@@ -22,12 +18,19 @@ from pipeline.config.data import (
     SourceConfig,
     SplitConfig,
 )
+from pipeline.config.offences import Validation
 from pipeline.config.release import Bound, EvaluationConfig, ServingConfig, TrackingConfig
 from pipeline.config.secret_values import misplaced_variables, refuse_secrets
-from pipeline.config.section import Section
+from pipeline.config.section import FeatureName, Section
 from pipeline.config.training import ClusterConfig, ModelConfig, TrainingConfig
+from pipeline.config.yaml_text import parse_yaml
 from pipeline.errors import ConfigError, InputMissingError, StorageError
 from pipeline.metrics import LabelType
+
+S = TypeVar("S", bound=Section)
+
+# What there must be; takes the place of what is wrong, so that all else can be looked at.
+_STAND_INS = {"features": {"stand_in": {"type": "boolean"}}, "dataset": {"url": "/stand-in"}}
 
 
 class PipelineConfig(Section):
@@ -35,7 +38,8 @@ class PipelineConfig(Section):
 
     source: SourceConfig = SourceConfig()
     clean: CleanConfig = CleanConfig()
-    features: dict[str, FeatureConfig] = Field(min_length=1)
+    features: dict[FeatureName, FeatureConfig] = Field(min_length=1)
+    """By name; the raw column is of the same name, or `column`."""
     label: LabelConfig | None = None
     """Without it the dataset has no label: for autoencoders and the like, which learn by a loss from code."""
     split: SplitConfig = SplitConfig()
@@ -55,22 +59,11 @@ class PipelineConfig(Section):
         """Programs that only prepare, or take what comes, need not name a run folder."""
         if not isinstance(values, dict):
             return values
-        url = (values.get("dataset") or {}).get("url")
-        training = values.get("training", {})
+        dataset, training = values.get("dataset"), values.get("training", {})
+        url = dataset.get("url") if isinstance(dataset, dict) else None
         if isinstance(url, str) and isinstance(training, dict) and "run_url" not in training:
             return {**values, "training": {**training, "run_url": f"{url.rstrip('/')}-run"}}
         return values
-
-    @field_validator("features")
-    @classmethod
-    def _plain_names(cls, features: dict[str, FeatureConfig]) -> dict[str, FeatureConfig]:
-        odd = [name for name in features if not re.fullmatch(r"[A-Za-z]\w*", name)]
-        if odd:
-            raise ValueError(
-                f"feature names {odd} are not usable; expected letters, digits and underscores; "
-                "name the raw column with `column:`"
-            )
-        return features
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -109,14 +102,15 @@ def load_config(path: str, overrides: Iterable[str] = (), target: str | None = N
     try:
         text = storage.read_bytes(path)
     except StorageError as error:
-        raise InputMissingError(
-            f"config {path} is missing or unreadable; expected a YAML file; check the path"
-        ) from error
-    values = _parse_yaml(path, text)
-    targets = values.pop("targets", {})
+        what = "a folder" if storage.is_local(path) and os.path.isdir(path) else "missing or unreadable"
+        raise InputMissingError(f"config {path} is {what}; expected a YAML file; check the path") from error
+    values = parse_yaml(path, text)
+    targets = values.pop("targets", None) or {}
+    if not isinstance(targets, dict):
+        raise ConfigError(f"targets is {targets!r}; expected sections by the name of a target")
     if target is not None:
-        if not isinstance(targets, dict) or target not in targets:
-            known = ", ".join(targets) if isinstance(targets, dict) and targets else "none"
+        if target not in targets:
+            known = ", ".join(map(str, targets)) or "none"
             raise ConfigError(f"--target is {target!r}; expected one of those in {path}: {known}")
         values = _merge(values, targets[target])
     for override in overrides:
@@ -133,13 +127,30 @@ def parse_config(values: Mapping[str, Any], folder: str | None = None) -> Pipeli
         SecurityError: secrets stand in it; all of them.
     """
     refuse_secrets(values)
-    try:
-        config = PipelineConfig.model_validate(dict(values), context={"folder": folder})
-    except ValidationError as error:
-        raise ConfigError(*_offences(error)) from None
-    if offences := [*misplaced_variables(values), *disagreements(config)]:
+    validation = Validation(PipelineConfig, values, {"folder": folder}, stand_ins=_STAND_INS)
+    validation.ask(disagreements)
+    if offences := [*validation.offences, *misplaced_variables(values)]:
         raise ConfigError(*offences)
-    return config
+    assert validation.model is not None
+    return validation.model
+
+
+def parse_section(kind: type[S], values: Mapping[str, Any], where: str) -> S:
+    """Validate one section by itself.
+
+    Args:
+        kind: the section's class.
+        values: its keys.
+        where: its name in the configuration.
+
+    Raises:
+        ConfigError: everything that is wrong, at once.
+    """
+    validation = Validation(kind, values, where=(where,))
+    if validation.offences:
+        raise ConfigError(*validation.offences)
+    assert validation.model is not None
+    return validation.model
 
 
 def with_sections(
@@ -158,34 +169,6 @@ def with_sections(
     if isinstance(config, PipelineConfig):
         config = config.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return parse_config(_merge({name: value for name, value in config.items() if name not in anew}, dict(sections)))
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, which plain YAML resolves in silence."""
-
-
-def _mapping_without_duplicates(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-    if twice:
-        raise yaml.constructor.ConstructorError(None, None, f"key {', '.join(twice)} is given twice", node.start_mark)
-    return dict(yaml.SafeLoader.construct_mapping(loader, node, deep=True))
-
-
-_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
-
-
-def _parse_yaml(path: str, text: bytes) -> dict[str, Any]:
-    try:
-        values = yaml.load(text, Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{path}{where} is not readable YAML: {problem}; expected sections with keys") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} is {type(values).__name__}; expected a mapping of sections")
-    return values
 
 
 def _merge(base: dict[str, Any], over: Any) -> dict[str, Any]:
@@ -207,66 +190,4 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         inner = values.get(part)
         values[part] = dict(inner) if isinstance(inner, dict) else {}
         values = values[part]
-    values[parts[-1]] = _parse_yaml(f"--set {key}", f"value: {text}".encode())["value"]
-
-
-def _offences(error: ValidationError) -> list[str]:
-    """One sentence per place; where several types were possible, what each expected is joined."""
-    by_place: dict[str, str] = {}
-    for item in error.errors():
-        offence = _offence(item)
-        place = offence.partition("; expected ")[0]
-        expected = offence.partition("; expected ")[2]
-        by_place[place] = f"{by_place[place]} or {expected}" if place in by_place else offence
-    return list(by_place.values())
-
-
-def _offence(item: Any) -> str:
-    location = _written_location(item["loc"])
-    where = ".".join(location) or "the configuration"
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
-        return f"{where} is unknown; {_known_keys(location)}"
-    if item["type"] == "missing":
-        return f"{where} is missing; expected a value; add it to the configuration"
-    if item["type"] == "value_error":
-        return f"{where}: {message}"
-    if item["type"] == "union_tag_invalid":
-        return f"{where}.type is {item['ctx']['tag']!r}; expected one of {item['ctx']['expected_tags']}"
-    if item["type"] == "union_tag_not_found":
-        return f"{where}.type is missing; expected the kind of feature"
-    expected = re.sub(r"^Input should be |, unable to parse .*$", "", message)
-    return f"{where} is {item['input']!r}; expected {expected}"
-
-
-# Parts of pydantic's locations that name a branch of a union, not a key that the user wrote.
-_BRANCH = re.compile(r"\[key\]$|literal\[|function-|constrained-|list\[|tagged-union|nullable|(?:int|float|str|bool)$")
-
-
-def _written_location(location: Iterable[Any]) -> list[str]:
-    parts = [str(part) for part in location if not _BRANCH.match(str(part))]
-    if len(parts) > 2 and parts[0] == "features":
-        del parts[2]  # the feature's type, which pydantic adds to tell the branch
-    return parts
-
-
-def _known_keys(location: list[str]) -> str:
-    """The nearest known key, or all of them, of the section that an unknown key was found in."""
-    known = _keys_at(location[:-1])
-    near = difflib.get_close_matches(location[-1], known, n=1)
-    return f"did you mean {'.'.join([*location[:-1], near[0]])}?" if near else f"expected one of {', '.join(known)}"
-
-
-def _keys_at(location: list[str]) -> list[str]:
-    """The keys of the section at a location; names that the user chose, such as a feature's, lead no deeper."""
-    models: list[type[BaseModel]] = [PipelineConfig]
-    for part in location:
-        fields = [model.model_fields[part] for model in models if part in model.model_fields]
-        models = [inner for field in fields for inner in _models_in(field.annotation)] or models
-    return list(dict.fromkeys(field.alias or name for model in models for name, field in model.model_fields.items()))
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]
+    values[parts[-1]] = parse_yaml(f"--set {key}", f"value: {text}".encode())["value"]

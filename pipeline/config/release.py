@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from typing import Annotated, Any
+from pydantic import Field, model_validator
 
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
-
-from pipeline import storage
-from pipeline.config.section import Section, TrackingUri, Url
-
-
-def _resolve_sqlite(value: Any, info: ValidationInfo) -> Any:
-    prefix = "sqlite:///"
-    if not isinstance(value, str) or not value.startswith(prefix):
-        return value
-    return prefix + storage.resolve(value.removeprefix(prefix), (info.context or {}).get("folder") or os.getcwd())
-
-
-MlflowUri = Annotated[str | None, BeforeValidator(_resolve_sqlite)]
+from pipeline.config.section import Section, TrackingUri, Url, check_order
 
 
 class TrackingConfig(Section):
@@ -47,6 +33,7 @@ class Bound(Section):
     def _some_bound(self) -> Bound:
         if self.min is None and self.max is None:
             raise ValueError("neither min nor max is set; expected at least one")
+        check_order(self.min, self.max)
         return self
 
 

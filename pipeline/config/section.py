@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo, model_validator
 
 from pipeline import storage
 from pipeline.errors import ConfigError
 
 
 class Section(BaseModel):
-    """A frozen configuration section; unknown keys are errors and nothing is coerced from strings."""
+    """A frozen configuration section; unknown keys are errors, nothing is coerced, and numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, populate_by_name=True, strict=True, allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tuples_are_lists(cls, values: Any) -> Any:
+        """What programs give as a tuple is a list."""
+        if not isinstance(values, dict):
+            return values
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
 def _resolve(value: Any, info: ValidationInfo) -> Any:
@@ -45,6 +56,50 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _as_text(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime.date) else value
+
+
+def _is_moment(text: str) -> str:
+    moment_of(text)
+    return text
+
+
+def moment_of(text: str) -> datetime.datetime:
+    """A date or a date with time; UTC where no zone is given.
+
+    Raises:
+        ValueError: it is none.
+    """
+    import pandas as pd
+
+    try:
+        if not re.match(r"\d{4}(-|$)", text):
+            raise ValueError(text)
+        moment: datetime.datetime = pd.Timestamp(text).to_pydatetime(warn=False)
+        return moment if moment.tzinfo else moment.replace(tzinfo=datetime.timezone.utc)
+    except ValueError:
+        raise ValueError(f"{text!r} is no moment; expected a date, or date and time: 2013-10-01 06:00") from None
+
+
+def _is_plain(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z]\w*", name):
+        raise ValueError(
+            "not usable as a name; expected letters, digits and underscores; name the raw column in `column`"
+        )
+    return name
+
+
+def check_order(low: float | None, high: float | None, names: str = "min and max") -> None:
+    """Refuse bounds that nothing can lie between.
+
+    Raises:
+        ValueError: the lower is above the upper.
+    """
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"{names} are {low:g} and {high:g}; expected them in this order")
+
+
 Url = Annotated[str, BeforeValidator(_resolve)]
 """A path or URL; a relative path is taken relative to the folder of the configuration file."""
 
@@ -56,3 +111,9 @@ TrackingUri = Annotated[str, BeforeValidator(_resolve_sqlite)]
 
 Names = Annotated[list[str], BeforeValidator(_as_list)]
 """One name or a list of names."""
+
+Moment = Annotated[str, BeforeValidator(_as_text), AfterValidator(_is_moment)]
+"""A date, or date and time; UTC where no zone is given."""
+
+FeatureName = Annotated[str, AfterValidator(_is_plain)]
+"""Letters, digits and underscores."""

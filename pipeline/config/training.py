@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -14,7 +15,7 @@ CollectiveName = Literal["horovod", "torch", "none"]
 # Each of them reads what all have written: traffic grows with the square of their number, that of a ring does not.
 MOST_RANKS_IN_MEMORY = 8
 
-CoresPerRank = Literal["task", "executor"] | int
+CoresPerRank = Literal["task", "executor"] | Annotated[int, Field(ge=1)]
 """Cores of the task that a rank is: `spark.task.cpus`, all that an executor has, or so many."""
 
 
@@ -93,13 +94,6 @@ class LoaderConfig(Section):
     """Most bytes kept there; by default 2 GiB if they go with the rank, any number in a folder of that name."""
 
 
-def _from_0_on(weights: Any) -> Any:
-    given = weights if isinstance(weights, dict) else {}
-    if odd := [f"{name} is {value:g}" for name, value in given.items() if not 0 <= value < float("inf")]:
-        raise ValueError(f"{', '.join(odd)}; expected at least 0")
-    return weights
-
-
 class TrainingConfig(Section):
     """How to train. The mathematics depends on `global_batch_size`, never on the number of ranks."""
 
@@ -122,11 +116,11 @@ class TrainingConfig(Section):
     clip_value: float | None = Field(default=None, gt=0)
     l1: float = Field(default=0.0, ge=0)
     """Weight of the sum of absolute weights in the loss; `optimizer.weight_decay` is its squared brother."""
-    class_weights: Annotated[Literal["balanced"] | dict[str, float] | None, AfterValidator(_from_0_on)] = None
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0)]] | None = None
     """Factors of the row weights by class; `balanced` gives every class the same total in the train split."""
     init_from: ModelReference | None = None
-    """A model folder, run folder or checkpoint, or `models:/<name>@<alias>` or `models:/<name>/<version>` of the registry,
-    whose weights are the start; tensors of other shapes keep their random start, and the log names them."""
+    """A model folder, run folder or checkpoint, or `models:/<name>@<alias>` or `models:/<name>/<version>` of the
+    registry, whose weights are the start; tensors of other shapes keep their random start, and the log names them."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     """Exponential moving average of the weights, used for validation and the model."""
     compression: Literal["none", "fp16", "bf16", "powersgd"] = "none"
@@ -179,11 +173,19 @@ class DeadlineConfig(Section):
     """For ranks to save their state when training is stopped; a second Ctrl-C ends them at once."""
 
 
+def _known_master(master: str) -> str:
+    local = r"local(\[([1-9]\d*|\*)(, *[1-9]\d*)?\])?|local-cluster\[ *\d+ *, *\d+ *, *\d+ *\]"
+    if master.startswith("local") and not re.fullmatch(local, master):
+        raise ValueError(f"{master!r} is no master; expected local, local[cores] or local[*]")
+    return master
+
+
 class ClusterConfig(Section):
     """Where to run. An existing Spark session, or the master given to spark-submit, always wins over `master`."""
 
-    master: str = "local[2]"
-    num_proc: Literal["auto"] | int = "auto"
+    master: Annotated[str, AfterValidator(_known_master)] = "local[2]"
+    """`local[cores]`, `yarn`, or the URL of a stand-alone or Kubernetes master."""
+    num_proc: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Ranks; `auto` takes every slot that the cluster has."""
     min_proc: int | None = Field(default=None, ge=1)
     """A restart makes do with so many ranks when executors are gone; by default 1 with `auto`, else `num_proc`."""
@@ -208,15 +210,11 @@ class ClusterConfig(Section):
     deadlines: DeadlineConfig = DeadlineConfig()
 
     @model_validator(mode="after")
-    def _positive(self) -> ClusterConfig:
-        if self.num_proc != "auto" and self.num_proc < 1:
-            raise ValueError(f"num_proc is {self.num_proc}; expected auto or at least 1")
+    def _agreed(self) -> ClusterConfig:
         if self.num_proc != "auto" and self.min_proc is not None and self.min_proc > self.num_proc:
             raise ValueError(f"min_proc is {self.min_proc}; expected at most num_proc={self.num_proc}")
         if self.launcher == "horovod" and self.collective == "torch":
             raise ValueError("collective is torch with launcher horovod; expected horovod or auto; or use barrier")
-        if isinstance(self.cores_per_rank, int) and self.cores_per_rank < 1:
-            raise ValueError(f"cores_per_rank is {self.cores_per_rank}; expected task, executor or at least 1")
         if self.launcher == "horovod" and self.cores_per_rank != "task":
             raise ValueError(
                 f"cores_per_rank is {self.cores_per_rank} with launcher horovod, which takes slots of spark.task.cpus; "

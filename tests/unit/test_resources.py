@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from pipeline.config.load import parse_section
 from pipeline.config.training import ClusterConfig
 from pipeline.errors import ConfigError, ServiceError
 from pipeline.launch.resources import ClusterFacts, Place, Resources, local_facts, places, plan_resources
@@ -43,8 +44,8 @@ def test_in_local_mode_the_cores_of_a_rank_are_arithmetic() -> None:
 
 
 def test_a_size_that_a_rank_cannot_have_is_refused() -> None:
-    with pytest.raises(ValidationError, match="cores_per_rank is 0; expected task, executor or at least 1"):
-        ClusterConfig(cores_per_rank=0)
+    with pytest.raises(ConfigError, match=r"cluster\.cores_per_rank is 0; expected task or executor or at least 1"):
+        parse_section(ClusterConfig, {"cores_per_rank": 0}, "cluster")
     with pytest.raises(ValidationError, match="cores_per_rank is executor with launcher horovod"):
         ClusterConfig(cores_per_rank="executor", launcher="horovod")
 
