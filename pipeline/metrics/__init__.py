@@ -15,18 +15,7 @@ from typing import Any, Literal, Protocol
 
 from numpy.typing import ArrayLike
 
-from pipeline.metrics.binary import (
-    BINARY_METRICS,
-    SUMS_LENGTH,
-    Binary,
-    Sums,
-    binary_curves,
-    binary_metrics,
-    binary_sums,
-    confusion,
-    roc_auc_bound,
-    row_count,
-)
+from pipeline.metrics.binary import BINARY_METRICS, Binary, Sums, roc_auc_bound
 from pipeline.metrics.multiclass import MULTICLASS_METRICS, Multiclass
 from pipeline.metrics.regression import REGRESSION_METRICS, Regression
 from pipeline.metrics.several import Several
@@ -36,7 +25,6 @@ __all__ = [
     "DECISIVE",
     "LOWER_IS_BETTER",
     "METRICS",
-    "SUMS_LENGTH",
     "Binary",
     "LabelType",
     "Measure",
@@ -44,15 +32,10 @@ __all__ = [
     "Regression",
     "Several",
     "Sums",
-    "binary_curves",
-    "binary_metrics",
-    "binary_sums",
-    "confusion",
     "lower_is_better",
     "measure_of",
     "metric_names",
     "roc_auc_bound",
-    "row_count",
 ]
 
 LabelType = Literal["binary", "multiclass", "regression"]
