@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.config.training import DeadlineConfig
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
+from pipeline.launch.channel import Message
+from pipeline.launch.watch import Watch
 from pipeline.task import SilentReporter
 from pipeline.testing import tiny_dataset
 from pipeline.training.own_loop import TrainingContext
@@ -54,6 +57,40 @@ def test_whoever_reads_a_split_or_says_so_is_seen_to_be_alive(
 
     trained(dataset, tmp_path, loop=loop, reporter=reporter, epochs=1)
     assert counts == [2, 1]  # 112 rows of validation in batches of 100
+
+
+class _Watched(SilentReporter):
+    """A rank under a driver's watch, whose clock moves where the test says so."""
+
+    def __init__(self) -> None:
+        self.now, self.watch = 0.0, Watch(1, DeadlineConfig(step=5), begun=0.0)
+        for kind, body in (("hello", {"host": "here", "pid": 1}), ("started", {})):
+            self.watch.note(Message(0, kind, body), self.now)
+
+    def progress(self, *, step: int, **_: Any) -> None:
+        self.watch.note(Message(0, "progress", {"step": step}), self.now)
+
+    def hangs_after(self, seconds: float) -> bool:
+        self.now += seconds
+        self.watch.note(Message(0, "heartbeat", {"where": "the user's code"}), self.now)
+        return self.watch.overdue(self.now) is not None
+
+
+def test_a_long_validation_of_a_loop_is_no_hang(dataset: Dataset, tmp_path: Path) -> None:
+    rank = _Watched()
+    judged: list[bool] = []
+
+    def loop(context: TrainingContext) -> None:
+        attached(context)
+        for _ in context.epochs():
+            context.alive()
+            judged.extend(rank.hangs_after(4) for _ in context.loader("validation", global_batch_size=10))
+            context.alive()
+            judged.append(rank.hangs_after(4))
+            judged.append(rank.hangs_after(4))
+
+    trained(dataset, tmp_path, loop=loop, reporter=rank, epochs=1)
+    assert judged == [*[False] * 12, False, True], "only who says nothing for longer than the deadline hangs"
 
 
 def test_loaders_of_the_context_give_batches_on_its_device(
