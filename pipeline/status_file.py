@@ -83,14 +83,13 @@ class StatusFile:
         """Note values; says whether the file was written, which happens once a second unless ``at_once``."""
         with self._lock:
             self._values.update(values)
-            now = time.monotonic()
-            if not at_once and now - self._written < _WRITE_SECONDS:
+            if not at_once and time.monotonic() - self._written < _WRITE_SECONDS:
                 return False
-            self._written = now
             try:
                 storage.write_json(self._url, *STATUS_FORMAT, {**self._values, "updated": time.time()})
             except StorageError as error:
                 logger.warning("%s", error)
+            self._written = time.monotonic()  # after it, or a store of slow writes would be written to all the time
             return True
 
     def _fail(self, error: BaseException, stage: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import storage
+from pipeline import status_file, storage
 from pipeline.launch.progress import ProgressDisplay, duration, narrated
 from pipeline.launch.record import RunRecord
 from pipeline.task import SilentReporter
@@ -35,7 +35,10 @@ class _Listener(SilentReporter):
         self.heard.append(step)
 
 
-def test_status_is_written_at_once_when_the_state_changes_and_at_most_once_a_second_else(tmp_path: Path) -> None:
+def test_status_is_written_at_once_when_the_state_changes_and_now_and_then_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_file, "_WRITE_SECONDS", 60.0)
     record = RunRecord(str(tmp_path))
     record.state("running", world_size=2)
     _progress(record, 1)
