@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import flow, storage
 from pipeline.before_launch import check_training
+from pipeline.before_stages import check_stages
 from pipeline.config import PipelineConfig
-from pipeline.config.agreement import check_best_by
 from pipeline.dataset import Dataset
-from pipeline.errors import ConfigError, GateError
+from pipeline.errors import GateError
 from pipeline.outcome import Outcome
 from pipeline.stage_values import Evaluated, Run
 from pipeline.starting_point import with_starting_point
@@ -41,8 +41,6 @@ def run_stage(
 ) -> dict[str, Any]:
     """Run one stage (``prepare``, ``train``, ``evaluate``) from what the one before left, or all of them (``run``).
 
-    Returns:
-        The values of the RESULT line, which are in ``<run>/result.json`` too.
     Args:
         config: the configuration.
         last: the stage.
@@ -50,10 +48,12 @@ def run_stage(
         quiet: whether no progress is shown.
         reached: the dict to note in what is reached, see `Outcome`.
 
+    Returns:
+        The values of the RESULT line, which are in ``<run>/result.json`` too.
     """
     outcome = Outcome(config, last, reached)
     with outcome.written() as values, flow.SparkOnDemand(config, spark, for_inputs=True) as session:
-        _refuse_what_needs_code(config, last)
+        check_stages(config, last)
         if last in ("prepare", "run"):
             dataset = _prepare(config, _fit_to_train(session, config) if last == "run" else session, outcome)
         else:
@@ -68,21 +68,6 @@ def run_stage(
             _evaluate(run, session, outcome)
         values["stage"] = last
     return values
-
-
-def _refuse_what_needs_code(config: PipelineConfig, last: str) -> None:
-    """Stages take no code: all that they need, or its name, must be in the configuration.
-
-    Raises:
-        ConfigError: there is no label and more to do than `prepare`, or no metric of the name `training.best_by`.
-    """
-    if config.label is None and last != "prepare" and not (last == "train" and config.training.loss):
-        raise ConfigError(
-            f"label is missing, and `{last}` has no loss or measure without one; expected label.column; to learn "
-            "without label, `pipeline train` takes training.loss, and pipeline.train a loss or a loop from code"
-        )
-    if last in ("train", "run") and config.training.metrics is None:
-        check_best_by(config.training.best_by, config.label_type, config.labels)
 
 
 def _fit_to_train(session: flow.SparkOnDemand, config: PipelineConfig) -> Callable[[], SparkSession]:
@@ -169,7 +154,7 @@ def write_report(run_url: str, values: dict[str, Any] | None = None) -> str:
 
 def dry_run(config: PipelineConfig, stage: str, show: Callable[[str], None]) -> dict[str, Any]:
     """Say what a stage would do and with which resources; writes nothing."""
-    _refuse_what_needs_code(config, stage)
+    check_stages(config, stage)
     if stage in ("train", "run"):
         from pipeline.launch.estimate import refuse_unfit_settings
 

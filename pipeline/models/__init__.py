@@ -44,6 +44,16 @@ def build_model(config: ModelConfig, schema: DatasetSchema, user_code: UserCode 
     return model
 
 
+def check_builder(config: ModelConfig) -> None:
+    """See that there is what the configuration names, and that it takes the options; without a dataset.
+
+    Raises:
+        ConfigError: no such factory, or it does not take the options.
+    """
+    build, name = _builder(config, None)
+    _check_options(build, name, config.options)
+
+
 def _builder(config: ModelConfig, user_code: UserCode | None) -> tuple[Callable[..., Any], str]:
     if user_code is not None and user_code.model is not None:
         return user_code.model, getattr(user_code.model, "__qualname__", repr(user_code.model))
