@@ -107,16 +107,23 @@ def _run(call: RankCall, rank: int, join: Callable[[], Collective]) -> Any:
         _ended_with_parent(),
         ChannelReporter(call.channel, rank) as reporter,
         output_sent(reporter.log),
+        _failures_told(reporter),
+        contextlib.closing(_nearest(call, join())) as collective,
+        _failures_told(reporter),  # before the others notice, for whose end Spark would kill this process
     ):
-        try:
-            with contextlib.closing(_nearest(call, join())) as collective:
-                reporter.started()
-                if collective.shares_memory and rank == 0:
-                    logger.info("train: all ranks are on one host and exchange through its memory")
-                return resolve(call.body)(call.task, collective, reporter, lambda: signalled() or reporter.stopped)
-        except BaseException as error:
-            reporter.failure(error)
-            raise
+        reporter.started()
+        if collective.shares_memory and rank == 0:
+            logger.info("train: all ranks are on one host and exchange through its memory")
+        return resolve(call.body)(call.task, collective, reporter, lambda: signalled() or reporter.stopped)
+
+
+@contextlib.contextmanager
+def _failures_told(reporter: ChannelReporter) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        reporter.failure(error)
+        raise
 
 
 def _nearest(call: RankCall, collective: Collective) -> Collective:

@@ -43,6 +43,7 @@ class ChannelReporter:
         self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(_QUEUE_LENGTH)
         self._latest: dict[str, Any] | None = None
         self._step: int | None = None
+        self._failed = False
         self._watched = threading.get_ident()
         self._stop = threading.Event()
         self._connection: socket.socket | None = None
@@ -104,8 +105,10 @@ class ChannelReporter:
         self._put({"kind": "started"})
 
     def failure(self, error: BaseException) -> None:
-        """The last that this rank reports: why it ends."""
-        self._put({"kind": "failure", **describe(error), "step": self._step})
+        """The last that this rank reports: why it ends. What fails after that is a consequence."""
+        if not self._failed:
+            self._failed = True
+            self._put({"kind": "failure", **describe(error), "step": self._step})
 
     def _put(self, message: dict[str, Any] | None) -> None:
         try:

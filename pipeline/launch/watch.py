@@ -123,7 +123,7 @@ class Watch:
             for state in self.ranks.values()
             if state.lost is not None and state.failure is None and now - state.lost > _RECONNECT_SECONDS
         ]
-        return killed(gone[0]) if gone else None
+        return killed(_first_lost(gone)) if gone else None
 
     def _silent(self, now: float) -> PipelineError | None:
         silent = [
@@ -176,13 +176,18 @@ class Watch:
                 return failed(state)
         gone = [state for state in self.ranks.values() if not state.ended and state.failure is None]
         if gone or self.failures:
-            error = killed(gone[0]) if gone else lost_elsewhere(self.failures[0])
+            error = killed(_first_lost(gone)) if gone else lost_elsewhere(self.failures[0])
             error.preempted = any(sign in reason for sign in _EXECUTOR_LOST)
             return error
         return RankFailedError(
             "the ranks ended before they could report; expected a result; see Spark's reason below",
             detail=python_part(reason),
         )
+
+
+def _first_lost(gone: list[RankState]) -> RankState:
+    """Of ranks that said nothing, the one whose stream ended first; the others may only be about to follow it."""
+    return min(gone, key=lambda state: (state.lost is None, state.lost or 0.0))
 
 
 def failed(state: RankState) -> PipelineError:

@@ -12,11 +12,13 @@ import pytest
 
 from pipeline.config.training import DeadlineConfig
 from pipeline.errors import InterruptedRunError, RankFailedError, ServiceError, StorageError
+from pipeline.launch import rank as rank_module
 from pipeline.launch.channel import ChannelServer, Message
 from pipeline.launch.rank import RankCall, run_rank
 from pipeline.launch.reporter import ChannelReporter, describe
 from pipeline.launch.resources import Place
 from pipeline.launch.watch import Watch
+from pipeline.training.collective import SoloCollective
 
 
 def _received(channel: ChannelServer, kind: str, seconds: float = 5.0) -> Message:
@@ -168,6 +170,15 @@ def test_consequences_alone_point_to_the_rank_that_is_gone() -> None:
     assert str(error).startswith("rank 1 on h1 (pid 11) was lost")
 
 
+def test_of_ranks_that_are_gone_the_first_is_named_not_one_that_is_about_to_follow() -> None:
+    watch = _watch()
+    watch.note(Message(1, "lost"), 1.0)
+    assert str(watch.verdict(None)).startswith("rank 1 on h1 (pid 11) was lost")
+    watch.note(Message(0, "lost"), 2.0)
+    for error in (watch.overdue(10.0), watch.verdict(None)):
+        assert str(error).startswith("rank 1 on h1 (pid 11) was lost")
+
+
 def test_errors_of_this_package_keep_kind_and_code() -> None:
     watch = _watch()
     _fail(watch, 1, StorageError("/x is full", detail="more"))
@@ -246,3 +257,24 @@ def test_a_rank_alone_starts_no_collective_library(collective: Any) -> None:
     with ChannelServer("127.0.0.1", "127.0.0.1") as server:
         call = RankCall(_who_adds_up, None, collective, 60, server.address)
         assert run_rank(call, Place(0, 1, 0, 1, 0, 1), "127.0.0.1") == "SoloCollective"
+
+
+def _finds_a_bad_label(task: Any, collective: Any, reporter: Any, stop: Any) -> None:
+    raise ValueError("bad label")
+
+
+def test_a_rank_says_why_it_fails_before_the_others_can_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = []
+
+    class Collective(SoloCollective):
+        def close(self) -> None:
+            heard.append(_received(server, "failure"))
+            raise ConnectionError("the others are gone")
+
+    monkeypatch.setattr(rank_module, "_alone", Collective)
+    with ChannelServer("127.0.0.1", "127.0.0.1") as server:
+        call = RankCall(_finds_a_bad_label, None, "torch", 60, server.address, shared_memory=False)
+        with pytest.raises(ConnectionError):
+            run_rank(call, Place(0, 1, 0, 1, 0, 1), "127.0.0.1")
+        assert heard[0].body["message"] == "bad label"
+        assert server.messages.get(timeout=5).kind == "bye", "one failure of one rank"
