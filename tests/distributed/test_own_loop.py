@@ -23,6 +23,7 @@ from pipeline.training.batches import Batch
 from pipeline.training.checkpoint import open_checkpoint
 from pipeline.training.own_loop import TrainingContext
 from tests.small_model import small_dataset
+from tests.stacks import DEFAULT_COLLECTIVE, IN_MEMORY, exchange_settings
 
 pytestmark = pytest.mark.distributed
 
@@ -104,14 +105,16 @@ def _be_preempted(mark: str) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _train(spark: Any, dataset: Dataset, folder: Path, loop: Any, noisy: bool = False) -> Any:
+def _train(
+    spark: Any, dataset: Dataset, folder: Path, loop: Any, noisy: bool = False, exchange: str = IN_MEMORY
+) -> Any:
     return pipeline.train(
         dataset,
         model=Net,
         options={"noisy": noisy},
         loop=loop,
         spark=spark,
-        cluster={"master": "local[2]", "num_proc": 2},
+        cluster={"master": "local[2]", "num_proc": 2, **exchange_settings(exchange)},
         tracking={"uri": f"sqlite:///{folder.parent}/mlflow.db"},
         run_url=str(folder),
         epochs=EPOCHS,
@@ -123,7 +126,7 @@ def _train(spark: Any, dataset: Dataset, folder: Path, loop: Any, noisy: bool = 
 
 
 def test_a_loop_on_two_ranks_gives_a_model_that_is_evaluated(spark: Any, dataset: Dataset, tmp_path: Path) -> None:
-    run = _train(spark, dataset, tmp_path / "run", _loop())
+    run = _train(spark, dataset, tmp_path / "run", _loop(), exchange=DEFAULT_COLLECTIVE)
     assert (run.result.steps, run.result.rows) == (EPOCHS * STEPS_PER_EPOCH, EPOCHS * 750)
     evaluated = pipeline.evaluate(run, spark=spark)
     assert evaluated.metrics["roc_auc"] > 0.8
