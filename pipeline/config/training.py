@@ -162,7 +162,7 @@ class DeadlineConfig(Section):
     """Seconds after which a silent stage is an error instead of a hang."""
 
     launch: float = Field(default=300.0, gt=0)
-    """Until all ranks have found each other."""
+    """For executors to come, and until all ranks have found each other."""
     step: float = Field(default=300.0, gt=0)
     """Without any rank making progress."""
     silence: float = Field(default=60.0, gt=2)
@@ -186,7 +186,7 @@ class ClusterConfig(Section):
     master: Annotated[str, AfterValidator(_known_master)] = "local[2]"
     """`local[cores]`, `yarn`, or the URL of a stand-alone or Kubernetes master."""
     num_proc: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    """Ranks; `auto` takes every slot that the cluster has."""
+    """Ranks; `auto` takes every slot that the cluster has, once the executors that are to come are there."""
     min_proc: int | None = Field(default=None, ge=1)
     """A restart makes do with so many ranks when executors are gone; by default 1 with `auto`, else `num_proc`."""
     launcher: Literal["barrier", "horovod", "in_process"] = "barrier"

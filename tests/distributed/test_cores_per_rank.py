@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from tests.chaos.cluster import standalone_cluster
 from tests.distributed.ranks import REPOSITORY
+from tests.stacks import needs_horovod
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 
@@ -54,6 +56,7 @@ with spark_session(ClusterConfig(**settings), folder + "/workspace") as spark:
         "small tasks": cluster_facts(spark, ClusterConfig()).slots,
         "too many": train("many", num_proc=3, cores_per_rank=2, deadlines={"launch": 3}),
         "too big": train("big", cores_per_rank=3),
+        "small ranks": train("small", num_proc=4, launcher="horovod"),
     }
 print(json.dumps(found))
 """
@@ -103,3 +106,13 @@ def test_more_ranks_than_executors_and_more_cores_than_an_executor_has_are_refus
     assert "number of free slots is 2 (tasks of cluster.cores_per_rank=2" in too_many["error"]
     assert too_big["code"] == 78
     assert "cluster.cores_per_rank asks for tasks of 3 cores" in too_big["error"]
+
+
+@needs_horovod
+def test_executors_are_looked_at_before_horovods_own_launcher_too(found: dict[str, Any]) -> None:
+    two_per_gpu = found["small ranks"]
+    assert two_per_gpu["code"] == 69
+    assert re.findall(r"GPU (\S+) is given to 2 ranks", two_per_gpu["error"]) in (
+        ["worker-0", "worker-1"],
+        ["worker-1", "worker-0"],
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +12,8 @@ import pytest
 
 from pipeline.config.training import ClusterConfig, ModelConfig, TrainingConfig
 from pipeline.errors import ServiceError
+from pipeline.launch import horovod_run, launch_training
 from pipeline.launch import launch as launch_module
-from pipeline.launch import launch_training
 from pipeline.launch.resources import ClusterFacts
 from pipeline.task import TrainingTask
 from pipeline.testing import tiny_dataset
@@ -83,3 +84,17 @@ def test_executors_are_judged_by_the_memory_that_a_rank_is_estimated_to_need(
     monkeypatch.setattr(launch_module, "preflight", preflight)
     with pytest.raises(ServiceError, match=r"3 ranks of [4-9]\d\d MiB"):
         launch_training(SimpleNamespace(), task, ClusterConfig())  # type: ignore[arg-type]
+
+
+@needs_horovod
+@pytest.mark.parametrize(("given", "seen"), [(["3"], "3"), ([], None)])
+def test_horovods_own_launcher_shows_a_rank_the_gpu_that_spark_gave_it(
+    given: list[str], seen: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from horovod.spark import task
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(task, "get_available_devices", lambda: given)
+    monkeypatch.setattr(horovod_run, "run_started_rank", lambda _: os.environ.get("CUDA_VISIBLE_DEVICES"))
+    assert horovod_run._run_rank(SimpleNamespace()) == seen  # type: ignore[arg-type]
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
