@@ -14,8 +14,6 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from pipeline.errors import ConfigError, SecurityError
+from pipeline.models.compiler import compiler_cache_not_kept
 
 Program = dict[str, Any]
 """``inputs`` and ``weights``: value name -> input or weight name; ``operations``; ``output``: value name."""
@@ -67,17 +66,9 @@ def export_program(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Program
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
     """Keep the exporter's compiler cache out of the temporary folder, and its own deprecated calls out of sight."""
-    name = "TORCHINDUCTOR_CACHE_DIR"
-    before = os.environ.get(name)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with compiler_cache_not_kept(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        os.environ[name] = folder
-        try:
-            yield
-        finally:
-            os.environ.pop(name)
-            if before is not None:
-                os.environ[name] = before
+        yield
 
 
 def _to_program(exported: torch.export.ExportedProgram, inputs: Mapping[str, Tensor]) -> Program:

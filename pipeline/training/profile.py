@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 
 from pipeline import storage
+from pipeline.models.compiler import compiler_cache_not_kept
 from pipeline.training.step import Learner
 
 _WARM_UP_STEPS = 2
@@ -24,6 +26,9 @@ def profiled(learner: Learner) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     import torch.profiler as torch_profiler
+
+    with compiler_cache_not_kept():
+        importlib.import_module("torch._inductor.config")  # the profiler does, wherever it starts
 
     url = storage.join(learner.config.run_url, "profile", f"rank-{learner.collective.rank}.json")
 
