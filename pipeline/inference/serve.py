@@ -30,6 +30,7 @@ import pandas as pd
 import torch
 
 from pipeline.config import load_config
+from pipeline.config.load import parse_section
 from pipeline.config.release import ServingConfig
 from pipeline.errors import PipelineError, SecurityError, ServiceError
 from pipeline.inference.connection import Connection
@@ -46,7 +47,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     """The server; `serve_forever` runs it, `drain` ends it without losing a request.
 
     Raises:
-        ServiceError: the port is in use.
+        ServiceError: the port is in use, or the host is none of this machine.
         SecurityError: the address is public, and the configuration does not allow that.
         PipelineError: the model cannot predict.
     """
@@ -65,11 +66,16 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self._connections = threading.BoundedSemaphore(config.max_concurrency + _SPARE_CONNECTIONS)
         self._reading: dict[socket.socket, float] = {}
         self._lock = threading.Lock()
-        _refuse_public(config)
+        refuse_public(config)
         _warm_up(predictor)
         self.address_family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         try:
             super().__init__((config.host, config.port), Connection)
+        except socket.gaierror as error:
+            raise ServiceError(
+                f"serving.host {config.host} is not known: {error.strerror}; expected an address of this machine, "
+                "such as 127.0.0.1; check the name"
+            ) from error
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
                 raise
@@ -134,7 +140,12 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
                 return
 
 
-def _refuse_public(config: ServingConfig) -> None:
+def refuse_public(config: ServingConfig) -> None:
+    """Refuse an address that other machines can reach, unless that is wanted.
+
+    Raises:
+        SecurityError: nobody said so.
+    """
     try:
         loopback = config.host == "localhost" or ipaddress.ip_address(config.host).is_loopback
     except ValueError:
@@ -142,7 +153,7 @@ def _refuse_public(config: ServingConfig) -> None:
     if not loopback and not config.public:
         raise SecurityError(
             f"serving.host is {config.host}, which other machines can reach; expected a loopback address; "
-            "the server has no authentication: set serving.public to true if something in front of it has"
+            "the server has no authentication: if something in front of it has, set serving.public or give --public"
         )
 
 
@@ -169,11 +180,15 @@ def run(
         port: instead of the configured one; 0 takes a free one.
         allow_factories: see `pipeline.inference.predictor.Predictor.load`.
         public: allow an address that other machines can reach.
+
+    Raises:
+        ConfigError: the port is none.
     """
     config = load_config(model) if model.endswith((".yaml", ".yml")) else None
     serving = config.serving if config else ServingConfig()
     given = {"host": host, "port": port, "public": public or None}
-    serving = serving.model_copy(update={name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    serving = parse_section(ServingConfig, {**serving.model_dump(), **given}, "serving")
     # One thread per request is enough: more would only compete for the same cores.
     torch.set_num_threads(1)
     server = Server(Predictor.load(model_folder(model), allow_factories), serving)

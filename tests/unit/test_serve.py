@@ -18,11 +18,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.cli import _parser
 from pipeline.config.release import ServingConfig
-from pipeline.errors import SecurityError, ServiceError
+from pipeline.errors import ConfigError, SecurityError, ServiceError
 from pipeline.inference.predictor import Predictor
 from pipeline.inference.request import Refusal, parse_rows
-from pipeline.inference.serve import Server
+from pipeline.inference.serve import Server, refuse_public, run
+from tests.conftest import REPOSITORY
 from tests.serving import ask, predict, serving
 from tests.small_model import FEATURES, raw_rows, small_dataset, small_model
 
@@ -213,6 +215,30 @@ def test_a_port_in_use_is_a_service_error(predictor):
     with socket.create_server(("127.0.0.1", 0)) as other, wanted as caught:
         Server(predictor, ServingConfig(port=other.getsockname()[1]))
     assert caught.value.code == 69
+
+
+def test_a_host_that_nobody_knows_is_named(predictor, monkeypatch):
+    def unknown(_):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(Server, "server_bind", unknown)
+    config = ServingConfig(host="nohost.invalid", public=True)
+    with pytest.raises(ServiceError, match=r"serving\.host nohost\.invalid is not known: .*; expected an address"):
+        Server(predictor, config)
+
+
+def test_a_port_that_is_none_is_a_wrong_configuration(folder):
+    with pytest.raises(ConfigError, match=r"serving\.port is 99999; expected at most 65535"):
+        run(folder, port=99999)
+
+
+def test_the_image_starts_the_server_that_may_be_public():
+    lines = (REPOSITORY / "docker" / "Dockerfile.serve").read_text().splitlines()
+    words = {line.split()[0]: json.loads(line.partition(" ")[2]) for line in lines if line.startswith(("ENTRY", "CMD"))}
+    options = _parser().parse_args(words["CMD"])
+    assert words["ENTRYPOINT"] == ["pipeline"]
+    assert (options.verb, options.host, options.port) == ("serve", "0.0.0.0", 8080)
+    refuse_public(ServingConfig(host=options.host, port=options.port, public=options.public))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "example.org"])
