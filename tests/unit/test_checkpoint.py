@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pipeline.errors import StorageError
+from pipeline.storage import Digest
 from pipeline.training import checkpoint_writer as module
 from pipeline.training.checkpoint import (
     latest_good,
@@ -144,6 +145,48 @@ def test_a_full_disk_keeps_the_last_good_one_and_leaves_nothing_half_written(
     with pytest.raises(StorageError, match="disk is full"):
         writer.wait()
     assert os.listdir(tmp_path / "checkpoints") == ["step-1"]
+
+
+def test_an_older_one_goes_only_when_the_new_one_has_been_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _save(tmp_path, _snapshot(1), _snapshot(2))
+    written = module._write
+
+    def damaged_on_its_way(url: str, data: bytes) -> Digest:
+        digest = written(url, data)
+        if url.endswith("model.safetensors"):
+            Path(url).write_bytes(data[:-1] + b"\x01")
+        return digest
+
+    monkeypatch.setattr(module, "_write", damaged_on_its_way)
+    writer = CheckpointWriter(str(tmp_path), 0, 1, "attempt", 2)
+    writer.save(_snapshot(3))
+    with pytest.raises(StorageError, match=r"model\.safetensors is corrupt"):
+        writer.wait()
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["step-1", "step-2"]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_waits_only_for_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, slow_disk = module._write, threading.Event()
+
+    def slowly(url: str, data: bytes) -> Digest:
+        assert slow_disk.wait(30)
+        return written(url, data)
+
+    monkeypatch.setattr(module, "_write", slowly)
+    with CheckpointWriter(str(tmp_path), 0, 1, "attempt", 2) as writer:
+        writer.save(_snapshot(1))
+        assert published_steps(str(tmp_path)) == []
+        assert writer.stalled_seconds < 1
+        threading.Timer(0.3, slow_disk.set).start()
+        writer.save(_snapshot(2))
+        assert published_steps(str(tmp_path)) == [1]
+        assert writer.stalled_seconds >= 0.2
+        writer.wait()
+    assert published_steps(str(tmp_path)) == [1, 2]
 
 
 def test_what_killed_attempts_left_is_swept(tmp_path: Path) -> None:
