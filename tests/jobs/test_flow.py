@@ -120,8 +120,7 @@ def test_ctrl_c_in_a_stage_ends_with_75_and_leaves_nothing_behind(
         _copy_of_dataset(finished, tmp_path)
     endless = ("training.epochs=1000",) if stage == "train" else ()
     started = start(arguments("run", tmp_path, *endless))
-    # What is found already needs no Spark: evaluation is the first to start it.
-    at_work = {"prepare": "prepare: cleaning and splitting", "train": "train: started", "evaluate": " on local["}
+    at_work = {"prepare": "prepare: cleaning and splitting", "train": "train: started", "evaluate": "evaluate: started"}
     started.wait_for(lambda: at_work[stage] in started.stderr.read_text())
     if stage == "train":
         started.wait_for(lambda: _step(tmp_path) >= 1)
