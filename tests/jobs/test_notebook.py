@@ -25,6 +25,11 @@ def test_a_notebook_runs_to_its_end(path: Path, tmp_path: Path) -> None:
     )
     # Threads that spin while they wait would fight for the two cores with Spark's.
     client.execute(env={**os.environ, "TMPDIR": str(tmp_path), "OMP_WAIT_POLICY": "passive"})
+    shown = "".join(
+        output.text for cell in notebook.cells for output in cell.get("outputs", ()) if output.get("name") == "stdout"
+    )
+    for line in ("prepare: cleaning and splitting\n", "train: step 84: train loss 0.", "rank 0: ", "evaluate: "):
+        assert line in shown, f"{line!r} is seen below its cell while it happens"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
