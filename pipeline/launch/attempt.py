@@ -17,6 +17,7 @@ from pipeline.errors import InterruptedRunError, PipelineError, RankFailedError
 from pipeline.launch.channel import ChannelServer, Message
 from pipeline.launch.cluster import driver_addresses, leaving_executors
 from pipeline.launch.environment import plain_interrupts
+from pipeline.launch.job import end_thread
 from pipeline.launch.rank import RankCall
 from pipeline.launch.record import RunRecord
 from pipeline.launch.watch import LostRanksError, Watch
@@ -25,6 +26,7 @@ _POLL_SECONDS = 0.2
 _SETTLE_SECONDS = 2.0
 _CANCEL_SECONDS = 30.0
 _LEAVING_SECONDS = 2.0
+_HELD_UP_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -113,9 +115,14 @@ class Attempt:
     def _follow(self, thread: InheritableThread, channel: ChannelServer) -> None:
         """Until the launcher's thread has ended."""
         ending: float | None = None
+        listened = time.monotonic()
         while thread.is_alive():
             self._take(channel, _POLL_SECONDS)
+            self._take_waiting(channel)
             now = time.monotonic()
+            if now - listened > _HELD_UP_SECONDS:
+                self._watch.excuse(now - listened, now)
+            listened = now
             self._record.ranks(self._watch.signs_of_life(now))
             self._refuse_more_time(now)
             self._leave_in_time(now)
@@ -124,8 +131,7 @@ class Attempt:
             if self._watch.failed():
                 ending = ending or now
                 if now - ending > _SETTLE_SECONDS:
-                    self._launcher.cancel()
-                    thread.join(_CANCEL_SECONDS)
+                    end_thread(thread, self._launcher.cancel, _CANCEL_SECONDS)
                     return
 
     def _refuse_more_time(self, now: float) -> None:
@@ -152,9 +158,7 @@ class Attempt:
             if patient and self._watch.all_started():
                 self._let_save(thread, channel)
         finally:
-            with contextlib.suppress(Exception):
-                self._launcher.cancel()
-            thread.join(_CANCEL_SECONDS)
+            end_thread(thread, self._launcher.cancel, _CANCEL_SECONDS)
 
     def _let_save(self, thread: InheritableThread, channel: ChannelServer) -> None:
         seconds = self._deadlines.save
@@ -176,6 +180,10 @@ class Attempt:
         deadline = time.monotonic() + _SETTLE_SECONDS
         while not self._watch.heard_out() and time.monotonic() < deadline:
             self._take(channel, 0.1)
+        self._take_waiting(channel)
+        self._record.ranks(self._watch.signs_of_life(time.monotonic()))
+
+    def _take_waiting(self, channel: ChannelServer) -> None:
         while not channel.messages.empty():
             self._take(channel, 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from pipeline.errors import ServiceError
 T = TypeVar("T")
 _POLL_SECONDS = 0.2
 _CANCEL_SECONDS = 20.0
+_CANCEL_AGAIN_SECONDS = 0.5
 
 
 def run_job(spark: SparkSession, what: str, action: Callable[[], T], seconds: float) -> T:
@@ -47,10 +49,17 @@ def run_job(spark: SparkSession, what: str, action: Callable[[], T], seconds: fl
                     "the cluster's slots, or raise cluster.deadlines.launch"
                 )
     except BaseException:
-        with contextlib.suppress(Exception):
-            context.cancelJobGroup(group)
-        thread.join(_CANCEL_SECONDS)
+        end_thread(thread, lambda: context.cancelJobGroup(group), _CANCEL_SECONDS)
         raise
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+def end_thread(thread: threading.Thread, cancel: Callable[[], None], seconds: float) -> None:
+    """Cancel what a thread runs until it has ended: Spark cancels jobs that are there, not one yet to be submitted."""
+    deadline = time.monotonic() + seconds
+    while thread.is_alive() and time.monotonic() < deadline:
+        with contextlib.suppress(Exception):
+            cancel()
+        thread.join(_CANCEL_AGAIN_SECONDS)

@@ -86,6 +86,13 @@ class Watch:
             state.step = int(message.body.get("step", state.step))
             state.moved = now
 
+    def excuse(self, seconds: float, now: float) -> None:
+        """So long the driver has not listened (a slow store, a suspended process), which counts against nobody."""
+        for state in self.ranks.values():
+            state.seen, state.moved = min(state.seen + seconds, now), min(state.moved + seconds, now)
+            if state.lost is not None:
+                state.lost = min(state.lost + seconds, now)
+
     def failed(self) -> bool:
         """Whether some rank has said that it fails for a reason of its own."""
         return any(state.failure is not None and not state.failure["secondary"] for state in self.failures)
