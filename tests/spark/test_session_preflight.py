@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,40 +45,49 @@ def test_equal_executors_that_see_everything_pass_show_a_table_and_leave_no_mark
     assert [line.split()[1] for line in lines[1:]] == ["0", "1", "driver:"]
 
 
-def _doctor(folder: Path, *more: str) -> int:
-    config = folder / "pipeline.yaml"
+@pytest.fixture
+def doctor(spark: Any, tmp_path: Path) -> Iterator[Callable[..., int]]:
+    """`pipeline doctor --cluster`; logging and signal handlers are as they were afterwards."""
+    loggers = [logging.getLogger(name) for name in ("pipeline", "py4j")]
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    on_term = signal.getsignal(signal.SIGTERM)
+    config = tmp_path / "pipeline.yaml"
     config.write_text(
         f"""
-        source: {{inputs: {{table: {{path: {folder}/table.csv, format: csv}}}}, id: [id]}}
+        source: {{inputs: {{table: {{path: {tmp_path}/table.csv, format: csv}}}}, id: [id]}}
         features: {{x: {{type: numeric}}}}
-        dataset: {{url: {folder}/dataset}}
-        training: {{run_url: {folder}/run}}
+        dataset: {{url: {tmp_path}/dataset}}
+        training: {{run_url: {tmp_path}/run}}
         cluster: {{master: "local[2]"}}
         """
     )
-    return main(["doctor", "--cluster", str(config), *more])
+    yield lambda *more: main(["doctor", "--cluster", str(config), *more])
+    signal.signal(signal.SIGTERM, on_term)
+    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
-def test_doctor_shows_the_executors_of_a_cluster(spark: Any, tmp_path: Path, capsys: Any) -> None:
-    assert _doctor(tmp_path) == 0
+def test_doctor_shows_the_executors_of_a_cluster(doctor: Callable[..., int], capsys: Any) -> None:
+    assert doctor() == 0
     lines = capsys.readouterr().out.splitlines()
     header = next(number for number, line in enumerate(lines) if line.startswith("slot  host"))
     assert [line.split()[0] for line in lines[header + 1 :]] == ["0", "1", "driver:"]
     assert all(line.endswith("as on the driver") for line in lines[header + 1 : header + 3])
-    assert _doctor(tmp_path, "--json", "--set", "cluster.num_proc=1") == 0
+    assert doctor("--json", "--set", "cluster.num_proc=1") == 0
     (executor,) = json.loads(capsys.readouterr().out)["executors"]
     assert executor["versions"] == versions()
 
 
 def test_doctor_says_what_is_wrong_with_executors(
-    spark: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    doctor: Callable[..., int], capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preflight_module, "versions", lambda: {**versions(), "torch": "9.9"})
-    assert _doctor(tmp_path) == 69
+    assert doctor() == 69
     captured = capsys.readouterr()
     assert "slot  host" in captured.out
     assert "expected 9.9 as on the driver; install the same there" in captured.err
-    assert _doctor(tmp_path, "--set", "cluster.num_proc=3") == 78
+    assert doctor("--set", "cluster.num_proc=3") == 78
     assert "cluster.num_proc is 3; expected at most 2" in capsys.readouterr().err
 
 
