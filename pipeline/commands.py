@@ -164,10 +164,10 @@ def config(options: argparse.Namespace) -> None:
     """
     import yaml
 
-    from pipeline.config import PipelineConfig
+    from pipeline.config.reference import json_schema
 
     if options.what == "schema":
-        print(json.dumps(PipelineConfig.model_json_schema(), indent=1))
+        print(json.dumps(json_schema(), indent=1))
         return
     if options.config is None:
         raise UsageError("config show needs a configuration; expected `pipeline config show CONFIG`")

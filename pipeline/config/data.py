@@ -87,15 +87,20 @@ class SampleConfig(Section):
     """A part of the primary input's rows, chosen by hash of the id: the same rows every time."""
 
     fraction: float = Field(gt=0, le=1)
+    """How many of the rows."""
     salt: str = "sample"
+    """Another one gives other rows."""
 
 
 class SourceConfig(Section):
     """Named inputs and one Spark SQL query over them."""
 
     inputs: dict[str, InputConfig] = {}
+    """Tables by the name that the query uses."""
     query: str | None = None
+    """Spark SQL over the inputs; by default all columns of the only one."""
     query_file: Url | None = None
+    """A file with the query instead."""
     primary: str | None = None
     """The input whose rows are accounted for; by default the only one."""
     id: Names = []
@@ -103,6 +108,7 @@ class SourceConfig(Section):
     where: str | None = None
     """A SQL condition on the primary input, applied before the query; rows it leaves out are not counted as in."""
     sample: SampleConfig | None = None
+    """Only a part of the primary input, to try things on."""
     row_changes: Literal["error", "allowed"] = "error"
     """Whether the query may lose or multiply rows of the primary input; counted are then the rows that it gives."""
     sensitive: Names = []
@@ -139,14 +145,21 @@ class RuleConfig(Section):
     """A condition on a column, and what happens to a row or value that does not meet it."""
 
     column: str
+    """Of the query's rows."""
     min: float | None = None
+    """The least value that is fit."""
     max: float | None = None
+    """The greatest value that is fit."""
     not_null: bool = False
+    """Null is not fit; bounds, lists and patterns let it pass."""
     allowed: list[str | int | float | bool] | None = None
+    """All values that are fit."""
     pattern: Annotated[str, AfterValidator(_closed)] | None = None
     """A regular expression of Java's that a text must match as a whole."""
     min_length: int | None = Field(default=None, ge=0)
+    """See `max_length`."""
     max_length: int | None = Field(default=None, ge=0)
+    """Bounds of a text's characters."""
     unique: bool = False
     """Rows that share the value with another row are rejected, all of them."""
     condition: str | None = None
@@ -154,6 +167,7 @@ class RuleConfig(Section):
     action: Literal["reject", "null", "clip", "default"] = "reject"
     """Other actions change the value: at serving too, since they belong to the feature's state."""
     default: float | str | None = None
+    """What stands in, for the action of that name."""
     max_fraction: float | None = Field(default=None, ge=0, le=1)
     """The most rows that this rule may reject."""
 
@@ -181,7 +195,9 @@ class CleanConfig(Section):
     keep: str | None = Field(default=None, pattern=r"^(first|last) by \S.*$")
     """Which of the rows of an id stays: `first by <column>` or `last by <column>`; nulls come last."""
     rules: list[RuleConfig] = []
+    """Each row has to meet all of them."""
     max_rejected_fraction: float = Field(default=0.05, ge=0, le=1)
+    """The most rows that may be rejected, for whatever reason; more end the preparation (65)."""
     quarantine: Literal["all", "sample", "none"] = "all"
     """How many rejected rows are kept with their reasons; counts are exact in any case."""
 
@@ -190,12 +206,16 @@ class SplitConfig(Section):
     """How rows go to train, validation and test, so that an old row never changes sides."""
 
     by: Literal["hash", "group", "time", "stratified", "column"] = "hash"
+    """By hash of the id (`stratified`: within each class), or of `key` (`group`); by its moments, or what it says."""
     key: str | None = None
     """For `group` the column whose rows stay together, for `time` the timestamp, for `column` the split's name.
     `stratified` needs none: rows are hashed within each class, with several labels within each combination."""
     validation: float = Field(default=0.1, gt=0, lt=1)
+    """The part of the rows that is hashed to validation."""
     test: float = Field(default=0.1, gt=0, lt=1)
+    """The part of the rows that is hashed to test."""
     salt: str = "split"
+    """Another one gives other splits."""
     validation_from: Moment | None = None
     """For `time`: rows from this moment on are for validation..."""
     test_from: Moment | None = None
@@ -220,7 +240,9 @@ class DriftConfig(Section):
     """Limits of the comparison with the previous version of the dataset, per column."""
 
     action: Literal["warn", "fail", "off"] = "warn"
+    """What is done beyond the limits: a warning, an error (65), or no comparison."""
     missing_change: float = Field(default=0.1, ge=0, le=1)
+    """How much the fraction of missing values may change."""
     stability_index: float = Field(default=0.25, ge=0)
     """Population stability index over deciles of the previous version, or over its categories."""
     unseen_rate: float = Field(default=0.05, ge=0, le=1)
@@ -231,6 +253,7 @@ class DatasetConfig(Section):
     """Where the dataset is published and how it lies there."""
 
     url: Url
+    """A folder for all versions of the dataset."""
     keep: Names = []
     """Raw columns kept beside the encoded ones, for slices in the report."""
     rows_per_row_group: int | None = Field(default=None, ge=1)
@@ -243,3 +266,4 @@ class DatasetConfig(Section):
     """Content id of a version that new rows are added to: its files stay where they are, rows whose id it has stay in
     their split, fitted features and category ids are its own; the other rows become further files."""
     drift: DriftConfig = DriftConfig()
+    """What a version may differ by from the one before."""

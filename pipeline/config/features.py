@@ -24,31 +24,44 @@ class NormalizeConfig(Section):
     """How texts are brought together before they are categories: unicode form, trim, case, then mapping."""
 
     trim: bool = True
+    """Drop white space at both ends."""
     unicode: Literal["NFC", "NFKC", "NFD", "NFKD"] | None = "NFC"
+    """The form that characters are brought to."""
     case: Literal["lower", "upper"] | None = None
+    """Make all letters lower or upper."""
     mapping: dict[str, str] = {}
+    """Texts, after all else, and what stands for them."""
 
 
-class NumericFeature(Section):
+class RawColumn(Section):
+    """What all features share."""
+
+    column: str | None = None
+    """The raw column; by default of the feature's name."""
+
+
+class NumericFeature(RawColumn):
     """A number: missing filled, clipped, transformed, scaled; float32."""
 
     type: Literal["numeric"]
-    column: str | None = None
     missing: Literal["mean", "median", "mode", "reject"] | float = "median"
+    """What stands in: of the train rows, or a number; or the row is rejected."""
     indicator: bool = False
     """Add a feature `<name>_missing`, 1 where the value was missing."""
     clip: Quantiles | Literal["iqr"] | None = None
     """Lower and upper quantile of the train rows to clip to, or 1.5 interquartile ranges beyond the quartiles."""
     log1p: bool = False
+    """Take the logarithm of 1 + |x|, with the sign of x."""
     scale: Literal["standard", "min_max", "robust", "none"] = "standard"
+    """Of the train rows: mean and deviation, least and greatest, or median and quartiles."""
 
 
-class BucketFeature(Section):
+class BucketFeature(RawColumn):
     """The interval that a number lies in, as a category."""
 
     type: Literal["bucket"]
-    column: str | None = None
     boundaries: list[float] | None = Field(default=None, min_length=1)
+    """Where one interval ends and the next begins, ascending."""
     quantiles: int | None = Field(default=None, ge=2, le=1000)
     """Intervals with about equally many train rows each."""
 
@@ -65,80 +78,100 @@ class ConstantCategory(Section):
     """A category that stands for a missing one."""
 
     constant: str
+    """Its text."""
 
 
-class CategoricalFeature(Section):
+class CategoricalFeature(RawColumn):
     """A category: an id from a vocabulary of the train rows: 0 padding, 1 null, 2 unseen or rare, then by frequency."""
 
     type: Literal["categorical"]
-    column: str | None = None
     min_count: int = Field(default=1, ge=1)
+    """Values seen less often in the train rows count as rare."""
     max_size: int = Field(default=100_000, ge=1, le=5_000_000)
+    """The most values with an id of their own, by frequency."""
     missing: Literal["null", "mode", "reject"] | ConstantCategory = "null"
+    """Null has an id of its own, counts as the most frequent value or a constant, or the row is rejected."""
     indicator: bool = False
+    """Add a feature `<name>_missing`, 1 where the value was missing."""
     unseen_buckets: int = Field(default=1, ge=1)
     """Ids for unseen and rare values, which are told apart by a hash."""
     normalize: NormalizeConfig | None = None
+    """Applied before values are counted."""
     sensitive: bool = False
     """The vocabulary is kept as digests; also where the column is one of `source.sensitive`."""
 
 
-class HashedFeature(Section):
+class HashedFeature(RawColumn):
     """A category without vocabulary: its id is a hash."""
 
     type: Literal["hashed"]
-    column: str | None = None
     buckets: int = Field(ge=1, le=10_000_000)
+    """How many ids there are."""
     normalize: NormalizeConfig | None = None
+    """Applied before values are hashed."""
 
 
-class CategoriesFeature(Section):
+class CategoriesFeature(RawColumn):
     """An array of categories, padded or cut to a fixed length."""
 
     type: Literal["categories"]
-    column: str | None = None
     length: int = Field(ge=1, le=10_000)
+    """Longer arrays are cut, shorter ones padded with 0."""
     min_count: int = Field(default=1, ge=1)
+    """Values seen less often in the train rows count as rare."""
     max_size: int = Field(default=100_000, ge=1, le=5_000_000)
+    """The most values with an id of their own, by frequency."""
     normalize: NormalizeConfig | None = None
+    """Applied before values are counted."""
 
 
-class TargetFeature(Section):
+class TargetFeature(RawColumn):
     """The mean label of a category, smoothed; for train rows computed without the rows of their own fold."""
 
     type: Literal["target"]
-    column: str | None = None
     folds: int = Field(default=5, ge=2, le=100)
+    """Parts of the train rows, each encoded by the others."""
     smoothing: float = Field(default=20.0, ge=0)
+    """Rows' worth of the overall mean that each category's mean starts with."""
     min_count: int = Field(default=1, ge=1)
+    """Categories seen less often have the overall mean."""
     max_size: int = Field(default=100_000, ge=1, le=1_000_000)
+    """The most categories with a mean of their own, by frequency."""
     normalize: NormalizeConfig | None = None
+    """Applied before values are counted."""
 
 
 Part = Literal["year", "month", "day", "weekday", "hour", "minute", "day_of_year", "minute_of_day"]
 
 
-class TimestampFeature(Section):
+class TimestampFeature(RawColumn):
     """Parts of a timestamp (UTC) as categories, or as sine and cosine where `cyclic` is set."""
 
     type: Literal["timestamp"]
-    column: str | None = None
     parts: list[Part] = Field(min_length=1)
+    """Each becomes a feature `<name>_<part>`."""
     cyclic: bool = False
+    """Two numbers in place of an id, so that the last hour is beside the first."""
 
 
-class ElapsedFeature(Section):
+class ElapsedFeature(RawColumn):
     """The time from a moment, or another timestamp column, to a timestamp; as a number."""
 
     type: Literal["elapsed"]
-    column: str | None = None
     since: Moment | None = None
+    """A moment..."""
     since_column: str | None = None
+    """...or a column with one in each row."""
     unit: Literal["seconds", "minutes", "hours", "days"] = "days"
+    """Of the number."""
     missing: Literal["mean", "median", "mode"] | float = "median"
+    """What stands in: of the train rows, or a number."""
     indicator: bool = False
+    """Add a feature `<name>_missing`, 1 where the value was missing."""
     clip: Quantiles | Literal["iqr"] | None = None
+    """As of a number."""
     scale: Literal["standard", "min_max", "robust", "none"] = "standard"
+    """As of a number."""
 
     @model_validator(mode="after")
     def _one_of(self) -> ElapsedFeature:
@@ -147,20 +180,20 @@ class ElapsedFeature(Section):
         return self
 
 
-class BooleanFeature(Section):
+class BooleanFeature(RawColumn):
     """True or false as a category: 1 null, 2 unseen, then false, true."""
 
     type: Literal["boolean"]
-    column: str | None = None
 
 
-class VectorFeature(Section):
+class VectorFeature(RawColumn):
     """A vector or an image of a fixed shape, from an array or binary column; missing is all zero."""
 
     type: Literal["vector"]
-    column: str | None = None
     shape: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, max_length=4)
+    """Its sizes, the first one outermost."""
     dtype: Literal["float32", "uint8"] = "float32"
+    """float32 for vectors, uint8 for images."""
 
 
 FeatureConfig = Annotated[

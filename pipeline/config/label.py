@@ -17,15 +17,18 @@ def _one_or_several(value: Any) -> Any:
 class LabelConfig(Section):
     """The column to predict, or several columns of one type; what is set here holds for each of them."""
 
-    column: Annotated[str | list[str], BeforeValidator(_one_or_several)]
+    column: Annotated[str | list[str], BeforeValidator(_one_or_several, json_schema_input_type=str | list[str])]
     """One name, or a list of names: a model then predicts all of them at once."""
     type: Literal["binary", "multiclass", "regression"] = "binary"
+    """0 and 1, one of several classes, or a number."""
     classes: list[str] | None = Field(default=None, min_length=2)
     """Names of a multiclass label's classes in the order of their ids; by default those of the data, sorted."""
     max_classes: int = Field(default=1000, ge=2)
+    """More classes in the data than this are an error."""
     scale: Literal["none", "standard"] = "none"
     """Of a regression label; predictions come in the original unit."""
     min: float | None = None
+    """See `max`."""
     max: float | None = None
     """Bounds of a regression label; rows beyond are rejected."""
     weight: str | None = None

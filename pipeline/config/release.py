@@ -13,8 +13,11 @@ class TrackingConfig(Section):
     uri: TrackingUri | None = None
     """By default `mlflow.db` beside the run folder."""
     experiment: str = "pipeline"
+    """Its name in MLflow; made where there is none."""
     registered_model: str | None = None
+    """The name under which a model that meets the gate is registered; without it none is."""
     alias: str = "champion"
+    """Moved to the version that is registered."""
     artifacts: Url | None = None
     """Where a new experiment keeps its files; by default beside the sqlite file, else the server decides."""
 
@@ -27,7 +30,9 @@ class Bound(Section):
     """
 
     min: float | None = None
+    """The least value that passes."""
     max: float | None = None
+    """The greatest value that passes."""
 
     @model_validator(mode="after")
     def _some_bound(self) -> Bound:
@@ -50,6 +55,7 @@ class ServingConfig(Section):
     """The HTTP server's address and limits."""
 
     host: str = "127.0.0.1"
+    """The address to listen on."""
     port: int = Field(default=8080, ge=0, le=65535)
     """0 lets the system choose a free one; the log says which."""
     public: bool = False
@@ -57,6 +63,7 @@ class ServingConfig(Section):
     max_rows: int = Field(default=1000, ge=1)
     """Rows in one request."""
     max_body_bytes: int = Field(default=4 << 20, ge=1)
+    """Bytes in one request."""
     max_concurrency: int = Field(default=8, ge=1)
     """Requests worked on at a time; more are answered with 503 and Retry-After."""
     request_seconds: float = Field(default=10.0, gt=0)

@@ -17,7 +17,13 @@ class Section(BaseModel):
     """A frozen configuration section; unknown keys are errors, nothing is coerced, and numbers are finite."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, populate_by_name=True, strict=True, allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        populate_by_name=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
     @model_validator(mode="before")
@@ -109,7 +115,7 @@ ModelReference = Annotated[str, BeforeValidator(_resolve_model)]
 TrackingUri = Annotated[str, BeforeValidator(_resolve_sqlite)]
 """MLflow's tracking uri; a relative sqlite file is taken relative to the folder of the configuration file."""
 
-Names = Annotated[list[str], BeforeValidator(_as_list)]
+Names = Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=str | list[str])]
 """One name or a list of names."""
 
 Moment = Annotated[str, BeforeValidator(_as_text), AfterValidator(_is_moment)]

@@ -27,8 +27,11 @@ class ModelConfig(Section):
     """The architecture: a built-in name, or a factory `package.module:function(schema, **options)`."""
 
     name: Literal["tabular", "wide_deep", "linear", "cnn"] | None = None
+    """A built-in architecture; by default tabular."""
     factory: DottedName | None = None
+    """A function of your own instead, which every rank can import."""
     options: dict[str, Any] = {}
+    """Keywords of the architecture or factory."""
 
     @model_validator(mode="after")
     def _one_of(self) -> ModelConfig:
@@ -41,12 +44,17 @@ class OptimizerConfig(Section):
     """A torch optimizer by name; further keywords go to it as they are."""
 
     name: str = "Adam"
+    """A class of `torch.optim`."""
     learning_rate: float = Field(default=1e-3, gt=0)
+    """Before scaling and schedule."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """As the optimizer of that name understands it."""
     scaling: Literal["none", "linear", "sqrt"] = "none"
     """How the learning rate grows with `global_batch_size / base_batch_size`; what comes out is written to the log."""
     base_batch_size: int = Field(default=256, ge=1)
+    """The `global_batch_size` for which the learning rate is meant."""
     options: dict[str, Any] = {}
+    """Further keywords of the optimizer."""
     factory: DottedName | None = None
     """`package.module:function(parameters, **options)` gives the optimizer, and it its own learning rates."""
 
@@ -65,20 +73,26 @@ class ScheduleConfig(Section):
     """How the learning rate moves over all steps of the run; a pure function of the step."""
 
     name: Literal["constant", "cosine", "one_cycle", "step", "plateau"] = "constant"
+    """The form; cosine falls to zero at the last step."""
     warmup_fraction: float = Field(default=0.0, ge=0, lt=1)
     """The part of all steps over which the rate rises linearly from zero; one_cycle brings its own."""
     gamma: float = Field(default=0.1, gt=0, lt=1)
     """What `step` multiplies the rate by every `every_epochs`, and `plateau` after `patience` validations in vain."""
     every_epochs: int = Field(default=10, ge=1)
+    """Epochs between two drops of `step`."""
     patience: int = Field(default=3, ge=1)
+    """Validations without progress before `plateau` drops."""
 
 
 class CheckpointConfig(Section):
     """When training state is saved; always at the end of an epoch too."""
 
     every_seconds: float = Field(default=600.0, gt=0)
+    """Seconds from one to the next, about."""
     every_steps: int | None = Field(default=None, ge=1)
+    """Steps from one to the next."""
     keep: int = Field(default=2, ge=2)
+    """How many of the newest stay; the best one stays beside them."""
 
 
 class LoaderConfig(Section):
@@ -98,8 +112,11 @@ class TrainingConfig(Section):
     """How to train. The mathematics depends on `global_batch_size`, never on the number of ranks."""
 
     run_url: Url
+    """The run folder: checkpoints, model, report. By default `<dataset.url>-run`."""
     epochs: int = Field(default=10, ge=1)
+    """How often each row is seen."""
     seed: int = Field(default=0, ge=0)
+    """Of first weights, dropout and the order of rows."""
     global_batch_size: int = Field(default=2048, ge=1)
     """Rows per optimizer step over all ranks."""
     micro_batch_size: int = Field(default=1024, ge=1)
@@ -113,7 +130,9 @@ class TrainingConfig(Section):
     callback: DottedName | None = None
     """A function `(progress, metrics)` for after every validation, on every rank."""
     clip_norm: float | None = Field(default=None, gt=0)
+    """The greatest norm of all gradients together."""
     clip_value: float | None = Field(default=None, gt=0)
+    """The greatest size of one gradient."""
     l1: float = Field(default=0.0, ge=0)
     """Weight of the sum of absolute weights in the loss; `optimizer.weight_decay` is its squared brother."""
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0)]] | None = None
@@ -126,8 +145,11 @@ class TrainingConfig(Section):
     compression: Literal["none", "fp16", "bf16", "powersgd"] = "none"
     """How gradients travel: as they are, in 16 bits, or as factors of rank `compression_rank`."""
     compression_rank: int = Field(default=4, ge=1)
+    """Of powersgd: more is closer to the gradients, and slower."""
     bucket_bytes: int = Field(default=4 << 20, ge=1024)
+    """About how many bytes of gradients travel together."""
     last_batch: Literal["keep", "drop"] = "keep"
+    """Whether the rows that fill no batch at the end of an epoch are used."""
     best_by: str = "auto"
     """The validation metric that chooses the best epoch; `auto` is roc_auc, or loss where there is none."""
     best_is: Literal["auto", "min", "max"] = "auto"
