@@ -25,7 +25,7 @@ def check_training(config: PipelineConfig, dataset: Dataset, code: UserCode) -> 
     from pipeline.inference.predictor import check_exportable
     from pipeline.models.dry_run import dry_run
     from pipeline.training.checkpoint import published_steps
-    from pipeline.training.own_settings import refuse_without_effect
+    from pipeline.training.own_loop.settings import refuse_without_effect
     from pipeline.training.warm_start import fitting_tensors
 
     training = config.training

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from pipeline.config.data import ReaderChoice
 from pipeline.config.training import CollectiveName, ModelConfig, TrainingConfig
 from pipeline.errors import ConfigError
-from pipeline.fingerprint import fingerprint, source_fingerprint
+from pipeline.fingerprint import fingerprint, source_digest, source_fingerprint
 
 _WITHOUT_EFFECT = {"run_url", "checkpoint", "device", "profile_steps", "loader"}
 
@@ -64,16 +64,24 @@ def _named(training: TrainingConfig, given: UserCode) -> dict[str, tuple[str, st
     return {name: (key, dotted) for name, (key, dotted) in keys.items() if dotted and getattr(given, name) is None}
 
 
+_imported_sources: dict[str, str | None] = {}
+
+
 def imported(key: str, dotted: str) -> Callable[..., Any]:
-    """The function ``package.module:function`` that a key of the configuration names.
+    """The function ``package.module:function`` that a key of the configuration names, as its source is now.
+
+    A notebook, or a process that Spark uses again, may have imported the module before its source was changed.
 
     Raises:
         ConfigError: it cannot be imported, or is no function.
     """
-    module, _, name = dotted.partition(":")
+    name, _, attribute = dotted.partition(":")
     try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        module, source = importlib.import_module(name), source_digest(dotted)
+        if _imported_sources.setdefault(name, source) != source:
+            module, _imported_sources[name] = importlib.reload(module), source
+        function = getattr(module, attribute)
+    except Exception as error:
         raise ConfigError(f"{key} is {dotted}; expected an importable package.module:function; {error}") from error
     if not callable(function):
         raise ConfigError(f"{key} is {dotted}, a {type(function).__name__}; expected a function")

@@ -19,9 +19,9 @@ from pipeline.training.checkpoint import (
 from pipeline.training.checkpoint_writer import CheckpointWriter, Snapshot
 from pipeline.training.collective import Collective
 from pipeline.training.optimizers import load_optimizer_state, optimizer_state
-from pipeline.training.own_states import load_states, states_of
 from pipeline.training.progress import Progress
 from pipeline.training.randomness import load_random_states, random_states
+from pipeline.training.states import load_states, states_of
 from pipeline.training.step import Learner
 
 

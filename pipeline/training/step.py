@@ -22,9 +22,9 @@ from pipeline.training.collective import Collective, Handle
 from pipeline.training.gradients import Gradients
 from pipeline.training.objectives import Objective, Sums, row_weights
 from pipeline.training.optimizers import MovingAverage, learning_rate_factor, optimizer_step, set_learning_rate
-from pipeline.training.own_states import Stateful
 from pipeline.training.precision import LossScale, mixed, weight_dtype
 from pipeline.training.randomness import seed_all
+from pipeline.training.states import Stateful
 
 CPU = torch.device("cpu")
 

@@ -43,7 +43,7 @@ def test_whoever_reads_a_split_or_says_so_is_seen_to_be_alive(
 ) -> None:
     reporter = _SignsOfLife()
     counts = []
-    monkeypatch.setattr("pipeline.training.own_loop._PREPARING_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.training.own_loop.context._PREPARING_SECONDS", 0.0)
 
     def loop(context: TrainingContext) -> None:
         context.alive()
@@ -97,7 +97,7 @@ def test_loaders_of_the_context_give_batches_on_its_device(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[dict[str, Any]] = []
-    monkeypatch.setattr("pipeline.training.own_loop.OwnLoader", lambda *_, **options: given.append(options))
+    monkeypatch.setattr("pipeline.training.own_loop.context.OwnLoader", lambda *_, **options: given.append(options))
 
     def loop(context: TrainingContext) -> None:
         context.device = torch.device("cuda", 1)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.training.own_states import load_states, states_of
+from pipeline.training.states import load_states, states_of
 
 
 class Keeper:

@@ -1,25 +1,4 @@
-"""RANK. What a user's own training loop gets, so that it resumes exactly, reads every row once and loses little.
-
-    def my_loop(context):
-        model = context.model()                       # of model=, or of the configuration; its start is seeded
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=context.total_steps)
-        context.attach(model, optimizer, schedule=schedule)   # rank 0's weights for all; the saved state when resumed
-        for epoch in context.epochs():                # what is left of them
-            for batch in context.batches():           # what is left of the epoch, this rank's share
-                loss = my_loss(model(batch.inputs), batch.label)      # a SUM over the rows
-                context.backward(loss, weight=batch.rows)             # the gradient of the mean over all ranks' rows
-                context.step()                                        # instead of optimizer.step()
-                schedule.step()
-            context.report({"loss": ...})             # chooses the best epoch by training.best_by, default the last
-
-    pipeline.train(dataset, model=MyNet, loop=my_loop, epochs=5)
-
-All ranks call the same in the same order; ``break`` out of batches or epochs where all of them do. Checkpoints and
-stops come between two batches. What the loop keeps in variables of its own starts anew when a run is resumed:
-what has to survive is an attached object. A loop that does something else for longer than ``cluster.deadlines.step``
-calls `TrainingContext.alive` now and then; iterating any loader of the context does by itself.
-"""
+"""RANK. The object that a user's own loop is given; see the package for how a loop uses it."""
 
 from __future__ import annotations
 
@@ -41,14 +20,14 @@ from pipeline.training.loader import Loader
 from pipeline.training.loop import refuse_divergence
 from pipeline.training.objectives import is_better
 from pipeline.training.optimizers import without_compiler
-from pipeline.training.own_loader import OwnLoader
-from pipeline.training.own_saves import OwnSaves
-from pipeline.training.own_states import Stateful, states_of
-from pipeline.training.own_step import OwnStep
+from pipeline.training.own_loop.loader import OwnLoader
+from pipeline.training.own_loop.saves import OwnSaves
+from pipeline.training.own_loop.step import OwnStep
 from pipeline.training.precision import take_device, weight_dtype
 from pipeline.training.progress import Best, Progress
 from pipeline.training.randomness import seed_all
 from pipeline.training.saving import checkpoint_writer, resume
+from pipeline.training.states import Stateful, states_of
 from pipeline.training.step import Outcome
 
 _PREPARING_SECONDS = 30.0
