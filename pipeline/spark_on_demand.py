@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import storage
 from pipeline.config import PipelineConfig
+from pipeline.config.load import parse_section
 from pipeline.config.training import ClusterConfig
 from pipeline.errors import PipelineError
 
@@ -69,4 +70,4 @@ def spark_session(**cluster: Any) -> SparkSession:
 
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
-    return stack.enter_context(opened(ClusterConfig(**cluster), os.getcwd()))
+    return stack.enter_context(opened(parse_section(ClusterConfig, cluster, "cluster"), os.getcwd()))

@@ -29,7 +29,7 @@ _FOREIGN = (("source", "inputs"), ("tracking",), ("cluster", "spark"))
 # SQL, patterns and values of the data: no places for a URL, and Spark has variables of its own in SQL.
 _TEXTS = (("source", "query"), ("source", "where"), ("clean",), ("features",), ("label",))
 # What the JVM has to know when it starts, which stands on its command line.
-_AT_START = re.compile(r"spark\.(driver|jars|submit|master)\b")
+_AT_START = re.compile(r"spark\.(driver|jars|submit|master|pyspark)\b")
 
 _Place = tuple[str, ...]
 

@@ -7,6 +7,7 @@ import os
 import re
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo, model_validator
 
 from pipeline import storage
@@ -28,11 +29,17 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _tuples_are_lists(cls, values: Any) -> Any:
-        """What programs give as a tuple is a list."""
-        if not isinstance(values, dict):
-            return values
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    def _from_programs(cls, values: Any) -> Any:
+        """Programs give tuples for lists, numpy's numbers and paths."""
+        return {key: _plain(value) for key, value in values.items()} if isinstance(values, dict) else values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _resolve(value: Any, info: ValidationInfo) -> Any:

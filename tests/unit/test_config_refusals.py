@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.config import load_config, parse_config
@@ -100,7 +101,8 @@ def test_what_cannot_be_meant_is_refused(sections: dict[str, Any], offence: str)
         {"cluster": {"master": "local-cluster[2,1,1024]"}},
         by_time("2013-9-01", "2013-10-01 06:00"),
         by_time("2013-10-01T00:00:00+02:00", "2013-10-01"),
-        {"dataset": {"url": "/data", "keep": ("day",)}},
+        {"dataset": {"url": Path("/data"), "keep": ("day",)}},
+        {"training": {"epochs": np.int64(3), "clip_norm": np.float32(1)}},
         {"training": {"clip_norm": 1, "optimizer": {"learning_rate": 1}}},
     ],
 )

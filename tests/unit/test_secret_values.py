@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+import pipeline
 from pipeline import storage
 from pipeline.cli import main
 from pipeline.config import parse_config
@@ -128,6 +129,13 @@ def test_a_variable_is_replaced_where_it_is_used_and_an_unset_one_is_named(monke
         "source.inputs.orders.options.password",
         "tracking.uri",
     ]
+
+
+def test_a_configured_session_of_a_program_is_validated_like_a_file() -> None:
+    with pytest.raises(ConfigError, match=r"cluster\.master: 'local\[x\]' is no master"):
+        pipeline.spark_session(master="local[x]")
+    with pytest.raises(SecurityError, match=r"cluster\.spark\.spark\.some\.password holds a secret"):
+        pipeline.spark_session(spark={"spark.some.password": "hunter2"})
 
 
 def test_a_variable_that_nobody_would_replace_is_refused() -> None:
