@@ -42,14 +42,17 @@ def narrated(progress: bool | None) -> Iterator[bool]:
     if log.isEnabledFor(logging.INFO) and log.hasHandlers():
         yield True
         return
-    handler, level = _LogBeside(_stream()), log.level
+    handler = _LogBeside(_stream(), shown_elsewhere=log.getEffectiveLevel() if log.hasHandlers() else None)
+    before = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.INFO)
+    log.propagate = False
     try:
         yield True
     finally:
         log.removeHandler(handler)
-        log.setLevel(level)
+        log.setLevel(before[0])
+        log.propagate = before[1]
 
 
 def _stream() -> TextIO:
@@ -58,11 +61,23 @@ def _stream() -> TextIO:
 
 
 class _LogBeside(logging.StreamHandler[TextIO]):
-    """Log lines that do not run into a live line."""
+    """Log lines that do not run into a live line, and are shown once.
+
+    Args:
+        stream: where they go.
+        shown_elsewhere: the level from which the program's own handlers show them.
+    """
+
+    def __init__(self, stream: TextIO, shown_elsewhere: int | None) -> None:
+        super().__init__(stream)
+        self._shown_elsewhere = shown_elsewhere
 
     def emit(self, record: logging.LogRecord) -> None:
         if ProgressDisplay.shown is not None:
             ProgressDisplay.shown.close()
+        if self._shown_elsewhere is not None and record.levelno >= self._shown_elsewhere:
+            logging.getLogger().callHandlers(record)
+            return
         super().emit(record)
 
 

@@ -179,6 +179,19 @@ def test_elsewhere_nothing_is_shown_unasked(progress: bool | None, capsys: pytes
     assert capsys.readouterr() == ("", "")
 
 
+def test_what_the_program_logs_itself_is_not_shown_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    own = logging.StreamHandler(stream := io.StringIO())
+    logging.getLogger().addHandler(own)
+    try:
+        with narrated(True):
+            logging.getLogger("pipeline.launch").info("a step")
+            logging.getLogger("pipeline.launch").warning("look out")
+    finally:
+        logging.getLogger().removeHandler(own)
+    assert (stream.getvalue(), capsys.readouterr().err) == ("look out\n", "a step\n")
+    assert logging.getLogger("pipeline").propagate
+
+
 def test_asked_for_it_is_shown_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
     with narrated(True) as seen:
         logging.getLogger("pipeline.launch").info("hello")
