@@ -11,7 +11,13 @@ import pytest
 from pipeline import cli, flow
 from pipeline.errors import DataError, InterruptedRunError, LostPeersError, RankFailedError
 
-CONFIG = "features: {a: {type: numeric}}\nlabel: {column: y}\ndataset: {url: data}\ntraining: {run_url: run}\n"
+CONFIG = """
+source: {inputs: {table: {path: table.csv}}, id: a}
+features: {a: {type: numeric}}
+label: {column: y}
+dataset: {url: data}
+training: {run_url: run}
+"""
 
 
 def ends_with(error: BaseException, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -23,6 +29,7 @@ def ends_with(error: BaseException, folder: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(flow, "prepare_stage", prepare)
     monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
     monkeypatch.setattr(cli, "_configure_logging", lambda _: None)
+    (folder / "table.csv").write_text("a,y\n1,0\n")
     (folder / "pipeline.yaml").write_text(CONFIG)
     return cli.main(["prepare", str(folder / "pipeline.yaml")])
 
