@@ -115,6 +115,20 @@ def test_only_names_travel_and_changed_source_is_another_training(
     assert [each.key for each in differences] == ["code.loss", "code.metrics", "code.callback"]
 
 
+def test_a_process_that_has_imported_the_module_before_uses_it_as_it_is_now(
+    dataset: Dataset, tmp_path: Path, own_code: Any
+) -> None:
+    task = task_of(dataset, tmp_path, **NAMED)
+    assert task.code().loss(torch.zeros(1), torch.ones(1), torch.ones(1)) == 1  # type: ignore[misc]
+    heard = sys.modules["own_code"].HEARD
+    assert task.code().callback.__globals__["HEARD"] is heard, "what has not changed is left alone"  # type: ignore[union-attr]
+    (tmp_path / "own_code.py").write_text(MODULE.replace("1 - predictions", "2 - predictions"))
+    assert task.code().loss(torch.zeros(1), torch.ones(1), torch.ones(1)) == 2  # type: ignore[misc]
+    (tmp_path / "own_code.py").write_text("1 / 0")
+    with pytest.raises(ConfigError, match=r"training.loss is own_code:loss; expected an importable .*division by zero"):
+        task.code()
+
+
 def test_what_is_given_from_code_wins(dataset: Dataset, tmp_path: Path) -> None:
     def loss(predictions: Any, label: Any, weight: Any) -> Any:
         return ((predictions - label) ** 2) @ weight
