@@ -12,7 +12,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.config import PipelineConfig
-from pipeline.errors import InterruptedRunError
+from pipeline.errors import ConfigError, InterruptedRunError
 from pipeline.preparation import prepare as module
 from pipeline.preparation.prepare import prepare_dataset
 from tests.spark.datasets import config_of, read_all
@@ -116,3 +116,21 @@ def test_a_frame_from_code_is_known_by_the_sum_of_its_rows(
     third = prepare_dataset(spark, sales_config(tmp_path / "third", None), changed)
     assert third.manifest.inputs["frame"]["rows"] == ROWS
     assert third.manifest.inputs["frame"] != first.manifest.inputs["frame"]
+
+
+def test_a_password_of_the_environment_is_used_but_not_kept_and_a_new_one_makes_no_new_dataset(
+    spark: SparkSession, database: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = {**database, "url": "${env:DATABASE}", "password": "${env:DATABASE_PASSWORD}"}
+    config = sales_config(tmp_path, {"format": "jdbc", "options": named})
+    monkeypatch.setenv("DATABASE", database["url"])
+    with pytest.raises(ConfigError, match=r"options\.password names \$\{env:DATABASE_PASSWORD\}, which is not"):
+        prepare_dataset(spark, config)
+    found = set()
+    for password in ("hunter2", "hunter3"):
+        monkeypatch.setenv("DATABASE_PASSWORD", password)
+        found.add(prepare_dataset(spark, config).content_id)
+    assert len(found) == 1
+    kept = [path.read_bytes() for path in (tmp_path / "out").rglob("*.json")]
+    assert any(b"${env:DATABASE_PASSWORD}" in text for text in kept)
+    assert not any(b"hunter" in text or database["url"].encode() in text for text in kept)
