@@ -13,10 +13,10 @@ from pipeline.features.sketches import Bits, Cells, float_of_bits, ordered_bits
 
 LARGEST = 1e150
 """Larger magnitudes count as this one where they are squared, so that squares stay finite."""
-_SMALLEST = 1074
+SMALLEST = 1074
 """Every float64 is a whole multiple of two to the minus so much."""
 _HUGE, _DOWN = 2.0**960, 2.0**-200
-_LIMB = 32
+LIMB = 32
 _SERIES = 128
 """Limbs of a sum: 32 bits each of at most 2 * 1074 and some."""
 
@@ -123,12 +123,12 @@ def _square(values: Array) -> tuple[Array, Array, Array]:
 
 def _limbs(total: Fraction, first: int) -> list[tuple[int, int]]:
     """Pairs of a key and a signed integer below 2**32, so that integer sums over cells have room."""
-    whole = int(total * (1 << _SMALLEST))
+    whole = int(total * (1 << SMALLEST))
     sign, rest, limbs = (-1 if whole < 0 else 1), abs(whole), []
     for place in range(_SERIES):
         if not rest:
             break
-        rest, limb = rest >> _LIMB, rest & ((1 << _LIMB) - 1)
+        rest, limb = rest >> LIMB, rest & ((1 << LIMB) - 1)
         if limb:
             limbs.append((first + place, sign * limb))
     return limbs
@@ -137,4 +137,4 @@ def _limbs(total: Fraction, first: int) -> list[tuple[int, int]]:
 def _of_limbs(cells: Cells, first: int) -> Fraction:
     where: Bits = np.flatnonzero((cells.key >= first) & (cells.key < first + _SERIES))
     pairs = zip(cells.key[where].tolist(), cells.count[where].tolist(), strict=True)
-    return Fraction(sum(count << (_LIMB * (key - first)) for key, count in pairs), 1 << _SMALLEST)
+    return Fraction(sum(count << (LIMB * (key - first)) for key, count in pairs), 1 << SMALLEST)

@@ -186,39 +186,3 @@ class Mode:
 
     def result(self, cells: Cells) -> float | None:
         return float(float_of_bits(cells.key[:1])[0]) if len(cells.key) else None
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Categories with a fold and a whole number for each row."""
-
-    texts: Texts
-    folds: Array
-    numbers: Array
-
-
-@dataclass(frozen=True)
-class Sums:
-    """Per category and fold the rows and the sum of a whole number; of `Labelled` rows."""
-
-    limit: int | None = None
-    min_count: int = 0
-
-    def cells(self, values: Labelled) -> Cells:
-        texts = values.texts
-        table = pd.DataFrame({"code": texts.codes, "fold": values.folds, "number": values.numbers})
-        grouped = table.groupby(["code", "fold"])["number"].agg(["size", "sum"]).reset_index()
-        text = texts.names[np.tile(grouped["code"].to_numpy(), 2)]
-        fold = grouped["fold"].to_numpy(np.int64) * 2
-        count = np.concatenate([grouped["size"].to_numpy(np.int64), grouped["sum"].to_numpy(np.int64)])
-        key = np.concatenate([fold, fold + 1])
-        return Cells(count, key, np.zeros_like(key), np.zeros_like(key), text)
-
-    def result(self, cells: Cells) -> dict[str, dict[int, tuple[int, int]]]:
-        """Category -> fold -> (rows, sum)."""
-        found: dict[str, dict[int, list[int]]] = {}
-        for text, key, count in zip(cells.text.tolist(), cells.key.tolist(), cells.count.tolist(), strict=True):
-            found.setdefault(text, {}).setdefault(key // 2, [0, 0])[key % 2] = count
-        return {
-            text: {fold: (pair[0], pair[1]) for fold, pair in sorted(folds.items())} for text, folds in found.items()
-        }

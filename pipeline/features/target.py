@@ -11,12 +11,12 @@ from pipeline.config.features import TargetFeature
 from pipeline.dataset import Column
 from pipeline.features.categorical import Names, Text
 from pipeline.features.kinds import Array, Raw
-from pipeline.features.sketches import Fitting, Labelled, Sums, Values, ask
+from pipeline.features.label_sums import Labelled, LabelSums, mean_of
+from pipeline.features.sketches import Fitting, Values, ask
 from pipeline.features.texts import Texts
 
 LABEL, FOLD = "_label", "_fold"
 """Raw columns that preparation adds: the label as a number, and a hash of the row's id. Serving has neither."""
-_STEP = 1 << 16
 _NULL = "\0null"
 _REST = "\0rest"
 
@@ -60,9 +60,9 @@ class Target:
         return Texts(codes, np.append(names.names, np.array([_NULL], dtype=object)))
 
     def measured(self, raw: Raw) -> Labelled:
-        """Category, fold and label of each row, for `Sums`."""
+        """Category, fold and label of each row, for `LabelSums`."""
         names = self.names(raw).renamed(lambda name: name if name in self._places else _REST)
-        return Labelled(names, raw[FOLD] % self.folds, np.rint(raw[LABEL] * _STEP).astype(np.int64))
+        return Labelled(names, raw[FOLD] % self.folds, raw[LABEL])
 
     def encode(self, raw: Raw) -> dict[str, Array]:
         """From the canonical raw column to means, those of the other folds where the rows' folds are given."""
@@ -78,8 +78,8 @@ def fit_target(name: str, config: TargetFeature) -> Fitting:
     draft = Target(name, config.column or name, text=Text.of(config.normalize), folds=config.folds)
     found = yield from ask(draft.inputs, draft.names, Values(config.max_size, config.min_count))
     draft = replace(draft, vocabulary=tuple(value for value, _ in found))
-    sums = yield from ask((*draft.inputs, LABEL, FOLD), draft.measured, Sums())
-    table = np.zeros((config.folds, len(draft.vocabulary) + 1, 2))
+    sums = yield from ask((*draft.inputs, LABEL, FOLD), draft.measured, LabelSums())
+    table = np.zeros((config.folds, len(draft.vocabulary) + 1, 2), dtype=object)
     places = {value: place for place, value in enumerate(draft.vocabulary)}
     for category, folds in sums.items():
         for fold, pair in folds.items():
@@ -91,8 +91,10 @@ def fit_target(name: str, config: TargetFeature) -> Fitting:
 
 
 def _smoothed(table: Array, smoothing: float) -> tuple[list[float], float]:
-    rows, sums = table[:, 0], table[:, 1] / _STEP
-    overall = float(sums.sum() / max(1.0, rows.sum()))
-    divisor = rows + smoothing
-    means = np.where(divisor > 0, (sums + smoothing * overall) / np.where(divisor > 0, divisor, 1), overall)
-    return means[:-1].tolist(), overall
+    """The means of categories, and that of all rows; of rows and exact sums, the last of them of unseen categories."""
+    rows, sums = table[:, 0], table[:, 1]
+    overall = mean_of(sum(sums), sum(rows))
+    counts = rows.astype(np.float64)
+    own = np.array([mean_of(total, count) for count, total in zip(rows, sums, strict=True)])
+    share = np.divide(counts, counts + smoothing, out=np.zeros_like(counts), where=counts + smoothing > 0)
+    return (share * own + (1 - share) * overall)[:-1].tolist(), overall

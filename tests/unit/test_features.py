@@ -31,10 +31,11 @@ from pipeline.config.data import (
 from pipeline.errors import DataError
 from pipeline.features import FittedFeatures, canonical, fit_features, raw_inputs
 from pipeline.features.exact import Moments, exact_sum
+from pipeline.features.label_sums import UNIT, Labelled, LabelSums
 from pipeline.features.quantiles import quantiles
 from pipeline.features.repair import Repair, repaired
 from pipeline.features.sketches import Cells, Mode, Sketch, Values
-from pipeline.features.texts import Texts
+from pipeline.features.texts import Texts, objects
 
 finite = st.floats(-1e100, 1e100, allow_nan=False)
 
@@ -365,6 +366,26 @@ def test_target_encoding_of_train_rows_does_not_see_their_own_fold() -> None:
     without = FittedFeatures.from_json(json.loads(json.dumps(fitted.to_json())))
     encoded = without.transform({"x": canonical(["a", "b", None, "new"], "string")})["x"]
     assert encoded.tolist() == [np.float32(2 / 3), 0, 1, 0.5]
+
+
+@pytest.mark.parametrize("size", [1e-7, 1.0, 5e5, 1e15, 1e300, 5e-324])
+def test_target_encoding_is_exact_for_labels_of_any_size(size: float) -> None:
+    labels = np.array([3.0, 3.0, 3.0, -1.0]) * size
+    raw = {"x": canonical(["a", "a", "a", "b"], "string"), "_label": labels, "_fold": np.zeros(4, dtype=np.int64)}
+    fitted, _ = run_fit(fit_features({"x": TargetFeature(type="target", folds=2, smoothing=0)}), raw)
+    state = fitted.to_json()["features"][0]
+    assert (state["means"], state["mean"]) == ([3 * size, -size], float(sum(map(Fraction, labels)) / 4))
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=20))
+def test_sums_of_labels_are_exact_and_their_limbs_small(labels: list[float]) -> None:
+    rows = Labelled(
+        Texts(np.zeros(len(labels), dtype=np.int64), objects(["a"])), np.ones(len(labels)), np.array(labels)
+    )
+    cells = merge(LabelSums(), [LabelSums().cells(rows)] * 3)
+    found = LabelSums().result(cells).get("a", {1: (0, 0)})[1]
+    assert found == (3 * len(labels), sum(3 * int(Fraction(label) * UNIT) for label in labels))
+    assert (abs(cells.count) <= 3 * 2**33).all()
 
 
 def test_rules_that_change_a_value_belong_to_the_state() -> None:
