@@ -186,14 +186,16 @@ def _trained(
     from pipeline.tracking import Tracker
     from pipeline.training.checkpoint import read_weights
 
-    with Lease(folder.url), hold(dataset), Tracker(config.tracking, folder.url) as tracker:
+    with Lease(folder.url) as lease, hold(dataset), Tracker(config.tracking, folder.url) as tracker:
         folder.begin(task, config)
         tracker.parameters(config, dataset, stack)
         logger.info("train: part files are read with %s", chosen_by(config.dataset.reader, stack["reader"]))
         spark = None if config.cluster.launcher == "in_process" else session()
         result = launch_training(spark, task, config.cluster, tracker=tracker, status=status, quiet=quiet)
         weights = read_weights(result.best_checkpoint)
+        lease.check()
         export_model(dataset, config.model, weights, storage.join(folder.url, "model"), code, made_with=stack)
+        lease.check()
         folder.finish(task, result, tracker.run_id)
     return Run(config, dataset, result, tracker.run_id)
 

@@ -7,6 +7,7 @@ that is gone.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -21,6 +22,7 @@ from pipeline.errors import InterruptedRunError, OutputError, StorageError
 
 STALE_SECONDS = 60.0
 RENEW_SECONDS = 10.0
+_LOOK_AGAIN_SECONDS = (0.1, 0.3, 0.6)
 _FORMAT = ("lease", 1)
 
 logger = logging.getLogger(__name__)
@@ -60,11 +62,19 @@ class Lease:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        if self._is_mine():
-            storage.remove(self._url)
+        try:
+            if self._is_mine():
+                storage.remove(self._url)
+        except StorageError as error:
+            logger.warning("the lease stays until it is found dead: %s", error)
 
     def check(self) -> None:
-        """Fence: raise if somebody else has taken the lease over, before anything is published."""
+        """Fence: raise if somebody else has taken the lease over, before anything is published.
+
+        Raises:
+            InterruptedRunError: so it is.
+            StorageError: the lease cannot be read.
+        """
         if self._lost or not self._is_mine():
             raise InterruptedRunError(
                 f"{self._url} was taken over by another run; expected to be the only writer; run the command again"
@@ -73,51 +83,103 @@ class Lease:
     def _content(self) -> bytes:
         return storage.format_json(*_FORMAT, {**self._me, "counter": self._counter})
 
-    def _read(self) -> dict[str, Any] | None:
+    def _there(self) -> bytes | None:
+        """What stands in the file; None if it is missing, which is something else than unreadable."""
         try:
-            return storage.read_json(self._url, *_FORMAT)
-        except StorageError:
-            return None
+            return storage.read_bytes(self._url)
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
 
     def _is_mine(self) -> bool:
-        return (self._read() or {}).get("owner") == self._me["owner"]
+        """Whether this is the holder; a file that is missing or unreadable is looked at again.
+
+        Somebody who found another one's lease dead may have this one in hand for a moment (`_take_away`).
+        """
+        for pause in _LOOK_AGAIN_SECONDS:
+            with contextlib.suppress(StorageError):
+                if owner := self._owner():
+                    return owner == self._me["owner"]
+            time.sleep(pause)
+        return self._owner() == self._me["owner"]
+
+    def _owner(self) -> str | None:
+        there = self._there()
+        return None if there is None else _holder(self._url, there).get("owner")
 
     def _take_over(self) -> None:
-        seen = self._read()
-        if seen is None or _is_dead_here(seen):
-            logger.info("taking over the lease %s of a writer that is gone", self._url)
-            storage.remove(self._url)
+        """Clear the way if the holder is gone.
+
+        Raises:
+            OutputError: it lives.
+        """
+        seen = self._there()
+        if seen is None:
             return
-        if seen["host"] == self._me["host"] and seen["boot"] == self._me["boot"]:
-            self._refuse(seen)
+        holder = _holder(self._url, seen)
+        if _is_dead_here(holder):
+            self._take_away(seen)
+            return
+        if holder.get("host") == self._me["host"] and holder.get("boot") == self._me["boot"]:
+            self._refuse(holder)
         deadline = time.monotonic() + self._stale_seconds
         while time.monotonic() < deadline:
             time.sleep(min(1.0, self._stale_seconds / 10))
-            if self._read() != seen:
-                self._refuse(seen)
-        storage.remove(self._url)
+            with contextlib.suppress(StorageError):  # a moment in which it cannot be read says nothing
+                if (now := self._there()) is None:
+                    return
+                if now != seen:
+                    self._refuse(_holder(self._url, now))
+        self._take_away(seen)
 
-    def _refuse(self, seen: dict[str, Any]) -> None:
+    def _take_away(self, seen: bytes) -> None:
+        """Remove the lease that was seen: of several who found it dead one gets it, by a rename.
+
+        Whoever comes late gets the next holder's lease in hand, and puts it back.
+        """
+        mine = f"{self._url}.{self._me['owner']}"
+        try:
+            storage.move_folder(self._url, mine)
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return
+            raise
+        if (taken := storage.read_bytes(mine)) == seen:
+            logger.info("taking over the lease %s of a writer that is gone", self._url)
+        else:
+            storage.put_if_absent(self._url, taken)
+        storage.remove(mine)
+
+    def _refuse(self, holder: dict[str, Any]) -> None:
         raise OutputError(
-            f"{self._url} is held by process {seen['pid']} on {seen['host']}; expected no other writer; "
+            f"{self._url} is held by process {holder.get('pid')} on {holder.get('host')}; expected no other writer; "
             "wait for it or stop it"
         )
 
     def _renew(self) -> None:
         while not self._stop.wait(self._renew_seconds):
-            if not self._is_mine():
-                self._lost = True
-                return
-            self._counter += 1
             try:
+                if not self._is_mine():
+                    self._lost = True
+                    return
+                self._counter += 1
                 storage.write_bytes(self._url, self._content())
             except StorageError as error:
                 logger.warning("the lease could not be renewed: %s", error)
 
 
+def _holder(url: str, content: bytes) -> dict[str, Any]:
+    """Who wrote a lease; empty if that cannot be told."""
+    try:
+        return storage.parse_json(url, content, *_FORMAT)
+    except StorageError:
+        return {}
+
+
 def _is_dead_here(seen: dict[str, Any]) -> bool:
     """Whether the holder was a process of this very host and boot that does not live any more."""
-    if seen["host"] != socket.gethostname() or seen["boot"] != _boot_id():
+    if seen.get("host") != socket.gethostname() or seen.get("boot") != _boot_id():
         return False
     return bool(_started(seen["pid"]) != seen["started"])
 

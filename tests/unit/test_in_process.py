@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import flow, tracking
+from pipeline import flow, launch, tracking
 from pipeline.config import PipelineConfig, parse_config
 from pipeline.config.release import Bound
-from pipeline.errors import GateError, RankFailedError
+from pipeline.errors import GateError, InterruptedRunError, RankFailedError
 from pipeline.inference import baselines
 from pipeline.status import read_status
 from pipeline.task import SilentReporter
@@ -117,3 +117,20 @@ def test_asked_for_epochs_and_prints_are_shown_and_unasked_only_what_the_model_p
     flow.train(config, model=Talking, run_url=f"{config.training.run_url} 2")
     assert "train:" not in capsys.readouterr().err
     assert json.loads((Path(config.training.run_url) / "status.json").read_text())["state"] == "finished"
+
+
+def test_a_training_whose_folder_another_run_has_taken_over_puts_no_model_there(
+    config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = launch.launch_training
+
+    def train_too_long(*arguments: Any, **options: Any) -> Any:
+        result = train(*arguments, **options)
+        lease = Path(config.training.run_url, "lease.json")
+        lease.write_text(json.dumps({**json.loads(lease.read_text()), "owner": "another run"}))
+        return result
+
+    monkeypatch.setattr(launch, "launch_training", train_too_long)
+    with pytest.raises(InterruptedRunError, match="taken over by another run"):
+        flow.train(config)
+    assert not Path(config.training.run_url, "model").exists()
