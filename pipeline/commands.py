@@ -162,13 +162,12 @@ def config(options: argparse.Namespace) -> None:
     Raises:
         UsageError: there is no configuration to show.
     """
-    import yaml
-
     from pipeline.config.reference import json_schema
+    from pipeline.config.yaml_text import dump_yaml
 
     if options.what == "schema":
         print(json.dumps(json_schema(), indent=1))
         return
     if options.config is None:
         raise UsageError("config show needs a configuration; expected `pipeline config show CONFIG`")
-    print(yaml.safe_dump(_load(options).model_dump(mode="json", by_alias=True), sort_keys=False), end="")
+    print(dump_yaml(_load(options).model_dump(mode="json", by_alias=True)), end="")

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from pipeline import storage
 from pipeline.config import PipelineConfig
+from pipeline.config.yaml_text import dump_yaml
 from pipeline.errors import ConfigError
 from pipeline.task import TrainingResult, TrainingTask
 
 _FORMAT = ("training", 1)
+_MARKS = {"config.yaml", "checkpoints", "training.json", "status.json", "result.json"}
+
+
+def is_run_folder(names: Iterable[str]) -> bool:
+    """Whether a folder with these names in it is one that a command has left."""
+    return not _MARKS.isdisjoint(names)
 
 
 @dataclass(frozen=True)
@@ -78,5 +84,4 @@ class RunFolder:
 
 def config_yaml(config: PipelineConfig) -> bytes:
     """The resolved configuration as YAML."""
-    values = config.model_dump(mode="json", by_alias=True)
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode()
+    return dump_yaml(config.model_dump(mode="json", by_alias=True)).encode()

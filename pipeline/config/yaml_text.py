@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -23,10 +24,16 @@ def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what the loader would take for something else."""
+
+
 # YAML 1.1, which PyYAML reads, takes a number in this form without a point for text; YAML 1.2 does not.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+_POWER = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
+for _each in (_Loader, _Dumper):
+    _each.add_implicit_resolver("tag:yaml.org,2002:float", _POWER, list("-+0123456789"))
 
 
 def parse_yaml(where: str, text: bytes) -> dict[str, Any]:
@@ -50,3 +57,8 @@ def parse_yaml(where: str, text: bytes) -> dict[str, Any]:
         what = "empty" if values is None else "a list" if isinstance(values, list) else repr(values)
         raise ConfigError(f"{where} is {what}; expected sections with keys")
     return values
+
+
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    """The text that `parse_yaml` reads the same values from."""
+    return str(yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True))

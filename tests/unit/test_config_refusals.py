@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.config import load_config, parse_config
 from pipeline.errors import ConfigError, InputMissingError
+from pipeline.run_folder import config_yaml
 
 
 def offences(**sections: Any) -> list[str]:
@@ -171,6 +172,14 @@ def test_powers_of_ten_and_dates_are_what_they_look_like(tmp_path: Path) -> None
     assert config.training.optimizer.learning_rate == 1e-3
     assert config.training.optimizer.weight_decay == 5e-2
     assert config.split.test_from == "2013-11-01"
+
+
+def test_what_is_kept_of_a_configuration_is_read_as_the_same(tmp_path: Path) -> None:
+    config = load_config(
+        written(tmp_path, PLAIN + 'split: {salt: "1e3"}\nclean: {rules: [{column: "on", min: 1e-3}]}\n')
+    )
+    assert config.split.salt == "1e3"
+    assert load_config(written(tmp_path, config_yaml(config).decode())) == config
 
 
 @pytest.mark.parametrize(
