@@ -40,18 +40,30 @@ class Ties:
 
     def settled(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.Table, int]]:
         """The same rows in order and without duplicates, and how many were left out; rows of a hash stay together."""
-        waiting: pa.Table | None = None
+        waiting: list[pa.Table] = []
+        settled = 0
         for batch in filter(len, batches):
             table = pa.Table.from_batches([batch])
-            table = table if waiting is None else pa.concat_tables([waiting, table])
-            hashes = table.column(self.hashed).to_numpy()
-            last = int(np.searchsorted(hashes, hashes[-1]))
-            waiting, dropped = self._settle(table.slice(last))
-            if last or dropped:
-                ready, more = self._settle(table.slice(0, last))
+            hashes = table.column(self.hashed)
+            if waiting and hashes[-1] == waiting[-1].column(self.hashed)[-1]:
+                waiting.append(table)
+                # One hash over many batches: settled each time it has doubled, else this would take n * n comparisons.
+                if sum(map(len, waiting)) < 2 * settled:
+                    continue
+                last, dropped = self._settle(pa.concat_tables(waiting))
+                waiting, settled = [last], len(last)
+                if dropped:
+                    yield last.slice(0, 0), dropped
+                continue
+            table = pa.concat_tables([*waiting, table])
+            first = int(np.searchsorted(table.column(self.hashed).to_numpy(), hashes[-1].as_py()))
+            last, dropped = self._settle(table.slice(first))
+            waiting, settled = [last], len(last)
+            if first or dropped:
+                ready, more = self._settle(table.slice(0, first))
                 yield ready, dropped + more
-        if waiting is not None:
-            yield waiting, 0
+        if waiting:
+            yield self._settle(pa.concat_tables(waiting))
 
     def _settle(self, table: pa.Table) -> tuple[pa.Table, int]:
         hashes = table.column(self.hashed).to_numpy()
@@ -74,7 +86,8 @@ class Ties:
         by = [self.hashed, *self.ids, *self.columns]
         directions = [True] * len(by)
         if self.prefer is not None:
-            keys["preferred"] = table.column(self.prefer).to_pandas()
+            # Whole numbers beside nulls would become float64, in which large ones are equal.
+            keys["preferred"] = table.column(self.prefer).to_pandas(integer_object_nulls=True)
             by.insert(1 + len(self.ids), "preferred")
             directions.insert(1 + len(self.ids), self.ascending)
         keys = keys.sort_values(by, ascending=directions, na_position="last", kind="stable")

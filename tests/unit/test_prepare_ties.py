@@ -71,3 +71,22 @@ def test_a_run_of_one_hash_over_many_batches_is_kept_small() -> None:
     found = list(ties.settled(batches))
     assert [len(table) for table, _ in found if len(table)] == [1]
     assert sum(dropped for _, dropped in found) == 49
+
+
+def test_large_whole_numbers_that_decide_are_compared_as_such_beside_nulls() -> None:
+    ties = Ties("hash", ("id",), ("id", "at"), ("id",), "at", ascending=False)
+    late = 1_700_000_000_000_000_005
+    columns = {"hash": [1, 1, 2], "id": ["a", "a", "b"], "at": [late - 5, late, None]}
+    found = pa.concat_tables([table for table, _ in ties.settled([pa.RecordBatch.from_pydict(columns)])])
+    assert found.column("at").to_pylist() == [late, None]
+
+
+def test_one_id_over_many_batches_is_not_compared_again_with_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    compare = Ties._compare
+    monkeypatch.setattr(Ties, "_compare", lambda self, table: compared.append(len(table)) or compare(self, table))
+    count = 128
+    batches = [pa.RecordBatch.from_pydict({"hash": [3], "id": ["a"], "n": [-n]}) for n in range(count)]
+    found = pa.concat_tables([table for table, _ in Ties("hash", ("id",), ("id", "n")).settled(batches)])
+    assert found.column("n").to_pylist() == list(range(1 - count, 1))
+    assert sum(compared) <= 4 * count
