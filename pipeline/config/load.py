@@ -60,9 +60,10 @@ class PipelineConfig(Section):
         if not isinstance(values, dict):
             return values
         dataset, training = values.get("dataset"), values.get("training", {})
-        url = dataset.get("url") if isinstance(dataset, dict) else None
-        if isinstance(url, str) and isinstance(training, dict) and "run_url" not in training:
-            return {**values, "training": {**training, "run_url": f"{url.rstrip('/')}-run"}}
+        if isinstance(training, dict) and "run_url" not in training:
+            url = dataset.get("url") if isinstance(dataset, dict) else None
+            run_url = f"{url.rstrip('/')}-run" if isinstance(url, str) and storage.is_whole(url) else "run"
+            return {**values, "training": {**training, "run_url": run_url}}  # a wrong dataset.url is wrong enough
         return values
 
     @property

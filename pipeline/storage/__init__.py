@@ -35,6 +35,7 @@ from pipeline.storage.json_files import (
 from pipeline.storage.urls import (
     filesystem,
     is_local,
+    is_whole,
     join,
     local_path,
     resolve,
@@ -50,6 +51,7 @@ __all__ = [
     "filesystem",
     "format_json",
     "is_local",
+    "is_whole",
     "join",
     "list_names",
     "local_path",

@@ -14,6 +14,7 @@ import fsspec
 
 from pipeline.errors import ConfigError, ServiceError, StorageError
 
+_HALF_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/(?!/)(.*)")
 _HADOOP = "a Hadoop client (HADOOP_HOME, JAVA_HOME and CLASSPATH; `hadoop classpath --glob`)"
 
 DRIVERS = {
@@ -47,13 +48,18 @@ def local_path(url: str) -> str:
     return os.path.abspath(url)
 
 
+def is_whole(url: str) -> bool:
+    """Whether it is a path or a URL, and not Hadoop's ``scheme:/path``."""
+    return _HALF_URL.match(url) is None
+
+
 def refuse_half_url(url: str) -> None:
     """Refuse Hadoop's ``scheme:/path``, which would become a folder of that name below the working directory.
 
     Raises:
         ConfigError: names the form that is meant.
     """
-    if not (found := re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/(?!/)(.*)", url)):
+    if not (found := _HALF_URL.match(url)):
         return
     scheme, rest = found[1].lower(), found[2]
     meant = {

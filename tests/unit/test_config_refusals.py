@@ -148,6 +148,10 @@ def test_what_only_follows_from_a_wrong_key_is_not_named() -> None:
         "label.type is 'regresion'; expected binary, multiclass or regression"
     ]
     assert offences(split={"by": "group", "key": 5}) == ["split.key is 5; expected text"]
+    assert offences(dataset=5, training={"run_url": "/run"}) == ["dataset is 5; expected a section with keys"]
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"features": {"age": {"type": "numeric"}}, "dataset": {"url": "dbfs:/x"}})
+    assert [offence.split(":")[0] for offence in caught.value.offences] == ["dataset.url"]
     assert offences(dataset={"ulr": "/data"}) == [
         "dataset.url is missing; expected a value; add it to the configuration",
         "dataset.ulr is unknown; did you mean dataset.url?",
