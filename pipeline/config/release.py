@@ -11,7 +11,7 @@ class TrackingConfig(Section):
     """Where MLflow keeps runs and models; a relative sqlite path is relative to the configuration file."""
 
     uri: TrackingUri | None = None
-    """By default `mlflow.db` beside the run folder."""
+    """By default what MLFLOW_TRACKING_URI names, else `mlflow.db` beside the run folder."""
     experiment: str = "pipeline"
     """Its name in MLflow; made where there is none."""
     registered_model: str | None = None
