@@ -6,11 +6,15 @@ import contextlib
 import os
 import posixpath
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
 import fsspec
 
 from pipeline.storage.urls import filesystem, is_local, storage_errors
+
+_AT_ONCE = 16
+"""Requests to a store that are under way at a time."""
 
 
 def exists(url: str) -> bool:
@@ -127,7 +131,20 @@ def move_folder(source: str, target: str) -> None:
             os.rename(source_path, target_path)
             sync_folder(os.path.dirname(target_path))
         else:
-            filesystem_.mv(source_path, target_path, recursive=True)
+            _move_remote_tree(filesystem_, source_path, target_path)
+
+
+def _move_remote_tree(filesystem_: fsspec.AbstractFileSystem, source: str, target: str) -> None:
+    if type(filesystem_).mv is not fsspec.AbstractFileSystem.mv:
+        filesystem_.mv(source, target)
+        return
+    # Not the common `mv`: it takes brackets and stars in a name for a pattern.
+    files = filesystem_.find(source)
+    if not files:
+        raise FileNotFoundError(source)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(lambda file: filesystem_.cp_file(file, target + file[len(source) :]), files))
+    _remove_remote_tree(filesystem_, source)
 
 
 def remove(url: str) -> None:
@@ -144,8 +161,8 @@ def remove(url: str) -> None:
 
 def _remove_remote_tree(filesystem_: fsspec.AbstractFileSystem, path: str) -> None:
     # Not `rm`: it takes brackets and stars in a name for a pattern.
-    for file in filesystem_.find(path):
-        filesystem_.rm_file(file)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(filesystem_.rm_file, filesystem_.find(path)))
     with contextlib.suppress(OSError, NotImplementedError):
         for folder in sorted(filesystem_.find(path, withdirs=True), reverse=True):
             filesystem_.rmdir(folder)

@@ -45,6 +45,16 @@ def test_only_the_first_of_two_writers_puts_a_file(folder: str) -> None:
     assert storage.read_bytes(url) == b"first"
 
 
+def test_a_folder_with_brackets_in_its_name_is_moved_and_no_other(folder: str) -> None:
+    for name in ("a[1]/x", "a[1]/deep/y*", "a1/x"):
+        storage.write_bytes(storage.join(folder, name), name.encode())
+    storage.move_folder(storage.join(folder, "a[1]"), storage.join(folder, "b[2]"))
+    assert storage.list_names(folder) == ["a1", "b[2]"]
+    assert storage.read_bytes(storage.join(folder, "b[2]/deep/y*")) == b"a[1]/deep/y*"
+    with pytest.raises(StorageError):
+        storage.move_folder(storage.join(folder, "a[1]"), storage.join(folder, "c"))
+
+
 def test_a_digest_is_that_of_the_bytes_written(folder: str) -> None:
     url = storage.join(folder, "part")
     data = os.urandom(100_000)
