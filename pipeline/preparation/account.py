@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -17,6 +18,8 @@ from pipeline.preparation.inputs import query_of
 from pipeline.preparation.layout import Layout
 from pipeline.preparation.read import FAULT, Census
 from pipeline.preparation.stage import SAMPLE_ROWS, Staged, files_of
+
+logger = logging.getLogger(__name__)
 
 QUARANTINE_FORMAT = ("quarantine", 1)
 UNPARSABLE = "row cannot be parsed"
@@ -66,6 +69,29 @@ def account(census: Census | None, staged: Sequence[Staged]) -> Accounting:
     for one in staged:
         reasons.update(one.reasons)
     return Accounting(rows_in, published, duplicates, rejected, dict(sorted(reasons.items())))
+
+
+def check_faults(census: Mapping[str, Census], primary: str, config: PipelineConfig, quarantine: str) -> None:
+    """Refuse joined inputs of which too many rows cannot be parsed, and tell of the others; the query misses them.
+
+    Raises:
+        DataError: every such input, with fraction and limit.
+    """
+    limit, offences = config.clean.max_rejected_fraction, []
+    for name, one in census.items():
+        if name == primary or not one.faults:
+            continue
+        total = one.rows + one.faults
+        found = f"{one.faults / total:.2%} of the rows of input {name} cannot be parsed ({one.faults:,} of {total:,})"
+        if one.faults > limit * total:
+            offences.append(
+                f"{found}; expected at most clean.max_rejected_fraction {limit:g}; mend the file or its schema; "
+                f"look at {quarantine}"
+            )
+        else:
+            logger.warning("prepare: %s; the query misses them; look at %s", found, quarantine)
+    if offences:
+        raise DataError(*offences)
 
 
 def check_rejected(accounting: Accounting, config: PipelineConfig, quarantine: str) -> None:

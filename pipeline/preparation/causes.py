@@ -47,6 +47,13 @@ _CAUSES: tuple[tuple[str, type[PipelineError], str], ...] = (
         "the column out of the input's schema",
     ),
     (
+        r"\[(?P<error>CAST_INVALID_INPUT|CAST_OVERFLOW|DIVIDE_BY_ZERO|ARITHMETIC_OVERFLOW|BINARY_ARITHMETIC_OVERFLOW"
+        r"|INVALID_ARRAY_INDEX|NUMERIC_VALUE_OUT_OF_RANGE)[.\w]*\] (?P<said>[^\n]+?)\. ",
+        DataError,
+        "{what}: Spark says `{said}`; expected SQL that can be computed for every row; where null is meant, use "
+        "try_cast, try_divide and the like",
+    ),
+    (
         r"column cannot be converted in file (?P<file>[^\n]+?)\. Column: \[(?P<column>[^\n]+?)\], "
         r"Expected: (?P<wanted>[^\n]+?), Found: (?P<found>\w+)",
         DataError,
@@ -65,6 +72,11 @@ _CAUSES: tuple[tuple[str, type[PipelineError], str], ...] = (
         _NO_FOOTER,
     ),
     (r"reading file (?P<file>[^\n]+?)\. Could not read (?:the )?footer", InputMissingError, _NO_FOOTER),
+    (
+        r"RuntimeException: (?P<file>[^\n]+?) is not a Parquet file|corrupted file: the footer",
+        InputMissingError,
+        _NO_FOOTER,
+    ),
     (
         r"Unable to infer schema for (?P<format>\w+)",
         InputMissingError,
@@ -98,7 +110,7 @@ def typed(what: str, text: str) -> PipelineError | None:
     for pattern, error, message in _CAUSES:
         if found := re.search(pattern, text):
             words = found.groupdict()
-            return error(message.format(what=what, **{**words, "file": _plain_path(words.get("file", ""))}))
+            return error(message.format(what=what, **{**words, "file": _plain_path(words.get("file") or "a file")}))
     return None
 
 

@@ -16,12 +16,17 @@ from pipeline.config import PipelineConfig
 from pipeline.config.features import ElapsedFeature, NumericFeature, VectorFeature
 from pipeline.errors import DataError
 from pipeline.features import Kind, raw_inputs
-from pipeline.preparation.label import label_checks
-from pipeline.preparation.rules import rule_checks
+from pipeline.preparation.casts import TYPES, text_as
+from pipeline.preparation.columns import is_typed, typed_name
+from pipeline.preparation.label import label_checks, staged_labels
+from pipeline.preparation.quoting import column
+from pipeline.preparation.rules import rule_checks, unfit_rule
 from pipeline.preparation.split import split_checks
 from pipeline.preparation.weight import weight_checks
 
 REASONS = "_reasons"
+RESERVED = ("_hash", "_known", "_known_rows", "_bucket", "_check_1", "_check_2", REASONS, "_weight")
+"""Names of columns that preparation adds itself, beside `staged_labels`."""
 _NUMBERS = (T.NumericType, T.BooleanType)
 _PLURALS = {
     "number": "numbers",
@@ -31,7 +36,6 @@ _PLURALS = {
     "vector": "an array of numbers or bytes",
     "strings": "an array of texts",
 }
-_CASTS = {"number": "double", "timestamp": "timestamp", "boolean": "boolean"}
 
 
 def check_columns(frame: DataFrame, config: PipelineConfig) -> None:
@@ -44,6 +48,12 @@ def check_columns(frame: DataFrame, config: PipelineConfig) -> None:
         f"column {name} is given {frame.columns.count(name)} times by the query; expected once; give one an alias"
         for name in dict.fromkeys(frame.columns)
         if frame.columns.count(name) > 1
+    ]
+    taken = {*RESERVED, *staged_labels(config.label)}
+    offences += [
+        f"column {name} has a name that preparation uses itself; expected another; give it an alias in the query"
+        for name in frame.columns
+        if name in taken or is_typed(name)
     ]
     for where, name in _named_columns(config):
         if name not in frame.columns:
@@ -95,70 +105,87 @@ def _unusable_types(frame: DataFrame, config: PipelineConfig) -> Iterable[str]:
     if not isinstance(weight, (*_NUMBERS, T.StringType)):
         yield f"label.weight {config.weight} has type {weight.simpleString()}; expected numbers; cast it in the query"
     for number, rule in enumerate(config.clean.rules):
-        if rule.action != "reject" and kinds.get(rule.column) in (None, "vector", "strings"):
-            yield (
-                f"clean.rules.{number} changes column {rule.column}, of which no feature reads single values; "
-                "expected a column of a feature, no lists; use action: reject"
-            )
+        for offence in unfit_rule(rule, kinds.get(rule.column), frame.schema[rule.column].dataType):
+            yield f"clean.rules.{number} {offence}"
 
 
 def add_reasons(frame: DataFrame, config: PipelineConfig) -> DataFrame:
-    """Cast feature columns to their kinds and append `REASONS`, null for rows that are fit.
+    """Append the columns of `typed_name`, and `REASONS`, null for rows that are fit.
 
-    A value that a cast cannot read is a reason, never a silent null.
+    The query's own columns stay as they are: quarantine, splits and kept columns are of them. A value that a cast
+    cannot read is a reason, never a silent null.
     """
     kinds = raw_inputs(config.features)
-    checks: list[tuple[Column, str]] = [
-        (F.col(f"`{name}`").isNull(), f"id {name} is null") for name in config.source.id
-    ]
+    checks: list[tuple[Column, str]] = [(column(name).isNull(), f"id {name} is null") for name in config.source.id]
     checks += label_checks(frame, config.label)
     checks += weight_checks(frame, config.label)
-    checks += split_checks(config)
-    typed = {}
-    for name in frame.columns:
-        column = F.col(f"`{name}`")
-        cast = _cast(frame.schema[name].dataType, kinds.get(name))
-        if cast is not None and name not in config.source.id:
-            typed[name] = F.expr(f"try_cast(`{name.replace('`', '``')}` as {cast})")
-            checks.append((column.isNotNull() & typed[name].isNull(), f"{name} is not a {kinds[name]}"))
-    values = {name: typed.get(name, F.col(f"`{name}`")) for name in frame.columns}
-    checks += _missing_checks(values, frame, config)
-    checks += rule_checks(config, frame, values)
+    checks += split_checks(frame, config)
+    types = {field.name: field.dataType for field in frame.schema}
+    typed = {name: cast for name, kind in kinds.items() if (cast := _cast(name, types[name], kind)) is not None}
+    for name, cast in typed.items():
+        checks.append((column(name).isNotNull() & cast.isNull(), f"{name} is not a {kinds[name]}"))
+    values = {name: typed.get(name, column(name)) for name in frame.columns}
+    types |= {name: TYPES[kinds[name]] for name in typed}
+    checks += _kind_checks(values, types, config)
+    checks += _missing_checks(values, types, config)
+    checks += rule_checks(config, types, values)
     # The list is made for rejected rows only: making it for every row costs more than all conditions.
     unfit = reduce(operator.or_, (F.coalesce(condition, F.lit(False)) for condition, _ in checks))
     listed = F.array(*(F.when(condition, F.lit(reason)) for condition, reason in checks))
     # Unlike `array_compact` it leaves the code of the whole stage compiled; a reason that is given twice is one.
     reasons = F.array_except(listed, F.array(F.lit(None).cast("string")))
     return frame.select(
-        *(value.alias(name) for name, value in values.items()),
+        "*",
+        *(value.alias(typed_name(name)) for name, value in typed.items()),
         F.when(unfit, reasons).alias(REASONS),
     )
 
 
-def _cast(type_: T.DataType, kind: Kind | None) -> str | None:
-    if kind in ("number", "timestamp", "boolean") and isinstance(type_, T.StringType):
-        return _CASTS[kind]
+def _cast(name: str, type_: T.DataType, kind: Kind) -> Column | None:
+    """A column that features do not read as it is, as they read it."""
+    if kind in TYPES and isinstance(type_, T.StringType):
+        return text_as(name, kind)
     if kind == "number" and isinstance(type_, T.DecimalType):
-        return "double"
+        return column(name).cast("double")
     if kind == "timestamp" and isinstance(type_, (T.DateType, T.TimestampNTZType)):
-        return "timestamp"
+        return column(name).cast("timestamp")
     return None
 
 
+def _kind_checks(
+    values: dict[str, Column], types: dict[str, T.DataType], config: PipelineConfig
+) -> Iterable[tuple[Column, str]]:
+    """Values that Spark's type allows, and the kind does not."""
+    for name, kind in raw_inputs(config.features).items():
+        if kind == "boolean" and isinstance(types[name], T.NumericType):
+            number = values[name].cast("double")
+            yield ~(number.isin(0.0, 1.0) | F.isnan(number)), f"{name} is not a boolean"
+    for name, feature in config.features.items():
+        source = feature.column or name
+        type_ = types[source]
+        if not isinstance(feature, VectorFeature):
+            continue
+        width, value = math.prod(feature.shape), values[source]
+        length = F.octet_length(value) if isinstance(type_, T.BinaryType) else F.size(value)
+        yield value.isNotNull() & (length != width), f"{source} has not {width} numbers"
+        if feature.dtype == "uint8" and isinstance(type_, T.ArrayType):
+            yield F.exists(value, _is_no_byte), f"{source} has numbers that are no bytes"
+
+
+def _is_no_byte(item: Column) -> Column:
+    return item.isNull() | (item < 0) | (item > 255) | (item != F.rint(item))
+
+
 def _missing_checks(
-    values: dict[str, Column], frame: DataFrame, config: PipelineConfig
+    values: dict[str, Column], types: dict[str, T.DataType], config: PipelineConfig
 ) -> Iterable[tuple[Column, str]]:
     for name, feature in config.features.items():
-        column = feature.column or name
-        value, type_ = values[column], frame.schema[column].dataType
-        if isinstance(feature, VectorFeature):
-            width = math.prod(feature.shape)
-            length = F.octet_length(value) if isinstance(type_, T.BinaryType) else F.size(value)
-            yield value.isNotNull() & (length != width), f"{column} has not {width} numbers"
-        elif getattr(feature, "missing", None) == "reject":
+        source = feature.column or name
+        value, type_ = values[source], types[source]
+        if getattr(feature, "missing", None) == "reject":
             number = value.cast("double") if isinstance(type_, T.FractionalType) else None
             missing = value.isNull() if number is None else value.isNull() | F.isnan(number)
-            yield missing, f"{column} is missing"
-        fractional = isinstance(type_, (T.FractionalType, T.StringType))
+            yield missing, f"{source} is missing"
+        fractional = isinstance(type_, T.FractionalType)
         if isinstance(feature, NumericFeature) and feature.clip is None and fractional:
-            yield F.abs(value.cast("double")) == float("inf"), f"{column} is infinite"
+            yield F.abs(value.cast("double")) == float("inf"), f"{source} is infinite"

@@ -2,22 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.errors import DataError
 from pipeline.features import Kind, canonical
 from pipeline.features.kinds import MICROSECONDS, Array, is_missing
 from pipeline.features.lists import Lists
 from pipeline.features.texts import Texts
 
+_TYPED = "_typed_"
+
+
+def typed_name(name: str) -> str:
+    """The staged column beside a raw one that holds its values as features read them."""
+    return f"{_TYPED}{name}"
+
+
+def is_typed(name: str) -> bool:
+    """Whether a staged column is one of `typed_name`."""
+    return name.startswith(_TYPED)
+
+
+def check_text(name: str, array: pa.Array) -> None:
+    """Refuse bytes that are no text; Spark does not look at them.
+
+    Raises:
+        DataError: names the column.
+    """
+    if not _is_text(array.type):
+        return
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        raise DataError(
+            f"column {name} has a text that is not UTF-8; expected UTF-8; write the file again, or use "
+            f"decode(cast({name} as binary), '<its character set>') in the query"
+        ) from None
+
 
 def raw_arrays(table: pa.Table, kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """Canonical arrays, `Texts` or `Lists`, of the named columns."""
-    return {name: canonical_column(table.column(name), kind) for name, kind in kinds.items()}
+    """Canonical arrays, `Texts` or `Lists`, of the named columns: of `typed_name` where it is there."""
+    there = set(table.column_names)
+    sources = {name: typed_name(name) if typed_name(name) in there else name for name in kinds}
+    return {name: canonical_column(table.column(sources[name]), kind) for name, kind in kinds.items()}
+
+
+def with_typed(columns: Sequence[str], there: Container[str]) -> list[str]:
+    """The columns of a staged file to read for `raw_arrays`: those named and, of what is there, the typed ones."""
+    return [*columns, *(typed for name in columns if (typed := typed_name(name)) in there)]
 
 
 def canonical_column(column: pa.ChunkedArray, kind: Kind) -> Array | Texts | Lists:

@@ -19,7 +19,7 @@ from pipeline.features import FittedFeatures, Kind, fit_features
 from pipeline.features.repair import Repair, repaired
 from pipeline.features.sketches import Cells, Fitting, Want
 from pipeline.features.target import FOLD
-from pipeline.preparation.columns import raw_arrays
+from pipeline.preparation.columns import raw_arrays, with_typed
 from pipeline.preparation.session import spark_errors
 from pipeline.preparation.stage import HASH
 
@@ -115,13 +115,14 @@ def _unlimited(want: Want) -> Want:
 
 
 def read_groups(path: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """The row groups of a staged file; texts dictionary-encoded."""
+    """The row groups of a staged file, with typed columns beside raw ones; texts dictionary-encoded."""
     with storage.open_read(path) as stream:
-        texts = [field.name for field in pq.read_schema(stream) if pa.types.is_string(field.type)]
+        schema = pq.read_schema(stream)
+        texts = [field.name for field in schema if pa.types.is_string(field.type)]
         stream.seek(0)
         file = pq.ParquetFile(stream, read_dictionary=texts)
         for group in range(file.num_row_groups):
-            yield file.read_row_group(group, columns=list(columns))
+            yield file.read_row_group(group, columns=with_typed(columns, schema.names))
 
 
 def _batch(number: int, cells: Cells) -> pa.RecordBatch:

@@ -12,7 +12,7 @@ from pipeline import storage
 from pipeline.config import PipelineConfig
 from pipeline.errors import InputMissingError, InterruptedRunError, StorageError
 
-REVISION = 1
+REVISION = 2
 """Raised when the same configuration and inputs give other rows than before."""
 
 

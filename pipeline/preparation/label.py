@@ -21,6 +21,8 @@ from pipeline.features.exact import Moments
 from pipeline.features.kinds import Array, Raw
 from pipeline.features.sketches import Fitting, ask
 from pipeline.features.target import LABEL
+from pipeline.preparation.casts import number_of, text_as
+from pipeline.preparation.quoting import column as named
 
 Checks = list[tuple[Column, str]]
 _BINARY = ("0", "1")
@@ -42,23 +44,16 @@ def label_values(frame: DataFrame, config: LabelConfig | None) -> list[Column]:
 
 
 def _value(frame: DataFrame, config: LabelConfig, column: str) -> Column:
-    name = column.replace("`", "``")
-    type_ = frame.schema[column].dataType
+    raw, type_ = named(column), frame.schema[column].dataType
     if config.type == "multiclass":
         if isinstance(type_, (T.FractionalType,)):
-            whole = F.col(f"`{name}`").cast("decimal(38,0)")
-            return F.when(F.col(f"`{name}`") == whole, whole.cast("string"))
-        return F.col(f"`{name}`").cast("string")
+            whole = raw.cast("decimal(38,0)")
+            return F.when(raw == whole, whole.cast("string"))
+        return raw.cast("string")
+    number = number_of(column, type_)
     if isinstance(type_, T.StringType) and config.type == "binary":
-        return F.expr(f"coalesce(try_cast(`{name}` as double), cast(try_cast(`{name}` as boolean) as double))")
-    return number_of(frame, column)
-
-
-def number_of(frame: DataFrame, column: str) -> Column:
-    """A column as doubles; null where it has a text that is no number."""
-    name = column.replace("`", "``")
-    cast = "try_cast" if isinstance(frame.schema[column].dataType, T.StringType) else "cast"
-    return F.expr(f"{cast}(`{name}` as double)")
+        return F.coalesce(number, text_as(column, "boolean").cast("double"))
+    return number
 
 
 def label_checks(frame: DataFrame, config: LabelConfig | None) -> Checks:
@@ -69,7 +64,7 @@ def label_checks(frame: DataFrame, config: LabelConfig | None) -> Checks:
 
 
 def _checks(frame: DataFrame, config: LabelConfig, column: str) -> Checks:
-    label, value = F.col(f"`{column}`"), _value(frame, config, column)
+    label, value = named(column), _value(frame, config, column)
     is_fraction = isinstance(frame.schema[column].dataType, T.FractionalType)
     missing = label.isNull() | F.isnan(label) if is_fraction else label.isNull()
     present = ~missing

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import unquote
 
 from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
@@ -18,10 +19,13 @@ from pyspark.sql import types as T
 
 from pipeline.errors import DataError, InputMissingError, StorageError
 from pipeline.preparation.parquet_types import Leaf, leaves, unreadable_columns
+from pipeline.preparation.quoting import quoted
 from pipeline.preparation.session import spark_errors, temporary_settings
 
 _EXPLAINED_FILES = 20
 """Spark takes the types from the first file; more are looked at for inputs whose files differ."""
+_COMPARED_FILES = 256
+"""Of which it is looked whether all have the same columns, first and last among them; of more files, as many."""
 _THREADS = 16
 """That read footers: a remote store answers many as fast as one."""
 
@@ -35,6 +39,7 @@ def read_parquet(
     paths: list[str],
     files: Sequence[str],
     schema: T.StructType | None = None,
+    may_lack: bool = False,
 ) -> DataFrame:
     """A frame in which timestamps in nanoseconds are Spark's, in microseconds: floored, towards the past.
 
@@ -49,9 +54,11 @@ def read_parquet(
         paths: what Spark is to read.
         files: the files there that are not empty, as `storage` opens them, in order.
         schema: the columns; without it they are inferred.
+        may_lack: whether files may lack columns, in whose rows they are then null.
 
     Raises:
-        DataError: a column has a type that Spark does not read, or is of nanoseconds in some of the files only.
+        DataError: a column has a type that Spark does not read, is of nanoseconds in some of the files only, or is
+            not in all of them.
         InputMissingError: a file is not Parquet.
         StorageError: a file cannot be read.
     """
@@ -63,6 +70,8 @@ def read_parquet(
     except DataError as error:
         footers = ((file, _leaves_if_any(file)) for file in files[:_EXPLAINED_FILES])
         raise DataError(*(unreadable_columns(what, footers) or error.offences)) from error
+    if not may_lack and (offences := _lacking(what, files, frame.schema.names)):
+        raise DataError(*offences)
     found = {field.name: field.dataType for field in frame.schema}
     numbers = {name: type_ for name, type_ in moments.items() if found.get(name) == T.LongType()}
     return frame.withColumns({name: _timestamp(name, type_) for name, type_ in numbers.items()}) if numbers else frame
@@ -83,6 +92,32 @@ def _footers(files: Sequence[str], schema: T.StructType | None) -> Footers:
         return ()
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="footers") as pool:
         return [(file, wanted(found)) for file, found in zip(files, pool.map(leaves, files), strict=True)]
+
+
+def _lacking(what: str, files: Sequence[str], names: Sequence[str]) -> list[str]:
+    """One offence for each column that some of the files do not have: to Spark it is null in all of their rows."""
+    step = max(1, (len(files) - 1) / (_COMPARED_FILES - 1))
+    compared = [files[round(place * step)] for place in range(min(len(files), _COMPARED_FILES))]
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="footers") as pool:
+        found = {
+            file: {leaf.column for leaf in there}
+            for file, there in zip(compared, pool.map(_leaves_if_any, compared), strict=True)
+        }
+    offences = []
+    for name in names:
+        lacking = [file for file, columns in found.items() if columns and name not in columns | _partitions(file)]
+        if lacking:
+            offences.append(
+                f"{what}: {len(lacking)} of {len(compared)} files, such as {lacking[0]}, have no column {name}; "
+                "expected it in all, since it would be null in their rows; write them again, or leave it out of the "
+                "schema; where null is meant, say options: {mergeSchema: 'true'}"
+            )
+    return offences
+
+
+def _partitions(file: str) -> set[str]:
+    """Columns that are in the file's path."""
+    return {unquote(part.split("=")[0]) for part in file.split("/")[:-1] if "=" in part}
 
 
 def _leaves_if_any(file: str) -> tuple[Leaf, ...]:
@@ -138,7 +173,7 @@ def _load(
 
 def _timestamp(name: str, type_: T.DataType) -> Column:
     """In whole numbers throughout, and without regard to the session's time zone."""
-    number = f"`{name.replace('`', '``')}`"
+    number = quoted(name)
     micros = f"({number} div 1000 - if({number} % 1000 < 0, 1, 0))"
     if type_ == T.TimestampType():
         return F.expr(f"timestamp_micros({micros})")

@@ -31,7 +31,7 @@ from pipeline.preparation.progress import Progress, StepProgress
 from pipeline.preparation.read import Census, compares_ids, parsed, query_rows, read_inputs, take_census, wanted
 from pipeline.preparation.rules import check_rule_limits, repairs_of
 from pipeline.preparation.schema import check_features, check_names, dataset_schema, effective_features, plain_sources
-from pipeline.preparation.session import named_views, preparation_settings, spark_errors
+from pipeline.preparation.session import OwnSettings, named_views, preparation_settings, spark_errors
 from pipeline.preparation.snapshot import files_now, files_of_tables, fingerprint
 from pipeline.preparation.split import expected_fractions
 from pipeline.preparation.stage import Staged, files_of, stage
@@ -86,10 +86,10 @@ def prepare_dataset(
     session = spark if frame is None else frame.sparkSession
     url = config.dataset.url
     steps = StepProgress(session, progress)
-    with Lease(url) as lease, preparation_settings(session), steps.watching():
+    with Lease(url) as lease, preparation_settings(session) as own, steps.watching():
         publish.sweep(url)
         with _staging(url) as attempt:
-            preparation = _Preparation(session, config, inputs, attempt, steps.step, Base.of(config))
+            preparation = _Preparation(own, config, inputs, attempt, steps.step, Base.of(config))
             return preparation.run(frame, lease)
 
 
@@ -128,12 +128,17 @@ class _Rows:
 class _Preparation:
     """One attempt to prepare a dataset."""
 
-    session: SparkSession
+    own: OwnSettings
     config: PipelineConfig
     inputs: Inputs
     attempt: str
     progress: Callable[[str], None]
     base: Base | None
+
+    @property
+    def session(self) -> SparkSession:
+        """Where everything runs."""
+        return self.own.session
 
     def run(self, frame: DataFrame | None, lease: Lease) -> Dataset:
         """The five steps."""
@@ -208,18 +213,21 @@ class _Preparation:
     def _frames(self, frame: DataFrame | None) -> dict[str, DataFrame]:
         frames = read_inputs(self.session, self.config, self.inputs)
         if frame is not None:
-            frames[self.config.source.primary or "frame"] = frame
-        return frames
+            frames[self.config.source.primary or "frame"] = self.own.planned(frame)
+        primary = self._primary(frames)
+        with spark_errors("source.where"), self.own.sql():
+            return {**frames, primary: wanted(frames[primary], self.config)}
 
     def _primary(self, frames: Mapping[str, DataFrame]) -> str:
         return self.config.source.primary or ("frame" if "frame" in frames else next(iter(frames)))
 
     def _stage(self, frames: Mapping[str, DataFrame], census: Mapping[str, Census]) -> _Rows:
         primary = self._primary(frames)
-        views = {name: parsed(frame) for name, frame in frames.items()}
-        views[primary] = views[primary].where(wanted(self.config))
+        with self.own.sql():
+            where = {primary: self.config.source.where}
+            views = {name: parsed(frame, where.get(name)) for name, frame in frames.items()}
         with named_views(self.session, views):
-            queried = query_rows(self.session, self.config, views, primary)
+            queried = query_rows(self.own, self.config, views, primary)
             check_columns(queried, self.config)
             layout = self._layout(census[primary].rows)
             with spark_errors("cleaning"):
@@ -253,6 +261,7 @@ class _Preparation:
                 folder, self._folder("faults"), accounting, rows.files, frames, census, self.config
             )
         account.check_rejected(accounting, self.config, folder)
+        account.check_faults(census, self._primary(frames), self.config, folder)
         check_rule_limits(accounting, self.config)
         return self.base.balance(accounting, sum(one.known for one in rows.files)) if self.base else accounting
 

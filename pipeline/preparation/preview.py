@@ -30,17 +30,19 @@ def preview(session: SparkSession, config: PipelineConfig, frame: DataFrame | No
     """
     inputs = list_inputs(config)
     check_features(config)
-    with preparation_settings(session):
-        frames = {name: parsed(one) for name, one in read_inputs(session, config, inputs).items()}
+    with preparation_settings(session) as own:
+        frames = read_inputs(session, config, inputs)
         primary = config.source.primary or next(iter(frames), "frame")
         if frame is not None:
-            frames[primary] = frame
-        frames[primary] = frames[primary].where(wanted(config))
+            frames[primary] = own.planned(frame)
+        with spark_errors("source.where"), own.sql():
+            frames[primary] = wanted(frames[primary], config)
+        frames = {name: parsed(one) for name, one in frames.items()}
         with named_views(session, frames):
-            queried = query_rows(session, config, frames, primary)
+            queried = query_rows(own, config, frames, primary)
             check_columns(queried, config)
             ids = config.source.id or queried.columns
-            split = split_of(config, ids).alias("_split")
+            split = split_of(queried, config, ids).alias("_split")
             with spark_errors("reading a sample"):
                 rows = add_reasons(queried, config).select("*", split).limit(_SAMPLE_ROWS).collect()
     reasons = Counter(reason for row in rows for reason in row[REASONS] or ())

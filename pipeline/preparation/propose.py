@@ -15,6 +15,7 @@ from pipeline import storage
 from pipeline.config import parse_config
 from pipeline.errors import DataError, OutputError
 from pipeline.preparation.inputs import list_inputs
+from pipeline.preparation.quoting import column, quoted
 from pipeline.preparation.read import parsed, read_inputs
 from pipeline.preparation.session import preparation_settings, spark_errors
 
@@ -64,7 +65,7 @@ def _frame(session: SparkSession, source: Mapping[str, Any]) -> DataFrame:
             "source": source,
             "features": {"any": {"type": "numeric"}},
             "dataset": {"url": "any"},
-            "training": {"run_url": "any"},
+            "training": {"run_url": "any-run"},
         }
     )
     return parsed(read_inputs(session, config, list_inputs(config))["table"])
@@ -73,9 +74,9 @@ def _frame(session: SparkSession, source: Mapping[str, Any]) -> DataFrame:
 def _look(frame: DataFrame) -> tuple[int, list[_Seen]]:
     """Count values and distinct values of all columns in one pass."""
     fields = [field for field in frame.schema if isinstance(field.dataType, _PLAIN)]
-    counts = [F.count(F.col(f"`{field.name}`")).alias(f"p{place}") for place, field in enumerate(fields)]
+    counts = [F.count(column(field.name)).alias(f"p{place}") for place, field in enumerate(fields)]
     counts += [
-        F.approx_count_distinct(f"`{field.name}`", 0.02).alias(f"d{place}") for place, field in enumerate(fields)
+        F.approx_count_distinct(column(field.name), 0.02).alias(f"d{place}") for place, field in enumerate(fields)
     ]
     found = frame.agg(F.count(F.lit(1)).alias("rows"), *counts).collect()[0]
     seen = [
@@ -115,7 +116,7 @@ def _ids(frame: DataFrame, columns: Sequence[_Seen], label: _Seen, rows: int) ->
         and not isinstance(one.type, T.FractionalType)
     ]
     for name in near:
-        if frame.select(f"`{name}`").distinct().count() == rows:
+        if frame.select(column(name)).distinct().count() == rows:
             return [name]
     return []
 
@@ -127,7 +128,7 @@ def _split(frame: DataFrame, columns: Sequence[_Seen], label: _Seen) -> str:
     date = dates[0]
     if isinstance(date.type, T.DateType) and date.distinct >= 50:
         return f"{{by: group, key: {_quoted(date.name)}, validation: 0.1, test: 0.1}}   # rows of a day stay together"
-    seconds = F.unix_seconds(F.col(f"`{date.name}`").cast("timestamp"))
+    seconds = F.unix_seconds(column(date.name).cast("timestamp"))
     cuts: list[float] = frame.select(seconds.alias("s")).approxQuantile("s", [0.8, 0.9], 0.001)
     if len(set(cuts)) < 2:
         return "{by: hash, validation: 0.1, test: 0.1}"
@@ -165,7 +166,7 @@ def _text(
     split: str,
     features: dict[str, str],
 ) -> str:
-    schema = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in frame.schema)
+    schema = ", ".join(f"{quoted(field.name)} {field.dataType.simpleString()}" for field in frame.schema)
     lines = [
         f"# Proposed for {path}; every line is yours to change.",
         "source:",

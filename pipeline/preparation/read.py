@@ -19,12 +19,16 @@ from pipeline.config.secret_values import from_environment
 from pipeline.errors import ConfigError
 from pipeline.preparation.inputs import InputFile, Inputs, query_of, spark_path, spark_url
 from pipeline.preparation.parquet import read_parquet
-from pipeline.preparation.session import spark_errors
+from pipeline.preparation.quoting import column
+from pipeline.preparation.session import OwnSettings, spark_errors
 from pipeline.preparation.snapshot import contents
 
 FAULT = "_pipeline_fault"
 """The raw text of a row that could not be parsed, in frames of `read_inputs`."""
-_DEFAULTS: dict[str, dict[str, str]] = {"csv": {"header": "true", "enforceSchema": "false"}}
+_DEFAULTS: dict[str, dict[str, str]] = {
+    # Quotes within quotes are doubled, as pandas, Excel and databases write them; Spark's default is a backslash.
+    "csv": {"header": "true", "enforceSchema": "false", "escape": '"'}
+}
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,14 @@ def read_inputs(session: SparkSession, config: PipelineConfig, inputs: Inputs) -
 
 
 def _read(session: SparkSession, name: str, input_: InputConfig, files: tuple[InputFile, ...]) -> DataFrame:
-    if input_.table is not None:
-        return session.table(input_.table)
     given = {
         key: from_environment(value, f"source.inputs.{name}.options.{key}") for key, value in input_.options.items()
     }
+    if input_.table is not None:
+        return _table(session, name, input_, given)
     reader = session.read.format(input_.format).options(**{**_DEFAULTS.get(input_.format, {}), **given})
     if not input_.is_files:
+        reader = reader.schema(input_.columns) if input_.columns else reader
         return reader.load(spark_path(input_.path)) if input_.path else reader.load()
     paths = [spark_path(file.path) for file in files]
     if any("=" in file.path for file in files) and not re.search(r"[*?\[]", str(input_.path)):
@@ -70,12 +75,26 @@ def _read(session: SparkSession, name: str, input_: InputConfig, files: tuple[In
     schema = _ddl(session, name, input_.columns) if input_.columns else None
     if input_.format == "parquet":
         full = [file.path for file in files if file.bytes]
-        return read_parquet(session, reader, f"source.inputs.{name}", paths, full, schema)
+        may_lack = given.get("mergeSchema", "").lower() == "true"
+        return read_parquet(session, reader, f"source.inputs.{name}", paths, full, schema, may_lack)
     if input_.format == "orc":
         return (reader.schema(schema) if schema else reader).load(paths)
     reader = reader.option("mode", "PERMISSIVE").option("columnNameOfCorruptRecord", FAULT)
     schema = schema or _inferred(reader, paths)
     return _fully_parsed(reader.schema(schema.add(FAULT, StringType())).load(paths))
+
+
+def _table(session: SparkSession, name: str, input_: InputConfig, options: Mapping[str, str]) -> DataFrame:
+    what, table = f"source.inputs.{name}", str(input_.table)
+    if input_.columns:
+        raise ConfigError(f"{what}.schema is set beside table {table}; expected one of them; cast in the query")
+    is_view = session.catalog.tableExists(table) and session.catalog.getTable(table).tableType in ("VIEW", "TEMPORARY")
+    if options and is_view:
+        named = ", ".join(options)
+        raise ConfigError(
+            f"{what}.options has {named} for view {table}, which takes none; expected a table; leave it out"
+        )
+    return session.read.options(**options).table(table)
 
 
 def _fully_parsed(frame: DataFrame) -> DataFrame:
@@ -84,7 +103,7 @@ def _fully_parsed(frame: DataFrame) -> DataFrame:
     Spark parses only columns that a query uses, and a value that it did not parse is no fault: which rows are faulty
     would depend on the query. The condition is always true, which the optimizer cannot know.
     """
-    columns = [F.col(f"`{field.name}`") for field in frame.schema if not isinstance(field.dataType, MapType)]
+    columns = [column(field.name) for field in frame.schema if not isinstance(field.dataType, MapType)]
     return frame.where(F.pmod(F.xxhash64(*columns), F.lit(2)) < 2)
 
 
@@ -105,20 +124,22 @@ def _ddl(session: SparkSession, name: str, ddl: str) -> StructType:
 
 def id_checks(ids: list[str]) -> tuple[Column, Column]:
     """Two independent 64-bit hashes of a row's id; their sums over a table are those of its multiset of ids."""
-    columns = [column for name in ids for column in hashable(name)]
+    columns = [part for name in ids for part in hashable(name)]
     return F.xxhash64(F.lit(1), *columns), F.xxhash64(F.lit(2), *columns)
 
 
 def hashable(name: str) -> tuple[Column, Column]:
     """A column for hashing: its text, so that int and bigint agree, and whether it is null, which hashes ignore."""
-    column = F.col(f"`{name}`")
-    return column.isNull(), column.cast("string")
+    return column(name).isNull(), column(name).cast("string")
 
 
 def take_census(
     frames: Mapping[str, DataFrame], config: PipelineConfig, primary: str, listed: Container[str] = ()
 ) -> dict[str, Census]:
-    """Count rows and parse faults in one job: of the primary input, of texts, and of what has no ``listed`` files."""
+    """Count rows and parse faults in one job: of the primary input, of texts, and of what has no ``listed`` files.
+
+    The primary input comes as `wanted`.
+    """
     counted = {
         name: frame for name, frame in frames.items() if name == primary or name not in listed or FAULT in frame.columns
     }
@@ -142,7 +163,7 @@ def _sum(total: Decimal | None) -> int:
 
 def _counts(name: str, frame: DataFrame, config: PipelineConfig, is_primary: bool, is_listed: bool) -> DataFrame:
     fault = F.col(FAULT) if FAULT in frame.columns else F.lit(None).cast("string")
-    good = fault.isNull() & wanted(config) if is_primary else fault.isNull()
+    good = fault.isNull()
     ids = config.source.id if is_primary and compares_ids(frame, config) else []
     checks = id_checks(ids) if ids else (F.lit(0), F.lit(0))
     first, second = (F.sum(F.when(good, check).cast("decimal(20,0)")) for check in checks)
@@ -163,34 +184,46 @@ def compares_ids(frame: DataFrame, config: PipelineConfig) -> bool:
     return has_ids and query_of(config) is not None and source.row_changes == "error"
 
 
-def wanted(config: PipelineConfig) -> Column:
-    """The rows of the primary input that count: `source.where`, null being false as in SQL, and the sample."""
-    where = F.coalesce(F.expr(config.source.where), F.lit(False)) if config.source.where else F.lit(True)
-    return where & sampled(config)
+def wanted(frame: DataFrame, config: PipelineConfig) -> DataFrame:
+    """The rows of the primary input that count: of `source.where`, and of the sample.
+
+    A row that cannot be parsed counts as well, unless the condition is false of what was parsed of it; of the sample
+    it is by its text, since its id may not be known. The condition stands alone, so that Spark can skip partitions
+    and row groups by it.
+    """
+    where = config.source.where
+    if where and FAULT not in frame.columns:
+        frame = frame.where(where)
+    elif where:
+        frame = frame.where(F.expr(where) | (F.col(FAULT).isNotNull() & F.expr(where).isNull()))
+    return frame if config.source.sample is None else frame.where(_sampled(frame, config))
 
 
-def sampled(config: PipelineConfig) -> Column:
-    """Whether a row of the primary input is in the sample."""
+def _sampled(frame: DataFrame, config: PipelineConfig) -> Column:
     sample = config.source.sample
-    if sample is None:
-        return F.lit(True)
-    place = F.pmod(
-        F.xxhash64(F.lit(sample.salt), *(c for name in config.source.id for c in hashable(name))), F.lit(10**6)
-    )
-    return place < round(sample.fraction * 10**6)
+    assert sample is not None
+    salt = F.lit(sample.salt)
+    drawn = F.xxhash64(salt, *(part for name in config.source.id for part in hashable(name)))
+    if FAULT in frame.columns:
+        drawn = F.when(F.col(FAULT).isNull(), drawn).otherwise(F.xxhash64(salt, F.col(FAULT)))
+    return F.pmod(drawn, F.lit(10**6)) < round(sample.fraction * 10**6)
 
 
-def parsed(frame: DataFrame) -> DataFrame:
-    """The rows without faults, in the columns of the input."""
-    return frame.where(F.col(FAULT).isNull()).drop(FAULT) if FAULT in frame.columns else frame
+def parsed(frame: DataFrame, where: str | None = None) -> DataFrame:
+    """The rows without faults, in the columns of the input.
+
+    Args:
+        frame: an input.
+        where: the condition that `wanted` chose them by; said again, Spark can skip partitions by it.
+    """
+    frame = frame.where(F.col(FAULT).isNull()).drop(FAULT) if FAULT in frame.columns else frame
+    return frame.where(where) if where else frame
 
 
-def query_rows(
-    session: SparkSession, config: PipelineConfig, views: Mapping[str, DataFrame], primary: str
-) -> DataFrame:
+def query_rows(own: OwnSettings, config: PipelineConfig, views: Mapping[str, DataFrame], primary: str) -> DataFrame:
     """The rows of `source.query`, or of the only input; call within `named_views`."""
     query = query_of(config)
     if query is None:
         return views[primary]
-    with spark_errors("source.query"):
-        return session.sql(query)
+    with spark_errors("source.query"), own.sql():
+        return own.session.sql(query)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, ParseException, PySparkException
@@ -11,31 +12,77 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.errors import DataError
 from pipeline.preparation.causes import typed
+from pipeline.preparation.quoting import quoted
 
+ANSI, TIME_ZONE = "spark.sql.ansi.enabled", "spark.sql.session.timeZone"
+_UTC = ("UTC", "Etc/UTC", "GMT", "Z", "+00:00")
 _SETTINGS = {
-    "spark.sql.session.timeZone": "UTC",
+    TIME_ZONE: "UTC",
     # With pruning, CSV rows with missing or extra fields pass unseen.
     "spark.sql.csv.parser.columnPruning.enabled": "false",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
-    # A cast that fails gives null, which cleaning finds and rejects by name.
-    "spark.sql.ansi.enabled": "false",
+    # Our own expressions; those of the user are analysed as the session has it, see `OwnSettings`.
+    ANSI: "false",
     "spark.sql.caseSensitive": "true",
     # The JVM leaves methods of more than 8000 bytes uncompiled: with 40 columns the code of a whole stage is longer,
     # and half as fast as Spark's code by operator.
     "spark.sql.codegen.hugeMethodLimit": "8000",
+    # The most frequent values of a column are found in many tasks, however many are wanted.
+    "spark.sql.optimizer.windowGroupLimitThreshold": str(2**31 - 1),
     # Timestamps in nanoseconds, where a query reads files by itself, are refused instead of taken for numbers.
     "spark.sql.legacy.parquet.nanosAsLong": "false",
     # Dates before 1582 in files that Spark did not write are read as they stand.
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
     "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
+    # What is broken or gone fails, and is not left out.
+    "spark.sql.files.ignoreCorruptFiles": "false",
+    "spark.sql.files.ignoreMissingFiles": "false",
+    # A date that is not of its format is a fault of its row, not an error that asks for a setting.
+    "spark.sql.legacy.timeParserPolicy": "CORRECTED",
 }
 
 
+@dataclass(frozen=True)
+class OwnSettings:
+    """What the session had before preparation, where it decides what the user's own SQL and frames mean."""
+
+    session: SparkSession
+    ansi: str
+    time_zone: str
+
+    @classmethod
+    def of(cls, session: SparkSession) -> OwnSettings:
+        """As they are now."""
+        return cls(session, str(session.conf.get(ANSI)), str(session.conf.get(TIME_ZONE)))
+
+    @contextlib.contextmanager
+    def sql(self) -> Iterator[None]:
+        """While the user's SQL is analysed: with ANSI mode a cast in it that fails is an error, and no silent null."""
+        with temporary_settings(self.session, {ANSI: self.ansi}):
+            yield
+
+    def planned(self, frame: DataFrame) -> DataFrame:
+        """The rows of a frame as its owner sees them, planned in the time zone of the session.
+
+        A frame is lazy, so that in that of preparation its texts would become other moments. Where the two are one it
+        stays as it is, and Spark reads of its files only what is needed.
+        """
+        if self.time_zone in _UTC:
+            return frame
+        with temporary_settings(self.session, {TIME_ZONE: self.time_zone, ANSI: self.ansi}):
+            plan = frame.select("*")._jdf.queryExecution()
+            rows = plan.toRdd()  # an RDD keeps the settings of its making
+        return DataFrame(
+            self.session._jsparkSession.internalCreateDataFrame(rows, frame._jdf.schema(), False), self.session
+        )
+
+
 @contextlib.contextmanager
-def preparation_settings(session: SparkSession) -> Iterator[None]:
-    """Settings that results depend on, for the duration; the session gets its own back."""
+def preparation_settings(session: SparkSession) -> Iterator[OwnSettings]:
+    """Settings that results depend on, for the duration; the session gets its own back, and yielded are those."""
+    own = OwnSettings.of(session)
     with temporary_settings(session, {**_SETTINGS, "spark.sql.shuffle.partitions": str(_shuffle_partitions(session))}):
-        yield
+        yield own
 
 
 @contextlib.contextmanager
@@ -52,10 +99,13 @@ def temporary_settings(session: SparkSession, settings: Mapping[str, str]) -> It
 
 
 def _shuffle_partitions(session: SparkSession) -> int:
-    """Spark's default of 200 is many for a small machine; adaptive execution makes few of many, never more."""
-    return min(
-        int(session.conf.get("spark.sql.shuffle.partitions", "200") or 200), 4 * session.sparkContext.defaultParallelism
-    )
+    """Spark's default of 200 is many for one machine; adaptive execution makes few of many, never more.
+
+    On a cluster it stays: with dynamic allocation the cores that have come so far say nothing of those that will.
+    """
+    partitions = int(session.conf.get("spark.sql.shuffle.partitions", "200") or 200)
+    context = session.sparkContext
+    return min(partitions, 4 * context.defaultParallelism) if str(context.master).startswith("local") else partitions
 
 
 @contextlib.contextmanager
@@ -64,14 +114,14 @@ def named_views(session: SparkSession, frames: Mapping[str, DataFrame]) -> Itera
     existing = {table.name for table in session.catalog.listTables() if table.isTemporary}
     hidden = {name: session.table(name) for name in frames if name in existing}
     for name, frame in frames.items():
-        frame.createOrReplaceTempView(f"`{name}`")
+        frame.createOrReplaceTempView(quoted(name))
     try:
         yield
     finally:
         for name in frames:
             session.catalog.dropTempView(name)
         for name, frame in hidden.items():
-            frame.createOrReplaceTempView(f"`{name}`")
+            frame.createOrReplaceTempView(quoted(name))
 
 
 @contextlib.contextmanager

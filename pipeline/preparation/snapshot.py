@@ -18,6 +18,7 @@ from pyspark.sql.types import MapType
 from pipeline import storage
 from pipeline.errors import StorageError
 from pipeline.preparation.inputs import InputFile, Inputs, described
+from pipeline.preparation.quoting import column
 
 
 def files_of_tables(frames: Mapping[str, DataFrame], inputs: Inputs) -> dict[str, tuple[InputFile, ...]]:
@@ -45,8 +46,8 @@ def _now(file: InputFile) -> Iterator[InputFile]:
 
 def contents(frame: DataFrame) -> Column:
     """The sum of a hash of each row: the same for the same rows in any order."""
-    columns = [F.col(f"`{field.name}`") for field in frame.schema if not isinstance(field.dataType, MapType)]
-    nulls = [column.isNull() for column in columns]
+    columns = [column(field.name) for field in frame.schema if not isinstance(field.dataType, MapType)]
+    nulls = [one.isNull() for one in columns]
     return F.sum(F.xxhash64(*nulls, *columns).cast("decimal(20,0)"))
 
 

@@ -2,52 +2,61 @@
 
 from __future__ import annotations
 
-from pyspark.sql import Column
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from pipeline.config import PipelineConfig
 from pipeline.dataset import SPLITS
+from pipeline.preparation.casts import text_as
+from pipeline.preparation.quoting import column
 from pipeline.preparation.read import hashable
 
 _STEPS = 1_000_000
 
 
-def split_of(config: PipelineConfig, ids: list[str]) -> Column:
+def split_of(frame: DataFrame, config: PipelineConfig, ids: list[str]) -> Column:
     """The name of a row's split; for hashes test, then validation, then train along the hash, in millionths.
 
     Args:
+        frame: the rows, as the query gives them: what features read a column as does not move its rows.
         config: its `split` section, and for stratified splits its labels: the hash within each class, or within
             each combination of several labels.
         ids: the columns that identify a row.
     """
     split = config.split
-    key = F.col(f"`{split.key}`")
     if split.by == "column":
-        return key.cast("string")
+        return column(str(split.key)).cast("string")
     if split.by == "time":
         # A bare date is midnight UTC; the future never is in train.
-        moment = key.cast("timestamp")
+        moment = _moment(frame, str(split.key))
         validation_from, test_from = (
             F.lit(text).cast("timestamp") for text in (split.validation_from, split.test_from)
         )
         return F.when(moment >= test_from, "test").when(moment >= validation_from, "validation").otherwise("train")
     names = [str(split.key)] if split.by == "group" else ids
     stratum = [part for label in config.labels for part in hashable(label)] if split.by == "stratified" else []
-    hashed = F.xxhash64(F.lit(split.salt), *stratum, *(column for name in names for column in hashable(name)))
+    hashed = F.xxhash64(F.lit(split.salt), *stratum, *(part for name in names for part in hashable(name)))
     place = F.pmod(hashed, F.lit(_STEPS))
     test = round(split.test * _STEPS)
     validation = test + round(split.validation * _STEPS)
     return F.when(place < test, "test").when(place < validation, "validation").otherwise("train")
 
 
-def split_checks(config: PipelineConfig) -> list[tuple[Column, str]]:
+def _moment(frame: DataFrame, key: str) -> Column:
+    is_text = isinstance(frame.schema[key].dataType, T.StringType)
+    return text_as(key, "timestamp") if is_text else column(key).cast("timestamp")
+
+
+def split_checks(frame: DataFrame, config: PipelineConfig) -> list[tuple[Column, str]]:
     """Why a row cannot be given to a split."""
     split = config.split
-    key = F.col(f"`{split.key}`")
     if split.by == "time":
-        return [(key.cast("timestamp").isNull(), f"split key {split.key} is no timestamp")]
+        return [(_moment(frame, str(split.key)).isNull(), f"split key {split.key} is no timestamp")]
+    if split.by == "group":  # rows of an unknown group may belong to those of the other splits
+        return [(column(str(split.key)).isNull(), f"split key {split.key} is null")]
     if split.by == "column":
-        known = F.coalesce(key.cast("string").isin(list(SPLITS)), F.lit(False))
+        known = F.coalesce(column(str(split.key)).cast("string").isin(list(SPLITS)), F.lit(False))
         return [(~known, f"split key {split.key} is not {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")]
     return []
 

@@ -23,9 +23,11 @@ from pyspark.sql import functions as F
 from pipeline import storage
 from pipeline.config import PipelineConfig
 from pipeline.preparation.clean import REASONS
+from pipeline.preparation.columns import check_text, is_typed, typed_name
 from pipeline.preparation.files import write_rows
 from pipeline.preparation.label import counted_as, label_values, staged_labels
 from pipeline.preparation.layout import Layout, placement
+from pipeline.preparation.quoting import column
 from pipeline.preparation.read import hashable, id_checks
 from pipeline.preparation.session import spark_errors
 from pipeline.preparation.split import split_of
@@ -81,14 +83,16 @@ def stage(
         folder: where files go.
         compare_ids: also sum the hashes of all ids, to be compared with the input's.
     """
-    names = [name for name in frame.columns if name not in (REASONS, KNOWN)]
+    names = [name for name in frame.columns if name not in (REASONS, KNOWN) and not is_typed(name)]
     ids = config.source.id or names
     placed = _placed(frame, config, layout, ids, compare_ids)
-    by_bucket = placed.repartition(layout.buckets, _place(placed, layout)).sortWithinPartitions(HASH)
+    by_bucket = placed.repartition(layout.buckets, _place(frame, layout)).sortWithinPartitions(HASH)
     sensitive = tuple(config.source.sensitive)
     labels, counted = tuple(staged_labels(config.label)), counted_as(config.label)
-    ties = _ties(config, ids, names)
-    writer = _StageWriter(folder, layout, ties, config.clean.quarantine, labels, counted, sensitive)
+    ties = _ties(config, ids, names, frame.columns)
+    writer = _StageWriter(
+        folder, layout, tuple(frame.columns), ties, config.clean.quarantine, labels, counted, sensitive
+    )
     with spark_errors("cleaning"):
         rows = by_bucket.mapInArrow(writer, "staged string").collect()
     found = [json.loads(row["staged"]) for row in rows]
@@ -101,9 +105,9 @@ def _placed(frame: DataFrame, config: PipelineConfig, layout: Layout, ids: list[
     The bucket is that which a row has if it is fit: this projection does not look at `REASONS`, so that Spark makes
     one of it and that of `add_reasons`. A projection more copies every row once more.
     """
-    parts = [column for name in ids for column in hashable(name)]
+    parts = [part for name in ids for part in hashable(name)]
     file_hash = F.xxhash64(F.lit("file"), *parts)
-    split = split_of(config, ids)
+    split = split_of(frame, config, ids)
     bucket = F.lit(layout.bucket_of("rejected")) + F.pmod(file_hash, F.lit(layout.quarantine_files))
     for name, files in layout.files.items():
         at = F.lit(layout.bucket_of(name)) + F.pmod(file_hash, F.lit(files))
@@ -113,7 +117,7 @@ def _placed(frame: DataFrame, config: PipelineConfig, layout: Layout, ids: list[
         bucket = F.when(F.col(KNOWN), at).otherwise(bucket)
     checks = zip(id_checks(ids), _CHECKS, strict=True) if compare_ids else ()
     return frame.select(
-        "*",
+        *(column(name).alias(_position(place)) for place, name in enumerate(frame.columns)),
         *label_values(frame, config.label),
         *weight_values(frame, config.label),
         F.xxhash64(F.lit("order"), *parts).alias(HASH),
@@ -122,9 +126,18 @@ def _placed(frame: DataFrame, config: PipelineConfig, layout: Layout, ids: list[
     )
 
 
-def _place(placed: DataFrame, layout: Layout) -> Column:
+def _position(place: int) -> str:
+    """PySpark finds no columns with dots in their names for `mapInArrow`; the writer gives them back."""
+    return f"_column_{place}"
+
+
+def _place(frame: DataFrame, layout: Layout) -> Column:
     """A number that Spark's hash partitioning sends to the partition of a row's bucket."""
-    unfit = F.col(REASONS).isNotNull() & ~(F.col(KNOWN) if KNOWN in placed.columns else F.lit(False))
+    reasons, known = (
+        F.col(_position(frame.columns.index(name))) if name in frame.columns else F.lit(False)
+        for name in (REASONS, KNOWN)
+    )
+    unfit = reasons.isNotNull() & ~known
     rejected = F.lit(layout.bucket_of("rejected")) + F.pmod(F.col(_BUCKET), F.lit(layout.quarantine_files))
     bucket = F.when(unfit, rejected).otherwise(F.col(_BUCKET))
     places = F.array(*(F.lit(place) for place in placement(layout.buckets)))
@@ -140,13 +153,14 @@ def _buckets(batch: pa.RecordBatch, layout: Layout) -> npt.NDArray[np.int32]:
     return np.where(unfit, layout.bucket_of("rejected") + buckets % layout.quarantine_files, buckets)
 
 
-def _ties(config: PipelineConfig, ids: list[str], names: list[str]) -> Ties:
-    """How rows of one id are ordered and which of them stay, as the configuration has it."""
+def _ties(config: PipelineConfig, ids: list[str], names: list[str], there: Sequence[str]) -> Ties:
+    """How rows of one id are ordered and which of them stay; a column that features read as times is one of times."""
     same = {False: (), "row": tuple(names)}.get(config.clean.deduplicate, tuple(ids))
     if config.clean.keep is None:
         return Ties(HASH, tuple(ids), tuple(names), same)
-    which, column = config.clean.keep.split(" by ", 1)
-    return Ties(HASH, tuple(ids), tuple(names), same, column.strip(), which == "first")
+    which, by = (part.strip() for part in config.clean.keep.split(" by ", 1))
+    by = typed_name(by) if typed_name(by) in there else by
+    return Ties(HASH, tuple(ids), tuple(names), same, by, which == "first")
 
 
 @dataclass(frozen=True)
@@ -155,6 +169,7 @@ class _StageWriter:
 
     folder: str
     layout: Layout
+    columns: tuple[str, ...]
     ties: Ties
     quarantine: str
     labels: tuple[str, ...]
@@ -162,9 +177,20 @@ class _StageWriter:
     sensitive: tuple[str, ...]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for bucket, run in itertools.groupby(_runs(batches, self.layout), key=lambda pair: pair[0]):
+        for bucket, run in itertools.groupby(_runs(map(self._named, batches), self.layout), key=lambda pair: pair[0]):
             staged = self._write(bucket, (batch for _, batch in run))
             yield pa.RecordBatch.from_pydict({"staged": [json.dumps(vars(staged))]})
+
+    def _named(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch with the columns' own names.
+
+        Raises:
+            DataError: a text is not UTF-8, which Spark does not look at.
+        """
+        names = [*self.columns, *batch.schema.names[len(self.columns) :]]
+        for name, array in zip(names, batch.columns, strict=True):
+            check_text(name, array)
+        return pa.RecordBatch.from_arrays(batch.columns, names=names)
 
     def _write(self, bucket: int, batches: Iterator[pa.RecordBatch]) -> Staged:
         split = self.layout.split_of(bucket)
@@ -240,7 +266,7 @@ class _Counts:
             wanted = len(table) if limit is None else max(0, min(len(table), limit - self.rejected))
             self.rejected += len(table)
             hidden = {*_INTERNAL, *self.labels, WEIGHT} - {REASONS}
-            shown = table.select([name for name in table.column_names if name not in hidden])
+            shown = table.select([name for name in table.column_names if name not in hidden and not is_typed(name)])
             shown = shown.slice(0, wanted)
             yield _without_values(shown, self.sensitive)
 

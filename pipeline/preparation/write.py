@@ -21,7 +21,7 @@ from pipeline.features import FittedFeatures
 from pipeline.features.kinds import Array
 from pipeline.features.target import FOLD, Target
 from pipeline.layout import parquet_options
-from pipeline.preparation.columns import raw_arrays
+from pipeline.preparation.columns import is_typed, raw_arrays
 from pipeline.preparation.files import write_rows
 from pipeline.preparation.fit import read_groups
 from pipeline.preparation.label import LabelEncoder
@@ -113,8 +113,10 @@ class PartWriter:
         url = storage.join(self.folder, "raw", f"part-{uuid.uuid4().hex}.parquet")
         added = {HASH, *(label.staged for label in self.labels)}
         with storage.open_read(staged) as stream:
-            names = [field.name for field in pq.read_schema(stream) if field.name not in added]
-        groups = (table.cast(_without_dictionaries(table.schema)) for table in read_groups(staged, names))
+            names = [
+                field.name for field in pq.read_schema(stream) if field.name not in added and not is_typed(field.name)
+            ]
+        groups = (_without_dictionaries(table.select(names)) for table in read_groups(staged, names))
         first = next(groups)
         written = write_rows(url, _chain(first, groups), len(first))
         assert written is not None
@@ -126,10 +128,10 @@ def _chain(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
     yield from rest
 
 
-def _without_dictionaries(schema: pa.Schema) -> pa.Schema:
-    return pa.schema(
-        [field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in schema]
-    )
+def _without_dictionaries(table: pa.Table) -> pa.Table:
+    is_coded = pa.types.is_dictionary
+    fields = [field.with_type(field.type.value_type) if is_coded(field.type) else field for field in table.schema]
+    return table.cast(pa.schema(fields))
 
 
 def plain_column(column: pa.ChunkedArray, schema: Column) -> pa.Array:
