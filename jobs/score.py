@@ -1,6 +1,6 @@
 """DRIVER. spark-submit entry point: predictions of the registered model for a table of raw rows.
 
-    spark-submit --master MASTER jobs/score.py CONFIG [--set section.key=value ...]
+    spark-submit --master MASTER jobs/score.py CONFIG INPUT OUTPUT [--model MODEL] [--set section.key=value ...]
 
 The master given to spark-submit wins over the configuration's. Arguments, RESULT line and exit codes are those of
 `pipeline score`.
