@@ -11,14 +11,20 @@ from collections.abc import Callable, Iterator, Mapping
 
 @contextlib.contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, and put everything back at exit, also what was added inside."""
+    """Set environment variables, and put everything back at exit, also what was added inside.
+
+    What is as it was is not touched: other threads read the environment meanwhile.
+    """
     before = dict(os.environ)
     os.environ.update(values)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for name in os.environ.keys() - before.keys():
+            os.environ.pop(name, None)
+        for name, value in before.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

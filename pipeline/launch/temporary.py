@@ -14,6 +14,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from pipeline import storage
 from pipeline.errors import StorageError
@@ -32,7 +33,6 @@ def temporary_folder(workspace: str) -> Iterator[Path]:
     """
     base = _base(workspace)
     try:
-        base.mkdir(parents=True, exist_ok=True)
         with _locked(base / "sweep.lock"):
             _sweep(base)
             folder = base / uuid.uuid4().hex[:12]
@@ -59,9 +59,25 @@ def _base(workspace: str) -> Path:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    while (stream := _lock(path)) is None:
+        pass
+    with stream:
         yield
+
+
+def _lock(path: Path) -> TextIO | None:
+    """The lock file, made and locked; None if another process has removed it or its folder meanwhile."""
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = stack.enter_context(path.open("w"))
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            if not os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+                return None
+        except FileNotFoundError:
+            return None
+        stack.pop_all()
+        return stream
 
 
 def _sweep(base: Path) -> None:

@@ -50,6 +50,12 @@ def tracking_uri(config: TrackingConfig, run_url: str) -> str:
     return f"sqlite:///{Path(storage.local_path(run_url)).parent / 'mlflow.db'}"
 
 
+def use_mlflow_settings() -> None:
+    """Set what MLflow reads from the environment, unless the user has; for the rest of the process."""
+    for name, value in _MLFLOW_SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
 @contextlib.contextmanager
 def mlflow_errors(uri: str) -> Iterator[None]:
     """Turn whatever MLflow raises into a `ServiceError`; its stores raise database and network errors of many kinds."""
@@ -87,8 +93,7 @@ class Store:
     @cached_property
     def client(self) -> MlflowClient:
         """MLflow's client; imported here, since that takes seconds, and in a thread of ours they cost nobody."""
-        for name, value in _MLFLOW_SETTINGS.items():
-            os.environ.setdefault(name, value)
+        use_mlflow_settings()
         with mlflow_errors(self.uri):
             if self.uri.startswith("sqlite:///"):
                 os.makedirs(os.path.dirname(self.uri.removeprefix("sqlite:///")) or ".", exist_ok=True)

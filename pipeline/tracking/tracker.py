@@ -21,7 +21,7 @@ from pipeline.config import PipelineConfig
 from pipeline.config.release import TrackingConfig
 from pipeline.dataset import Dataset
 from pipeline.errors import InterruptedRunError, PipelineError
-from pipeline.tracking.store import Store
+from pipeline.tracking.store import Store, use_mlflow_settings
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ class Tracker:
         self._undelivered = _read_pending(self._pending_url)
         if self._undelivered:
             self._submit(lambda run_id: None)
+        use_mlflow_settings()  # here, since a block of the caller may put back an environment that its thread changes
         self._thread.start()
         return self
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import os
 import socket
 import threading
 import time
@@ -14,13 +16,16 @@ import pytest
 
 pytest.importorskip("mlflow")
 
-from pipeline import storage
+from pipeline import storage, tracking
 from pipeline.config import parse_config
 from pipeline.config.release import TrackingConfig
 from pipeline.errors import InterruptedRunError, ServiceError, StorageError
 from pipeline.inference.predictor import Predictor
-from pipeline.tracking import Store, Tracker, load_registered, log_results, register_model, tracking_uri
+from pipeline.tracking import Store, load_registered, log_results, register_model, tracking_uri
 from tests.small_model import raw_rows, small_dataset, small_model
+
+Tracker = functools.partial(tracking.Tracker, flush_seconds=120.0)
+"""Making MLflow's database takes long on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +111,13 @@ def test_a_failed_training_leaves_a_failed_run(run_url):
     with pytest.raises(ValueError, match="wrong"), Tracker(TrackingConfig(), run_url) as tracker:
         raise ValueError("wrong")
     assert Store(TrackingConfig(), run_url).client.get_run(tracker.run_id).info.status == "FAILED"
+
+
+def test_mlflows_settings_are_there_before_its_thread_begins(run_url, monkeypatch):
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.setattr(Store, "open_run", lambda _: (_ for _ in ()).throw(ServiceError("no server")))
+    with Tracker(TrackingConfig(), run_url):
+        assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
 @contextlib.contextmanager
