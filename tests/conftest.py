@@ -92,12 +92,22 @@ def _belongs_to_spark(process: psutil.Process) -> bool:
 def _wait_until_gone(processes: set[psutil.Process], seconds: float) -> set[psutil.Process]:
     deadline = time.monotonic() + seconds
     while processes and time.monotonic() < deadline:
-        processes = {
-            process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        }
+        processes = {process for process in processes if _lives(process)}
         if processes:
             time.sleep(0.1)
     return processes
+
+
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.Error):
+        return process.cmdline()[:4]
+    return ["gone"]
 
 
 def _listening_ports() -> set[int]:
@@ -129,7 +139,7 @@ def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
             if key in environment:
                 os.environ[key] = environment[key]
     if processes := _wait_until_gone(_children() - children, 5):
-        left.append(f"processes {[process.cmdline()[:4] for process in processes if process.is_running()]}")
+        left.append(f"processes {[_command_line(process) for process in processes if _lives(process)]}")
     if "spark" not in request.fixturenames and (opened := _listening_ports() - ports):
         left.append(f"listening ports {sorted(opened)}")
     if files := {name for name in set(os.listdir(tempfile.gettempdir())) - temporary if not name.startswith("pytest-")}:
