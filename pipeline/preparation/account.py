@@ -58,7 +58,7 @@ def check_query(census: Census, staged: Sequence[Staged], config: PipelineConfig
 def account(census: Census | None, staged: Sequence[Staged]) -> Accounting:
     """The balance of primary rows: those parsed went through the query, the others are rejected.
 
-    Rows of ids that are published already count as published, once.
+    Rows of ids that are published already count as published, as often as they are.
     """
     faults = census.faults if census else 0
     published = sum(one.rows + one.known for one in staged if not one.rejected)

@@ -27,7 +27,7 @@ from pipeline.features import FittedFeatures
 from pipeline.preparation.inputs import semantic
 from pipeline.preparation.label import LabelEncoder, label_encoders
 from pipeline.preparation.schema import plain_sources
-from pipeline.preparation.stage import KNOWN
+from pipeline.preparation.stage import KNOWN, KNOWN_ROWS
 
 _SPARK_TYPES = {"string": "string", "timestamp": "timestamp", "bool": "boolean", "float32": "float"}
 _SPARK_TYPES |= {"int8": "tinyint", "int16": "smallint", "int32": "int", "int64": "bigint", "float64": "double"}
@@ -85,7 +85,7 @@ class Base:
         return config.model_copy(update={"label": label})
 
     def marked(self, session: SparkSession, config: PipelineConfig, frame: DataFrame) -> DataFrame:
-        """The frame with a column `KNOWN`: whether the version has a row of that id."""
+        """The frame with columns `KNOWN` and `KNOWN_ROWS`: whether the version has rows of that id, and how many."""
         schema, sources = self.dataset.schema, plain_sources(config, {c.name: c for c in self.features.columns})
         ids = {physical: raw for physical, raw in sources.items() if raw in config.source.id}
         columns = [schema.column(physical) for physical in ids]
@@ -93,9 +93,10 @@ class Base:
         known = session.range(0, len(paths), 1, numPartitions=len(paths)).mapInArrow(
             _Ids(paths, columns), ", ".join(f"_known_{n} {_SPARK_TYPES[c.dtype]}" for n, c in enumerate(columns))
         )
+        counted = known.groupBy(*known.columns).agg(F.count(F.lit(1)).alias(KNOWN_ROWS))
         pairs = enumerate(zip(columns, ids.values(), strict=True))
         same = [F.col(f"`{raw}`").cast(_SPARK_TYPES[c.dtype]) == F.col(f"_known_{n}") for n, (c, raw) in pairs]
-        joined = frame.join(known.distinct(), reduce(and_, same), "left")
+        joined = frame.join(counted, reduce(and_, same), "left")
         return joined.withColumn(KNOWN, F.col("_known_0").isNotNull()).drop(*known.columns)
 
     def check_schema(self, schema: DatasetSchema) -> None:
@@ -117,10 +118,11 @@ class Base:
 
         Where the input has every row of the version again, it is the input's own balance. Otherwise the input is an
         addition: its rows count beside those that the version was made of, and rows of known ids are duplicates.
+        Of rows that share an id as many are known as are published.
         Old files are not written again, so what rules changed in them counts in either case.
         """
         then = self.dataset.manifest.accounting
-        if known == self.rows:
+        if known == self.rows and found.duplicates >= 0:
             return replace(found, repaired=then.repaired)
         return Accounting(
             rows_in=then.rows_in + found.rows_in,

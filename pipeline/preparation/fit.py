@@ -159,13 +159,17 @@ def _merged(cells: DataFrame, limits: Mapping[int, _Limit]) -> DataFrame:
     )
     if not limits:
         return merged
+    widest = max(limit.cells for limit in limits.values())
     most, least = (
         F.create_map(*(F.lit(part) for place, limit in limits.items() for part in (place, getattr(limit, name))))
         for name in ("cells", "least")
     )
     frequent = merged.where(F.col("count") >= F.coalesce(least[F.col("want")], F.col("count")))
-    by_count = Window.partitionBy("want").orderBy(F.desc("count"), F.asc("text"), F.asc("key"))
-    ranked = frequent.withColumn("rank", F.row_number().over(by_count))
+    # Cells that are all wanted are each ranked alone: a fixed bound on the rank lets Spark leave out most of the others
+    # in the tasks that merge them, so that the one task which ranks those of a column gets few.
+    alone = F.when(most[F.col("want")].isNull(), F.xxhash64("text", "key"))
+    by_count = Window.partitionBy("want", alone).orderBy(F.desc("count"), F.asc("text"), F.asc("key"))
+    ranked = frequent.withColumn("rank", F.row_number().over(by_count)).where(F.col("rank") <= widest)
     return ranked.where(F.col("rank") <= F.coalesce(most[F.col("want")], F.col("rank"))).drop("rank")
 
 

@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 
 from pipeline import storage
 from pipeline.config import PipelineConfig
+from pipeline.errors import DataError
 from pipeline.preparation.clean import REASONS
 from pipeline.preparation.columns import check_text, is_typed, typed_name
 from pipeline.preparation.files import write_rows
@@ -37,8 +38,10 @@ from pipeline.preparation.weight import WEIGHT, weight_values
 HASH = "_hash"
 KNOWN = "_known"
 """Whether a row is published already; a column of frames that rows are added from."""
+KNOWN_ROWS = "_known_rows"
+"""How many rows of its id are published already; beside `KNOWN`."""
 _BUCKET, _CHECKS = "_bucket", ("_check_1", "_check_2")
-_INTERNAL = (HASH, KNOWN, _BUCKET, *_CHECKS, REASONS)
+_INTERNAL = (HASH, KNOWN, KNOWN_ROWS, _BUCKET, *_CHECKS, REASONS)
 SAMPLE_ROWS = 1000
 """How many rejected rows `clean.quarantine: sample` keeps of each file."""
 
@@ -49,7 +52,7 @@ class Staged:
 
     Attributes:
         rows: rows in the file, without duplicates.
-        known: ids that are published already.
+        known: published rows of the ids that came again.
         checks: sums of the two id hashes over all rows, duplicates included, modulo 2**64; 0 if not wanted.
         reasons: how often each reason to reject was given; a row may have several.
         classes: rows of each class, see `pipeline.preparation.label.counted_as`.
@@ -83,19 +86,25 @@ def stage(
         folder: where files go.
         compare_ids: also sum the hashes of all ids, to be compared with the input's.
     """
-    names = [name for name in frame.columns if name not in (REASONS, KNOWN) and not is_typed(name)]
+    names = [name for name in frame.columns if name not in (REASONS, KNOWN, KNOWN_ROWS) and not is_typed(name)]
     ids = config.source.id or names
     placed = _placed(frame, config, layout, ids, compare_ids)
     by_bucket = placed.repartition(layout.buckets, _place(frame, layout)).sortWithinPartitions(HASH)
     sensitive = tuple(config.source.sensitive)
     labels, counted = tuple(staged_labels(config.label)), counted_as(config.label)
+    most = config.label.max_classes if config.label and config.label_type == "multiclass" else None
     ties = _ties(config, ids, names, frame.columns)
     writer = _StageWriter(
-        folder, layout, tuple(frame.columns), ties, config.clean.quarantine, labels, counted, sensitive
+        folder, layout, tuple(frame.columns), ties, config.clean.quarantine, labels, counted, sensitive, most
     )
     with spark_errors("cleaning"):
         rows = by_bucket.mapInArrow(writer, "staged string").collect()
     found = [json.loads(row["staged"]) for row in rows]
+    if len({one["bucket"] for one in found}) < len(found):
+        raise DataError(
+            "the rows of a file came in parts; expected Spark to bring each file's rows to a task of their own, "
+            "by the hash that all versions since 3 have; use one of them"
+        )
     return sorted((Staged(**{**one, "checks": tuple(one["checks"])}) for one in found), key=lambda one: one.bucket)
 
 
@@ -175,6 +184,7 @@ class _StageWriter:
     labels: tuple[str, ...]
     counted: Mapping[str, str]
     sensitive: tuple[str, ...]
+    most_classes: int | None
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for bucket, run in itertools.groupby(_runs(map(self._named, batches), self.layout), key=lambda pair: pair[0]):
@@ -195,7 +205,7 @@ class _StageWriter:
     def _write(self, bucket: int, batches: Iterator[pa.RecordBatch]) -> Staged:
         split = self.layout.split_of(bucket)
         url = storage.join(self.folder, split, f"part-{bucket:05d}-{uuid.uuid4().hex}.parquet")
-        counts = _Counts(self.labels, self.counted, self.sensitive)
+        counts = _Counts(self.labels, self.counted, self.sensitive, self.most_classes)
         if split == "rejected":
             kept = counts.rejecting(batches, {"all": None, "sample": SAMPLE_ROWS, "none": 0}[self.quarantine])
         elif split == "known":
@@ -229,7 +239,14 @@ def _runs(batches: Iterable[pa.RecordBatch], layout: Layout) -> Iterator[tuple[i
 class _Counts:
     """What a staging task counts of one bucket while its rows pass."""
 
-    def __init__(self, labels: tuple[str, ...], counted: Mapping[str, str], sensitive: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        labels: tuple[str, ...],
+        counted: Mapping[str, str],
+        sensitive: tuple[str, ...],
+        most_classes: int | None,
+    ) -> None:
+        self.most_classes = most_classes
         self.labels = labels
         self.counted = counted
         self.sensitive = sensitive
@@ -246,15 +263,24 @@ class _Counts:
                 for label in pc.value_counts(table.column(name)).to_pylist():
                     value = label["values"]
                     self.classes[f"{prefix}{value if isinstance(value, str) else f'{value:g}'}"] += label["counts"]
+            if self.most_classes is not None and len(self.classes) > self.most_classes:
+                raise DataError(
+                    f"the label has more than {self.most_classes:,} classes in one file alone; expected at most "
+                    "label.max_classes; is it a regression label, or an id?"
+                )
             if WEIGHT in table.column_names:
                 self.weightless += int((table.column(WEIGHT).to_numpy() == 0).sum())
             yield table.select([name for name in table.column_names if name == HASH or name not in _INTERNAL])
 
     def knowing(self, batches: Iterable[pa.RecordBatch], ties: Ties) -> Iterator[pa.Table]:
-        """Nothing: the rows are published already; all but the first of each id are duplicates."""
-        for table, duplicates in ties.settled(map(self._checked, batches)):
-            self.duplicates += duplicates
-            self.known += len(table)
+        """Nothing: the rows are published already; what is more of an id than there was are duplicates.
+
+        Where rows came less often than they are published, the duplicates are below 0.
+        """
+        for table, repeated in ties.settled(map(self._checked, batches)):
+            known = int(table.column(KNOWN_ROWS).to_numpy().sum())
+            self.duplicates += len(table) + repeated - known
+            self.known += known
         yield from ()
 
     def rejecting(self, batches: Iterable[pa.RecordBatch], limit: int | None) -> Iterator[pa.Table]:

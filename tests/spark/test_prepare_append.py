@@ -145,6 +145,21 @@ def test_a_row_that_is_published_stays_so_whatever_new_rules_say(
     assert accounting.rows_in == ROWS + MORE + len(again)
 
 
+def test_rows_that_share_an_id_balance_too(spark: SparkSession, make: Make, tmp_path: Path) -> None:
+    clean = {"deduplicate": False}
+    twice = pd.concat([rows_of_sales(0, ROWS)] * 2)
+    twice.to_parquet(tmp_path / "in" / "first.parquet", coerce_timestamps="us")
+    old = prepare_dataset(spark, make(clean=clean))
+    assert old.manifest.accounting.published == 2 * ROWS
+    more = pd.concat([rows_of_sales(ROWS, 10), rows_of_sales(3, 1)])
+    more.to_parquet(tmp_path / "in" / "second.parquet", coerce_timestamps="us")
+    for _ in ("every row again", "new rows alone"):
+        new = prepare_dataset(spark, make(old.content_id, clean=clean))
+        rows = new.manifest.accounting
+        assert (rows.rows_in, rows.published, rows.duplicates) == (2 * ROWS + 11, 2 * ROWS + 10, 1)
+        (tmp_path / "in" / "first.parquet").unlink(missing_ok=True)
+
+
 def test_a_version_has_the_same_id_where_its_lists_of_files_lie_beside_the_manifest(
     spark: SparkSession, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
