@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline import layout as physical
+from pipeline.config.data import FeatureConfig
+from pipeline.config.features import VectorFeature
 from pipeline.dataset import SPLITS, Column, PackedColumn
 
 _SMALL_FILE_ROWS = 32_768
@@ -43,11 +45,24 @@ class Layout:
         return "rejected" if bucket < self.quarantine_files else "known"
 
 
-def choose_layout(rows: int, row_bytes: int, fractions: Mapping[str, float], rows_per_row_group: int | None) -> Layout:
+def vector_bytes(features: Mapping[str, FeatureConfig]) -> int:
+    """The bytes of a row's vectors and images, packed."""
+    sizes = {"float32": 4, "uint8": 1}
+    vectors = (feature for feature in features.values() if isinstance(feature, VectorFeature))
+    return sum(sizes[feature.dtype] * math.prod(feature.shape) for feature in vectors)
+
+
+def choose_layout(
+    rows: int,
+    row_bytes: int,
+    fractions: Mapping[str, float],
+    rows_per_row_group: int | None,
+    vector_bytes: int = 0,
+) -> Layout:
     """Files of at most 256 MiB, row groups as `pipeline.layout` wants them; small datasets still give some of both."""
     # The estimate counts each number twice, wide and packed, with 8 bytes: a packed row is a quarter of it.
-    group = rows_per_row_group or physical.rows_per_row_group(rows, row_bytes // 4)
-    full = max(1, physical.FILE_BYTES // max(1, row_bytes))
+    group = rows_per_row_group or physical.rows_per_row_group(rows, row_bytes // 4 + vector_bytes)
+    full = max(1, physical.FILE_BYTES // max(1, row_bytes + 2 * vector_bytes))
     per_file = max(group, min(full, max(_SMALL_FILE_ROWS, math.ceil(rows / _WANTED_FILES))))
     files: dict[str, int] = {split: max(1, math.ceil(rows * fractions[split] / per_file)) for split in SPLITS}
     return Layout(files, max(1, math.ceil(sum(files.values()) / 8)), group)

@@ -22,11 +22,12 @@ from pipeline.lease import Lease
 from pipeline.preparation import account, publish
 from pipeline.preparation.append import Base
 from pipeline.preparation.clean import add_reasons, check_columns
+from pipeline.preparation.drift import drift_of, report_drift
 from pipeline.preparation.fit import fit
 from pipeline.preparation.inputs import Inputs, all_files, check_unchanged, fingerprints, list_inputs, request_of
 from pipeline.preparation.label import LabelEncoder, classes_of, fit_labels, label_encoders, label_state
-from pipeline.preparation.layout import Layout, choose_layout
-from pipeline.preparation.profile import kept_kinds, label_profiles, profiles, report_drift
+from pipeline.preparation.layout import Layout, choose_layout, vector_bytes
+from pipeline.preparation.profile import kept_kinds, label_profiles, profiles
 from pipeline.preparation.progress import Progress, StepProgress
 from pipeline.preparation.read import Census, compares_ids, parsed, query_rows, read_inputs, take_census, wanted
 from pipeline.preparation.rules import check_rule_limits, repairs_of
@@ -112,11 +113,12 @@ def _known_of_inputs(listed: Inputs, census: Mapping[str, Census]) -> dict[str, 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The cleaned rows of an attempt, staged."""
+    """The cleaned rows of an attempt, staged; ``query`` has the types of the query's columns."""
 
     files: list[Staged]
     layout: Layout
     frame: DataFrame
+    query: dict[str, str]
 
     @property
     def by_split(self) -> dict[str, int]:
@@ -205,10 +207,11 @@ class _Preparation:
             features, labels = self.base.features, self.base.labels(config.label)
         else:
             labels = label_encoders(config.label, classes, found[: len(units)])
-        profile = dict(zip(wanted_profiles, found[len(units) :], strict=True))
-        drift = publish.compare_with_previous(config, profile)
+        columns = dict(zip(wanted_profiles, found[len(units) :], strict=True))
+        profile = {"of": "new train rows" if self.base else "train rows", "query": rows.query, "columns": columns}
+        drift = drift_of(config, profile)
         report_drift(drift, config)
-        return features, labels, {"of": "train rows", "columns": profile, "drift": drift}
+        return features, labels, {**profile, "drift": drift}
 
     def _frames(self, frame: DataFrame | None) -> dict[str, DataFrame]:
         frames = read_inputs(self.session, self.config, self.inputs)
@@ -236,19 +239,19 @@ class _Preparation:
             compare_ids = compares_ids(frames[primary], self.config)
             files = stage(reasoned, self.config, layout, self._folder("rows"), compare_ids)
         account.check_query(census[primary], files, self.config, compare_ids)
-        return _Rows(files, layout, reasoned)
+        return _Rows(files, layout, reasoned, {one.name: one.dataType.simpleString() for one in queried.schema})
 
     def _layout(self, rows: int) -> Layout:
         """For the rows of the input, or for about as many as are not published already."""
         fractions, group = expected_fractions(self.config), self.config.dataset.rows_per_row_group
         if self.base is None:
-            return choose_layout(rows, self._row_bytes(), fractions, group)
+            return choose_layout(rows, self._row_bytes(), fractions, group, vector_bytes(self.config.features))
         new = rows - self.base.rows if rows >= self.base.rows else rows
-        layout = choose_layout(new, self._row_bytes(), fractions, group)
+        layout = choose_layout(new, self._row_bytes(), fractions, group, vector_bytes(self.config.features))
         return dataclasses.replace(layout, known_buckets=max(1, math.ceil((rows - new) / _KNOWN_ROWS)))
 
     def _row_bytes(self) -> int:
-        """About how long an encoded row is: features twice, wide and packed."""
+        """About how long an encoded row is, without vectors: features twice, wide and packed."""
         config = self.config
         single = len(config.source.id) + len(config.dataset.keep) + len(config.labels)
         return 8 * (2 * len(config.features) + single)

@@ -32,7 +32,7 @@ from pipeline.dataset import (
 from pipeline.errors import StorageError
 from pipeline.lease import Lease
 from pipeline.preparation.inputs import all_files, semantic
-from pipeline.preparation.profile import PROFILE_FORMAT, compare
+from pipeline.preparation.profile import PROFILE_FORMAT
 
 logger = logging.getLogger(__name__)
 
@@ -189,20 +189,6 @@ def _petastorm_metadata(
 
     digest = write_metadata(storage.join(config.dataset.url, folder), schema, row_groups, config.dataset.wide)
     return {f"{folder}/{FILE_NAME}": digest}
-
-
-def compare_with_previous(config: PipelineConfig, columns: Mapping[str, Any]) -> list[str]:
-    """How the profile of new columns differs from that of the newest version; nothing if there is none."""
-    try:
-        previous = Dataset.open(config.dataset.url)
-        url = storage.join(version_url(previous.url, previous.content_id), "profile.json")
-        old = storage.read_json(url, *PROFILE_FORMAT)["columns"]
-    except StorageError:
-        return []
-    features = previous.manifest.statistics.get("features", ())
-    plain = (one for one in features if one["type"] == "categorical" and not any(one["text"].values()))
-    vocabularies = {one["column"]: one["vocabulary"] for one in plain}
-    return compare(old, columns, vocabularies, config.dataset.drift)
 
 
 def remember(config: PipelineConfig, request: str, identity: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pipeline import storage
-from pipeline.dataset import Dataset, Manifest
+from pipeline.dataset import Dataset, Manifest, version_url
 from pipeline.errors import PipelineError
 from pipeline.inference.evaluate import Evaluation
 
@@ -26,6 +26,7 @@ class Content:
         result: the values of the RESULT line.
         epochs: a line of ``metrics.jsonl`` for each finished epoch.
         configuration: YAML.
+        profile: what the train rows look like, as preparation saw them.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Content:
     epochs: Sequence[Mapping[str, Any]] = ()
     manifest: Manifest | None = None
     configuration: str = ""
+    profile: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, run_url: str, result: Mapping[str, Any] | None) -> Content:
@@ -43,6 +45,7 @@ class Content:
             nothing: dict[str, Any] = {}
             result = _or(lambda: storage.read_json(storage.join(run_url, "result.json"), "result", 1), nothing)
         evaluation = _or(lambda: _evaluation(run_url), None)
+        dataset = _or(lambda: _dataset(result, evaluation), None)
         lines = _or(lambda: storage.read_bytes(storage.join(run_url, "metrics.jsonl")).decode(), "")
         return cls(
             name=run_url.rstrip("/").rsplit("/", 1)[-1],
@@ -50,8 +53,9 @@ class Content:
             result=result,
             evaluation=evaluation,
             epochs=[json.loads(line) for line in lines.splitlines()],
-            manifest=_or(lambda: _manifest(result, evaluation), None),
+            manifest=dataset.manifest if dataset else None,
             configuration=_or(lambda: storage.read_bytes(storage.join(run_url, "config.yaml")).decode(), ""),
+            profile=_or(lambda: _profile(dataset), {}) if dataset else {},
         )
 
 
@@ -59,11 +63,16 @@ def _evaluation(run_url: str) -> Evaluation:
     return Evaluation.from_json(storage.read_json(storage.join(run_url, "evaluation.json"), *Evaluation.FORMAT))
 
 
-def _manifest(result: Mapping[str, Any], evaluation: Evaluation | None) -> Manifest | None:
+def _dataset(result: Mapping[str, Any], evaluation: Evaluation | None) -> Dataset | None:
     if "dataset" not in result:
         return None
     content_id = result["dataset"].get("content_id") or (evaluation.dataset if evaluation else None)
-    return Dataset.open(result["dataset"]["url"], content_id).manifest
+    return Dataset.open(result["dataset"]["url"], content_id)
+
+
+def _profile(dataset: Dataset) -> Mapping[str, Any]:
+    folder = version_url(dataset.url, dataset.content_id)
+    return storage.read_json(storage.join(folder, "profile.json"), "profile", 1)
 
 
 def _or(read: Callable[[], Value], otherwise: Value) -> Value:

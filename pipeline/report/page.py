@@ -13,6 +13,7 @@ from pipeline.dataset import Manifest
 from pipeline.inference.evaluate import SHOWN_AS, Evaluation, Measured, number
 from pipeline.metrics import DECISIVE, LOWER_IS_BETTER, METRICS, LabelType
 from pipeline.report.charts import Axis, Line, line_chart
+from pipeline.report.columns import columns
 from pipeline.report.content import Content
 from pipeline.report.labels import labels
 from pipeline.report.quality import CONSTANTS, errors, ranking
@@ -48,6 +49,7 @@ def render_report(run_url: str, result: Mapping[str, Any] | None = None) -> str:
         errors(content.evaluation),
         _slices(content),
         _accounting(content),
+        columns(content.profile),
         _seconds(content),
         _configuration(content),
     ]

@@ -30,12 +30,13 @@ from pipeline.config.data import (
 )
 from pipeline.errors import DataError
 from pipeline.features import FittedFeatures, canonical, fit_features, raw_inputs
+from pipeline.features.distinct import Distinct
 from pipeline.features.exact import Moments, exact_sum
 from pipeline.features.label_sums import UNIT, Labelled, LabelSums
 from pipeline.features.quantiles import quantiles
 from pipeline.features.repair import Repair, repaired
 from pipeline.features.sketches import Cells, Mode, Sketch, Values
-from pipeline.features.texts import Texts, objects
+from pipeline.features.texts import Texts, coded, objects
 
 finite = st.floats(-1e100, 1e100, allow_nan=False)
 
@@ -386,6 +387,16 @@ def test_sums_of_labels_are_exact_and_their_limbs_small(labels: list[float]) -> 
     found = LabelSums().result(cells).get("a", {1: (0, 0)})[1]
     assert found == (3 * len(labels), sum(3 * int(Fraction(label) * UNIT) for label in labels))
     assert (abs(cells.count) <= 3 * 2**33).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 10, 300, 20_000])
+def test_distinct_values_are_counted_nearly_in_any_order_and_parts(count: int) -> None:
+    numbers = np.random.default_rng(count).normal(size=count)
+    parts = [np.append(numbers, math.nan), numbers[::-1], np.append(numbers[: count // 2], -0.0) + 0.0]
+    found = Distinct().result(merge(Distinct(), [Distinct().cells(part) for part in parts]))
+    assert found == pytest.approx(count + 1, rel=0.12, abs=1)
+    texts = coded(canonical([f"text {n}" for n in range(count)], "string"))
+    assert Distinct().result(Distinct().cells(texts)) == pytest.approx(count, rel=0.12, abs=1)
 
 
 def test_rules_that_change_a_value_belong_to_the_state() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import storage
+from pipeline.dataset import version_url
 from pipeline.inference.evaluate import Evaluation, Measured, SliceValue
 from pipeline.metrics import METRICS, Binary, Measure, Multiclass, Regression
 from pipeline.report import render_report, render_table
@@ -43,6 +44,26 @@ def evaluation():
 def run_url(tmp_path_factory, evaluation):
     folder = tmp_path_factory.mktemp("report")
     dataset = small_dataset(str(folder / "data"), 200)
+    profile = {
+        "of": "train rows",
+        "columns": {
+            "distance": {
+                "kind": "number",
+                "rows": 200,
+                "missing": 50,
+                "distinct": 1234,
+                "min": 1,
+                "mean": 2.5,
+                "max": 9,
+            },
+            "left": {"kind": "timestamp", "rows": 9, "missing": 0, "distinct": 9, "min": 0.0, "mean": 6e7, "max": 9e8},
+            "carrier": {"kind": "string", "rows": 10, "missing": 2, "distinct": 4, "top": [[EVIL, 4], ["b", 2]]},
+            "person": {"kind": "string", "rows": 200, "missing": 0},
+        },
+        "drift": [f"column {EVIL} is new"],
+    }
+    version = version_url(dataset.url, dataset.content_id)
+    storage.write_json(f"{version}/profile.json", "profile", 1, profile)
     url = str(folder / "flights & co")
     storage.write_json(f"{url}/evaluation.json", *Evaluation.FORMAT, evaluation.to_json())
     lines = [{"step": n, "train_loss": 1 / n, "validation_loss": 1.1 / n, "validation_roc_auc": 0.7} for n in (1, 2, 3)]
@@ -208,3 +229,14 @@ def test_labels_of_different_units_are_compared_by_the_mean_of_what_has_no_unit(
     assert (again.labels, again.decisive) == (["a", "b"], "r2")
     before = {key: value for key, value in evaluation.to_json().items() if key != "labels"}
     assert Evaluation.from_json(before).labels == ()
+
+
+def test_columns_are_shown_with_what_is_missing_how_many_values_there_are_and_which(run_url) -> None:
+    shown = re.sub("<[^>]*>", " ", render_report(run_url).split("<h2>Columns</h2>")[1].split("<h2>")[0])
+    lines = " ".join(shown.split())
+    assert "distance number 25.00% 1,234 min 1 · mean 2.5 · max 9" in lines
+    assert "left timestamp 0.00% 9 min 1970-01-01T00:00:00 · mean 1970-01-01T00:01:00" in lines
+    assert "carrier string 20.00% 4 &lt;script&gt;" in lines
+    assert ": 50.0% · b: 25.0%" in lines
+    assert "person string 0.00% –" in lines
+    assert "Unlike the version before column &lt;script&gt;" in lines
