@@ -12,13 +12,15 @@ from typing import Any
 from pipeline import storage
 from pipeline.config import PipelineConfig
 from pipeline.dataset import Dataset
-from pipeline.errors import StorageError, as_pipeline_error
+from pipeline.errors import OutputError, StorageError, as_pipeline_error
 from pipeline.stage_values import Evaluated, Model, Run
 from pipeline.status_file import StatusFile
 
 logger = logging.getLogger(__name__)
 
 _RESULT_FORMAT = ("result", 1)
+_REACHED = ("dataset", "rows", "run", "metrics", "model", "report")
+_STAGES = ("prepare", "train", "evaluate", "register", "report")
 
 
 class Outcome:
@@ -52,21 +54,49 @@ class Outcome:
         """Note that a stage found its work done already."""
         self.values["reused"].append(name)
 
+    def of_run(self) -> dict[str, Any]:
+        """All that ``result.json`` is to say: this command's values, and what earlier ones reached with its dataset.
+
+        An evaluation tells all about a model anew; the time of a stage is that of the command that did its work.
+        """
+        before = self._before()
+        if before.get("dataset") != self.values.get("dataset", before.get("dataset")):
+            before = {}
+        reached = {} if "metrics" in self.values else {name: before[name] for name in _REACHED if name in before}
+        spent = {name: value for name, value in self.values["seconds"].items() if name not in self.values["reused"]}
+        seconds = {**self.values["seconds"], **before.get("seconds", {}), **spent}
+        return {**reached, **self.values, "seconds": {name: seconds[name] for name in _STAGES if name in seconds}}
+
+    def ends_as_before(self) -> bool:
+        """Whether the gate and the registry say what they said when ``result.json`` was written."""
+        before = self._before()
+        return all(before.get(name) == self.values.get(name) for name in ("error", "model"))
+
+    def _before(self) -> dict[str, Any]:
+        """What ``result.json`` says by now; nothing if it is missing or broken."""
+        with contextlib.suppress(StorageError):
+            return storage.read_json(self._url, *_RESULT_FORMAT)
+        return {}
+
     @contextlib.contextmanager
     def written(self) -> Iterator[dict[str, Any]]:
-        """Write ``result.json`` however the run ends; cluster modes lose exit codes."""
+        """Write ``result.json`` however the run ends; cluster modes lose exit codes.
+
+        Where another writer holds the folder it is that one's.
+        """
         try:
             with self.status.command(str(self.values["stage"])):
                 yield self.values
         except (KeyboardInterrupt, Exception) as error:
             self.values |= as_pipeline_error(error).outcome
-            with contextlib.suppress(StorageError):
-                self._write()
+            if not isinstance(error, OutputError):
+                with contextlib.suppress(StorageError):
+                    self._write()
             raise
         self._write()
 
     def _write(self) -> None:
-        storage.write_json(self._url, *_RESULT_FORMAT, json.loads(json.dumps(self.values, default=str)))
+        storage.write_json(self._url, *_RESULT_FORMAT, json.loads(json.dumps(self.of_run(), default=str)))
 
     def dataset(self, dataset: Dataset) -> None:
         """Note what was published."""

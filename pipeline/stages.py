@@ -14,8 +14,9 @@ from pipeline.before_launch import check_training
 from pipeline.before_stages import check_stages
 from pipeline.config import PipelineConfig
 from pipeline.dataset import Dataset
-from pipeline.errors import GateError
+from pipeline.errors import GateError, InputMissingError
 from pipeline.outcome import Outcome
+from pipeline.run_folder import is_run_folder
 from pipeline.stage_values import Evaluated, Run
 from pipeline.starting_point import with_starting_point
 from pipeline.task import UserCode
@@ -49,22 +50,20 @@ def run_stage(
         reached: the dict to note in what is reached, see `Outcome`.
 
     Returns:
-        The values of the RESULT line, which are in ``<run>/result.json`` too.
+        The values of the RESULT line, which are in ``<run>/result.json`` too, beside what earlier commands reached
+        there. What is refused before a stage begins leaves the run folder as it is.
     """
+    check_stages(config, last)
+    published = Dataset.open(config.dataset.url) if last in ("train", "evaluate") else None
+    trained = flow.finished_run(config, published) if published and last == "evaluate" else None
     outcome = Outcome(config, last, reached)
     with outcome.written() as values, flow.SparkOnDemand(config, spark, for_inputs=True) as session:
-        check_stages(config, last)
-        if last in ("prepare", "run"):
-            dataset = _prepare(config, _fit_to_train(session, config) if last == "run" else session, outcome)
-        else:
-            dataset = Dataset.open(config.dataset.url)
-            outcome.dataset(dataset)
-        if last in ("train", "run"):
-            run = _train(config, dataset, session, outcome, quiet)
-        elif last == "evaluate":
-            run = flow.finished_run(config, dataset)
+        dataset = published or _prepare(config, _fit_to_train(session, config) if last == "run" else session, outcome)
+        outcome.dataset(dataset)
+        run = trained or (_train(config, dataset, session, outcome, quiet) if last != "prepare" else None)
+        if run is not None:
             outcome.run(run)
-        if last in ("evaluate", "run"):
+        if run is not None and last != "train":
             _evaluate(run, session, outcome)
         values["stage"] = last
     return values
@@ -86,7 +85,6 @@ def _fit_to_train(session: flow.SparkOnDemand, config: PipelineConfig) -> Callab
 def _prepare(config: PipelineConfig, session: Callable[[], SparkSession], outcome: Outcome) -> Dataset:
     with outcome.stage("prepare"):
         dataset, reused = flow.prepare_stage(config, session, outcome.status)
-    outcome.dataset(dataset)
     rows = dataset.manifest.accounting
     logger.info(
         "prepare: %d rows in = %d published + %d duplicates + %d rejected %s",
@@ -100,7 +98,6 @@ def _prepare(config: PipelineConfig, session: Callable[[], SparkSession], outcom
 def _train(config: PipelineConfig, dataset: Dataset, session: flow.SparkOnDemand, outcome: Outcome, quiet: bool) -> Run:
     with outcome.stage("train"):
         run = flow.train_stage(config, dataset, session, quiet=quiet, status=outcome.status)
-    outcome.run(run)
     if run.reused:
         outcome.reused("train")
     return run
@@ -125,13 +122,13 @@ def _evaluate(run: Run, session: flow.SparkOnDemand, outcome: Outcome) -> None:
 
 
 def _report(run: Run, evaluated: Evaluated, outcome: Outcome) -> None:
-    """Write the report of a run that did something; one that found all done keeps the report with its times."""
+    """Write the report, unless there is one and nothing that it tells is new."""
     url = storage.join(run.url, "report.html")
     outcome.values["report"] = url
-    if evaluated.reused and storage.exists(url):
+    if evaluated.reused and storage.exists(url) and outcome.ends_as_before():
         return
     with outcome.stage("report"):
-        write_report(run.url, outcome.values)
+        _render(run.url, outcome.of_run())
         _track(run, evaluated)
 
 
@@ -143,8 +140,19 @@ def _track(run: Run, evaluated: Evaluated) -> None:
     log_results(run.config.tracking, run.url, evaluated.metrics, files)
 
 
-def write_report(run_url: str, values: dict[str, Any] | None = None) -> str:
-    """Write ``<run>/report.html`` from what the run folder holds; returns its URL."""
+def write_report(run_url: str) -> str:
+    """Write ``<run>/report.html`` from what the run folder holds; returns its URL.
+
+    Raises:
+        InputMissingError: it is no run folder; nothing is written.
+        StorageError: a file in it is corrupt.
+    """
+    if not is_run_folder(storage.list_names(run_url)):
+        raise InputMissingError(f"{run_url} is no run folder; expected one; check training.run_url")
+    return _render(run_url, None)
+
+
+def _render(run_url: str, values: dict[str, Any] | None) -> str:
     from pipeline.report import render_report
 
     url = storage.join(run_url, "report.html")

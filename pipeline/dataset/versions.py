@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import long_lists, storage
 from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.schema import DatasetSchema
-from pipeline.errors import StorageError
+from pipeline.errors import InputMissingError, StorageError
 
 if TYPE_CHECKING:
     from pipeline.training.loader import Loader
@@ -80,14 +80,15 @@ class Dataset:
         """Open the newest version, or a given one.
 
         Raises:
-            StorageError: nothing is published there, or the manifest is corrupt.
+            InputMissingError: nothing is published there.
+            StorageError: the manifest is corrupt.
         """
         for number in reversed(commit_numbers(url)):
             commit = read_commit(url, number)
             if content_id in (None, commit["content_id"]):
                 return cls(url, read_manifest(url, commit["content_id"], commit["manifest_sha256"]))
-        wanted = "a published dataset" if content_id is None else f"version {content_id}"
-        raise StorageError(f"{url} holds no {wanted}; expected _commits/<n>.json; run `pipeline prepare` first")
+        wanted = "published dataset" if content_id is None else f"version {content_id}"
+        raise InputMissingError(f"{url} holds no {wanted}; expected _commits/<n>.json; run `pipeline prepare` first")
 
     @property
     def content_id(self) -> str:

@@ -29,7 +29,7 @@ from pipeline.dataset import (
     read_commit,
     version_url,
 )
-from pipeline.errors import StorageError
+from pipeline.errors import InputMissingError, InterruptedRunError, StorageError
 from pipeline.lease import Lease
 from pipeline.preparation.inputs import all_files, semantic
 from pipeline.preparation.profile import PROFILE_FORMAT
@@ -76,7 +76,7 @@ def publish(config: PipelineConfig, lease: Lease, new: Version) -> Dataset:
     parts: dict[str, tuple[PartFile, ...]] = {split: _parts(split, new.written[split]) for split in SPLITS}
     rows: dict[str, tuple[PartFile, ...]] = {split: (*_of_base(new, split), *parts[split]) for split in SPLITS}
     identity = content_id(new.schema, semantic(config), new.statistics, rows)
-    found = _existing(url, identity) or _place(config, identity, new, parts)
+    found = _existing(url, identity) or _place(config, lease, identity, new, parts)
     return _commit(config, lease, found, new.request)
 
 
@@ -101,12 +101,18 @@ def _of_base(new: Version, split: SplitName) -> tuple[PartFile, ...]:
 
 
 def _place(
-    config: PipelineConfig, identity: str, new: Version, parts: Mapping[str, tuple[PartFile, ...]]
+    config: PipelineConfig, lease: Lease, identity: str, new: Version, parts: Mapping[str, tuple[PartFile, ...]]
 ) -> tuple[Manifest, str]:
-    """Put files and manifest in place; gives the manifest and its sha256."""
+    """Put files and manifest in place; gives the manifest and its sha256.
+
+    Raises:
+        InterruptedRunError: another run has taken over, and may have the same version there already.
+    """
     placed: dict[str, tuple[PartFile, ...]] = {split: _with_folder(identity, parts[split]) for split in SPLITS}
     folder = version_url(config.dataset.url, identity)
-    storage.remove(folder)
+    lease.check()
+    if storage.exists(folder):  # `sweep` has removed what dead runs left, so that a living one wrote this
+        raise InterruptedRunError(f"{folder} is there meanwhile; expected to be the only writer; run the command again")
     manifest = Manifest(
         content_id=identity,
         schema=new.schema,
@@ -201,7 +207,7 @@ def answered(config: PipelineConfig, request: str) -> Dataset | None:
     try:
         identity = storage.read_json(_request_url(config, request), *_REQUEST_FORMAT)["content_id"]
         newest = Dataset.open(config.dataset.url)
-    except StorageError:
+    except (InputMissingError, StorageError):
         return None
     return newest if newest.content_id == identity else None
 

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.dataset import Accounting, Dataset, Manifest, commit_numbers, commit_version, content_id
-from pipeline.errors import StorageError
+from pipeline.errors import InputMissingError, StorageError
 from pipeline.testing import tiny_dataset
 
 
@@ -34,7 +34,7 @@ def test_committing_the_newest_version_again_changes_nothing(tmp_path: Path) -> 
 
 
 def test_nothing_published_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="pipeline prepare"):
+    with pytest.raises(InputMissingError, match=r"holds no published dataset; .* run `pipeline prepare` first"):
         Dataset.open(str(tmp_path))
 
 
