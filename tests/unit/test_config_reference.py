@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 
 import pytest
 import yaml
 
-from pipeline.cli import main
+from pipeline import commands
 from pipeline.config.reference import json_schema, markdown
 from tests.conftest import REPOSITORY
 
@@ -40,7 +41,7 @@ def test_defaults_and_bounds_are_said() -> None:
 
 
 def test_the_schema_is_what_editors_expect(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["config", "schema"]) == 0
+    commands.config(argparse.Namespace(what="schema"))
     schema = json.loads(capsys.readouterr().out)
     assert schema["$schema"].startswith("https://json-schema.org/")
     assert schema["required"] == ["features", "dataset"]

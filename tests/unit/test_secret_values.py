@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import pytest
 import yaml
 
 import pipeline
-from pipeline import storage
-from pipeline.cli import main
+from pipeline import commands, storage
 from pipeline.config import parse_config
 from pipeline.config.secret_values import from_environment, unset_variables
 from pipeline.errors import ConfigError, SecurityError
@@ -103,7 +103,8 @@ def test_variables_stand_unresolved_in_everything_that_is_kept_or_shown(
     (tmp_path / "run").mkdir()
     (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(WITH_VARIABLES))
     storage.write_bytes(str(tmp_path / "run" / "config.yaml"), config_yaml(config))
-    assert main(["config", "show", str(tmp_path / "pipeline.yaml")]) == 0
+    path = str(tmp_path / "pipeline.yaml")
+    commands.config(argparse.Namespace(what="show", config=path, overrides=[], target=None))
     shown = capsys.readouterr().out
     kept = (tmp_path / "run" / "config.yaml").read_text()
     for text in (shown, kept, render_report(str(tmp_path / "run")), storage.canonical_json(semantic(config)).decode()):
