@@ -20,12 +20,14 @@ from pyspark import cloudpickle
 import pipeline.launch.reporter as reporter_module
 from pipeline.config.training import ClusterConfig, DeadlineConfig, ModelConfig, TrainingConfig
 from pipeline.errors import ConfigError, InterruptedRunError, RankFailedError, StorageError
+from pipeline.launch import attempt as attempt_module
 from pipeline.launch import launch_training
 from pipeline.launch.attempt import Attempt
 from pipeline.launch.rank import RankCall
 from pipeline.launch.record import RunRecord
 from pipeline.launch.reporter import ChannelReporter
 from pipeline.task import SilentReporter, TrainingTask
+from tests.spark_jobs import ends_all_jobs
 from tests.stacks import EXCHANGES, IN_MEMORY, exchange_settings, needs_horovod
 
 pytestmark = pytest.mark.distributed
@@ -84,12 +86,25 @@ def _rank_one_finds_the_disk_full(task: Any, collective: Any, reporter: Any, sto
 
 
 def _rank_one_is_killed(task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
-    for step in range(1, 100):
+    for step in range(1, 4):
         collective.sum(np.array([1.0]))
         reporter.progress(epoch=0, step=step, steps=100, loss=0.0, rows_per_second=0.0)
-        time.sleep(0.3)
-        if collective.rank == 1 and step == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
+    if collective.rank == 1:
+        reporter.event("step 3 is told")  # after the progress, on the same stream
+        while not os.path.exists(os.path.join(task.training.run_url, "heard")):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+    collective.sum(np.array([1.0]))
+
+
+class _LeavesAMark(SilentReporter):
+    """Of the driver having heard an event."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
+    def event(self, message: str) -> None:
+        self._mark.touch()
 
 
 def _rank_one_stands_still(task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
@@ -170,7 +185,10 @@ class _EndsBeforeItIsHeard:
     def cancel(self) -> None: ...
 
 
-def test_what_ranks_say_last_is_kept_though_their_end_is_known_before(spark, tmp_path: Path) -> None:
+def test_what_ranks_say_last_is_kept_though_their_end_is_known_before(
+    spark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt_module, "_SETTLE_SECONDS", 60.0)
     record, launcher = RunRecord(str(tmp_path)), _EndsBeforeItIsHeard()
     call = RankCall(_sum_of_ranks, None, "torch", 10.0)
     assert Attempt(spark, launcher, 2, DeadlineConfig(), record).run(call) == ["done", "done"]
@@ -224,7 +242,7 @@ def test_errors_of_this_package_keep_their_kind(spark, tmp_path: Path) -> None:
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_a_killed_rank_is_named_and_the_run_can_be_resumed(spark, tmp_path: Path, exchange: str) -> None:
     with pytest.raises(InterruptedRunError, match=r"rank 1 on .* was lost at step 3"):
-        _train(spark, tmp_path, _rank_one_is_killed, exchange, max_failures=0)
+        _train(spark, tmp_path, _rank_one_is_killed, exchange, _LeavesAMark(tmp_path / "heard"), max_failures=0)
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "interrupted"
 
 
@@ -293,7 +311,7 @@ def test_ctrl_c_lets_the_ranks_save_and_stops_the_job(spark, tmp_path: Path, exc
     with pytest.raises(KeyboardInterrupt):
         _train(spark, tmp_path, _until_stopped, exchange, _CtrlC())
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "interrupted"
-    assert spark.sparkContext.statusTracker().getActiveJobsIds() == []
+    assert ends_all_jobs(spark)
 
 
 def test_it_works_from_a_thread(spark, tmp_path: Path) -> None:

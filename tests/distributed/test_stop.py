@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ from pipeline.launch.environment import plain_interrupts
 from pipeline.launch.rank import RankCall
 from pipeline.launch.record import RunRecord
 from pipeline.task import SilentReporter, TrainingTask
+from tests.spark_jobs import ends_all_jobs
 
 pytestmark = pytest.mark.distributed
 
@@ -45,8 +47,7 @@ def _train(
 
 def _all_go(collective: Any, reporter: Any) -> None:
     collective.barrier()
-    time.sleep(0.3)  # that they have started is said before
-    reporter.event("going")
+    reporter.event("going")  # that this rank has started is said before, on the same stream
 
 
 def _saves_when_told(task: Any, collective: Any, reporter: Any, stop: Any) -> Any:
@@ -65,17 +66,25 @@ def _does_not_listen(task: Any, collective: Any, reporter: Any, stop: Any) -> An
 
 
 class _CtrlC(SilentReporter):
-    """Presses it when both ranks are at work, and again after each of the given seconds."""
+    """Presses it when both ranks are at work."""
 
-    def __init__(self, *again: float) -> None:
+    def __init__(self) -> None:
         self.pressed = 0.0
-        self._again = again
+        self._going = 0
 
     def event(self, message: str) -> None:
-        if not self.pressed:
+        self._going += message == "going"
+        if self._going == 2 and not self.pressed:
             self.pressed = time.monotonic()
-            for seconds in (*self._again, 0.2):
-                threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+class _CtrlCAgain(logging.Handler):
+    """Presses it when the driver says that it waits for ranks to save."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "stopping; the ranks have up to" in record.getMessage():
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def _saved(folder: Path) -> list[str]:
@@ -103,11 +112,15 @@ def test_ranks_that_do_not_save_in_time_are_ended_and_that_is_said(
 
 
 def test_a_second_ctrl_c_does_not_wait_for_ranks_to_save(spark: Any, tmp_path: Path) -> None:
-    keys = _CtrlC(1.0)
-    with pytest.raises(KeyboardInterrupt):
-        _train(spark, tmp_path, _does_not_listen, keys, save=100)
+    keys, again = _CtrlC(), _CtrlCAgain()
+    attempt_module.logger.addHandler(again)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _train(spark, tmp_path, _does_not_listen, keys, save=100)
+    finally:
+        attempt_module.logger.removeHandler(again)
     assert time.monotonic() - keys.pressed < 15
-    assert spark.sparkContext.statusTracker().getActiveJobsIds() == []
+    assert ends_all_jobs(spark)
 
 
 def test_a_training_that_has_no_more_time_saves_before_it_ends(spark: Any, tmp_path: Path) -> None:

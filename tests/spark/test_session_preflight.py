@@ -22,6 +22,7 @@ from pipeline.launch.probe import versions
 from pipeline.launch.resources import Resources
 from pipeline.task import TrainingTask
 from pipeline.testing import tiny_dataset
+from tests.spark_jobs import ends_all_jobs
 
 
 @pytest.fixture
@@ -123,4 +124,4 @@ def test_a_spark_job_that_takes_too_long_is_cancelled(spark: Any) -> None:
             spark, "waiting", lambda: spark.sparkContext.parallelize([0], 1).map(lambda _: time.sleep(60)).collect(), 3
         )
     assert time.monotonic() - started < 20
-    assert spark.sparkContext.statusTracker().getActiveJobsIds() == []
+    assert ends_all_jobs(spark)
