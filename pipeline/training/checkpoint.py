@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,9 @@ from pipeline.errors import StorageError
 MANIFEST_FORMAT = ("checkpoint-manifest", 1)
 STATE_FORMAT = ("checkpoint-state", 1)
 PART_FORMAT = ("checkpoint-part", 1)
+
+SIGN_SECONDS = 10.0
+"""After which whoever reads or writes a checkpoint says so: nobody finishes a step meanwhile."""
 
 _PUBLISHED = re.compile(r"step-(\d+)")
 
@@ -63,13 +67,17 @@ class Checkpoint:
         part = storage.parse_json(f"{self.url}/{name}", self._read(name), *PART_FORMAT)
         return self.tensors(f"rank-{rank}"), part["state"]
 
-    def verify(self) -> None:
-        """Read every file.
+    def verify(self, tell: Callable[[str], None] = logger.debug) -> None:
+        """Read every file; between files ``tell`` hears now and then that this goes on, a sign of life.
 
         Raises:
             StorageError: one is missing or not what the manifest says.
         """
+        told = time.monotonic()
         for name, digest in self.files.items():
+            if time.monotonic() - told > SIGN_SECONDS:
+                tell(f"the checkpoint of step {self.step} is looked through: {name}")
+                told = time.monotonic()
             actual = storage.digest_file(storage.join(self.url, name))
             if actual.sha256 != digest.sha256:
                 raise _corrupt(storage.join(self.url, name), actual.sha256, digest.sha256)
@@ -137,7 +145,7 @@ def latest_good(run_url: str, tell: Callable[[str], None] = logger.warning) -> C
         url = step_url(run_url, step)
         try:
             checkpoint = open_checkpoint(url)
-            checkpoint.verify()
+            checkpoint.verify(tell)
             return checkpoint
         except StorageError as error:
             tell(f"checkpoint step-{step} is not usable and is set aside, going back to the one before: {error}")

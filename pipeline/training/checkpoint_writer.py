@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipeline.errors import PipelineError, StorageError
 from pipeline.training.checkpoint import (
     MANIFEST_FORMAT,
     PART_FORMAT,
+    SIGN_SECONDS,
     STATE_FORMAT,
     Tensors,
     checkpoints_url,
@@ -32,6 +34,8 @@ from pipeline.training.checkpoint import (
 
 _POLL_SECONDS = 0.02
 _PARTS_DEADLINE_SECONDS = 600.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,17 +63,27 @@ class CheckpointWriter:
     Args:
         attempt: names the attempt's temporary folders; the same on all ranks, and never used before.
         keep: newest checkpoints that are kept beside the best one.
+        tell: hears now and then that training waits for writing, a sign of life.
 
     Attributes:
         stalled_seconds: how long training has waited for writing.
     """
 
-    def __init__(self, run_url: str, rank: int, world_size: int, attempt: str, keep: int) -> None:
+    def __init__(
+        self,
+        run_url: str,
+        rank: int,
+        world_size: int,
+        attempt: str,
+        keep: int,
+        tell: Callable[[str], None] = logger.debug,
+    ) -> None:
         self._run_url = run_url
         self._rank = rank
         self._world_size = world_size
         self._attempt = attempt
         self._keep = keep
+        self._tell = tell
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._abandoned = threading.Event()
@@ -98,7 +112,10 @@ class CheckpointWriter:
         """Until the last snapshot is on disk (on rank 0: published); raises what went wrong."""
         began = time.perf_counter()
         if self._thread is not None:
-            self._thread.join()
+            while self._thread.is_alive():
+                self._thread.join(SIGN_SECONDS)
+                if self._thread.is_alive():
+                    self._tell("training waits for a checkpoint to be written")
             self._thread = None
         self.stalled_seconds += time.perf_counter() - began
         self.check()

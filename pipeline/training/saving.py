@@ -25,11 +25,11 @@ from pipeline.training.states import load_states, states_of
 from pipeline.training.step import Learner
 
 
-def checkpoint_writer(task: TrainingTask, collective: Collective) -> CheckpointWriter:
+def checkpoint_writer(task: TrainingTask, collective: Collective, reporter: Reporter) -> CheckpointWriter:
     """A writer whose temporary folders have the same new name on all ranks."""
     attempt = collective.broadcast_object(uuid.uuid4().hex)
-    config = task.training
-    return CheckpointWriter(config.run_url, collective.rank, collective.world_size, attempt, config.checkpoint.keep)
+    run_url, keep = task.training.run_url, task.training.checkpoint.keep
+    return CheckpointWriter(run_url, collective.rank, collective.world_size, attempt, keep, reporter.event)
 
 
 def snapshot(task: TrainingTask, learner: Learner, progress: Progress) -> Snapshot:

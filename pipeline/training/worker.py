@@ -50,7 +50,7 @@ def _train(
     task: TrainingTask, dataset: Dataset, collective: Collective, reporter: Reporter, stop: Callable[[], bool]
 ) -> Progress:
     learner = build_learner(task, dataset, collective)
-    with contextlib.closing(learner.gradients), checkpoint_writer(task, collective) as writer:
+    with contextlib.closing(learner.gradients), checkpoint_writer(task, collective, reporter) as writer:
         progress = resume(task, learner, reporter)
         run_epochs(_rank(task, dataset, learner, progress, writer, reporter, stop))
     return progress

@@ -11,6 +11,7 @@ import torch
 
 from pipeline.errors import StorageError
 from pipeline.storage import Digest
+from pipeline.training import checkpoint as checkpoint_module
 from pipeline.training import checkpoint_writer as module
 from pipeline.training.checkpoint import (
     latest_good,
@@ -196,3 +197,32 @@ def test_what_killed_attempts_left_is_swept(tmp_path: Path) -> None:
     (folder / "step-2").rename(folder / ".replaced-step-2")  # killed between two renames
     sweep(str(tmp_path))
     assert sorted(os.listdir(folder)) == ["step-1", "step-2"]
+
+
+def test_whoever_looks_through_a_checkpoint_on_resuming_gives_signs_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _save(tmp_path, _snapshot(7))
+    monkeypatch.setattr(checkpoint_module, "SIGN_SECONDS", -1.0)
+    signs: list[str] = []
+    checkpoint = latest_good(str(tmp_path), signs.append)
+    assert checkpoint is not None
+    assert len(signs) == len(checkpoint.files)
+
+
+def test_a_training_that_waits_for_a_slow_store_gives_signs_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SIGN_SECONDS", 0.01)
+    signs, write = threading.Semaphore(0), module._write
+
+    def write_when_two_signs_were_given(url: str, data: bytes) -> Digest:
+        assert all(signs.acquire(timeout=20) for _ in range(2))
+        monkeypatch.setattr(module, "_write", write)
+        return write(url, data)
+
+    monkeypatch.setattr(module, "_write", write_when_two_signs_were_given)
+    with CheckpointWriter(str(tmp_path), 0, 1, "attempt", 2, lambda _: signs.release()) as writer:
+        writer.save(_snapshot(7))
+        writer.wait()
+    assert published_steps(str(tmp_path)) == [7]

@@ -112,7 +112,7 @@ class TrainingContext:
         learner = build_learner(self.task, self.dataset, self.collective, model, optimizer)
         learner.others = others
         self._exit.enter_context(contextlib.closing(learner.gradients))
-        writer = self._exit.enter_context(checkpoint_writer(self.task, self.collective))
+        writer = self._exit.enter_context(checkpoint_writer(self.task, self.collective, self._reporter))
         self.progress = resume(self.task, learner, self._reporter)
         self._saves = OwnSaves(self.task, learner, self.progress, writer, self._stop)
         self._step = OwnStep(learner, self._saves.wishes)
