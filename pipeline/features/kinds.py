@@ -159,10 +159,16 @@ def _string(value: Any) -> str:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else repr(value)
     if isinstance(value, decimal.Decimal):
-        return format(value.normalize() + 0, "f")
+        return _plain_decimal(format(value, "f"))
     if isinstance(value, datetime.datetime):
         return str(_moment(value))
     return str(value)
+
+
+def _plain_decimal(text: str) -> str:
+    """All digits of a decimal but zeros at the end; arithmetic would round them to the 28 of its context."""
+    plain = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if plain == "-0" else plain
 
 
 def _timestamps(array: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 from unittest import mock
@@ -397,6 +398,12 @@ def test_distinct_values_are_counted_nearly_in_any_order_and_parts(count: int) -
     assert found == pytest.approx(count + 1, rel=0.12, abs=1)
     texts = coded(canonical([f"text {n}" for n in range(count)], "string"))
     assert Distinct().result(Distinct().cells(texts)) == pytest.approx(count, rel=0.12, abs=1)
+
+
+def test_decimals_keep_all_their_digits_as_categories() -> None:
+    long = "1234567890123456789012345678901234567"
+    values = [Decimal(text) for text in (f"{long}8", f"{long}9", "1.50", "-0.00", "100", "1E+3")]
+    assert canonical(values, "string").tolist() == [f"{long}8", f"{long}9", "1.5", "0", "100", "1000"]
 
 
 def test_rules_that_change_a_value_belong_to_the_state() -> None:
