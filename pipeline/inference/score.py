@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,9 +16,11 @@ from pipeline.config import PipelineConfig
 from pipeline.errors import DataError, InputMissingError, OutputError, PipelineError
 from pipeline.inference.predictor import Predictor, PredictorSource
 from pipeline.inference.resolve import model_folder
+from pipeline.inference.unfinished import unfinished_folder
 from pipeline.models.answers import AnswerType
 from pipeline.preparation.columns import raw_arrays
 from pipeline.preparation.inputs import files_at, spark_path, spark_url
+from pipeline.preparation.jobs import ended_jobs
 from pipeline.preparation.parquet import read_parquet
 from pipeline.preparation.session import spark_errors
 
@@ -120,19 +121,14 @@ def score_table(
     table = read_table(spark, source)
     scored = score(table, folder, config.allowed_factories)
     target = storage.local_path(target) if storage.is_local(target) else target
-    unfinished = f"{target.rstrip('/')}.{uuid.uuid4().hex[:12]}.unfinished"
-    try:
-        with spark_errors(source):
-            scored.write.parquet(spark_url(unfinished))
-            rows = {"in": table.count(), "out": spark.read.parquet(spark_path(unfinished)).count()}
+    with unfinished_folder(target) as unfinished, ended_jobs(spark.sparkContext, "score"), spark_errors(source):
+        scored.write.parquet(spark_url(unfinished))
+        rows = {"in": table.count(), "out": spark.read.parquet(spark_path(unfinished)).count()}
         if rows["in"] != rows["out"]:
             raise PipelineError(
                 f"{rows['out']} rows were scored; expected {rows['in']}; did the table change meanwhile?"
             )
         storage.move_folder(unfinished, target)
-    except BaseException:
-        storage.remove(unfinished)
-        raise
     version = Predictor.load(folder, config.allowed_factories).digest[:12]
     seconds = {"score": round(time.monotonic() - started, 1)}
     return {"rows": rows, "output": target, "model": {"url": folder, "version": version}, "seconds": seconds}

@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pipeline import storage
 from pipeline.config import PipelineConfig
 from pipeline.dataset import SPLITS, Accounting, Dataset, DatasetSchema
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, StorageError
 from pipeline.features import FittedFeatures, raw_inputs
 from pipeline.lease import Lease
 from pipeline.preparation import account, publish
@@ -25,6 +25,7 @@ from pipeline.preparation.clean import add_reasons, check_columns
 from pipeline.preparation.drift import drift_of, report_drift
 from pipeline.preparation.fit import fit
 from pipeline.preparation.inputs import Inputs, all_files, check_unchanged, fingerprints, list_inputs, request_of
+from pipeline.preparation.jobs import ended_jobs, remove_left
 from pipeline.preparation.label import LabelEncoder, classes_of, fit_labels, label_encoders, label_state
 from pipeline.preparation.layout import Layout, choose_layout, vector_bytes
 from pipeline.preparation.profile import kept_kinds, label_profiles, profiles
@@ -89,7 +90,7 @@ def prepare_dataset(
     steps = StepProgress(session, progress)
     with Lease(url) as lease, preparation_settings(session) as own, steps.watching():
         publish.sweep(url)
-        with _staging(url) as attempt:
+        with _staging(url) as attempt, ended_jobs(session.sparkContext, "prepare"):
             preparation = _Preparation(own, config, inputs, attempt, steps.step, Base.of(config))
             return preparation.run(frame, lease)
 
@@ -101,7 +102,10 @@ def _staging(url: str) -> Iterator[str]:
     try:
         yield attempt
     finally:
-        storage.remove(storage.join(url, "_staging"))
+        remove_left(storage.join(url, "_staging", attempt))
+        with contextlib.suppress(StorageError):
+            if not storage.list_names(storage.join(url, "_staging")):
+                remove_left(storage.join(url, "_staging"))
 
 
 def _known_of_inputs(listed: Inputs, census: Mapping[str, Census]) -> dict[str, Any]:
