@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from pipeline.config import PipelineConfig, load_config, parse_config
 from pipeline.dataset import Dataset, commit_numbers
 from pipeline.dataset.holds import hold
-from pipeline.errors import DataError, OutputError, StorageError
+from pipeline.errors import DataError, InputMissingError, OutputError
 from pipeline.preparation.gc import collect_garbage
 from pipeline.preparation.prepare import prepare_dataset
 from pipeline.preparation.preview import preview
@@ -93,7 +93,7 @@ def test_garbage_collection_keeps_the_newest_and_what_is_held(spark: SparkSessio
         assert collect_garbage(third.url, keep=1) == [second.content_id]
     assert Dataset.open(third.url, first.content_id).content_id == first.content_id
     assert collect_garbage(third.url, keep=1) == [first.content_id]
-    with pytest.raises(StorageError):
+    with pytest.raises(InputMissingError):
         Dataset.open(third.url, first.content_id)
     assert len(commit_numbers(third.url)) == 1
     assert Dataset.open(third.url).content_id == third.content_id
@@ -107,16 +107,21 @@ def test_progress_tells_every_step_and_the_tasks_of_spark(spark: SparkSession, c
     assert all(done <= total for _, done, total in told)
 
 
+def _executions(spark: SparkSession) -> dict[int, str]:
+    """Plans by number of those SQL executions, of the thousand that Spark keeps, that it has heard of by now."""
+    spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
+    kept = spark._jsparkSession.sharedState().statusStore().executionsList()
+    executions = [kept.apply(place) for place in range(kept.size())]
+    return {int(one.executionId()): one.physicalPlanDescription() for one in executions}
+
+
 def test_the_inputs_are_scanned_at_most_three_times(spark: SparkSession, config: PipelineConfig, table: Path) -> None:
     schema = "`order id` INT, day TIMESTAMP, price DOUBLE, shop STRING, constant INT, note STRING, churn INT"
     inputs = {"orders": {"path": str(table), "schema": schema}}
     source = parse_config({**config.model_dump(by_alias=True), "source": {"inputs": inputs, "id": "order id"}}).source
     table.write_text(table.read_text() + "broken line\n")
-    store = spark._jsparkSession.sharedState().statusStore()
-    before = int(store.executionsCount())
+    before = max(_executions(spark), default=-1)
     dataset = prepare_dataset(spark, config.model_copy(update={"source": source}))
     assert dataset.manifest.accounting.reasons["row cannot be parsed"] == 1
-    executions = store.executionsList(before, int(store.executionsCount()) - before)
-    plans = [executions.apply(place).physicalPlanDescription() for place in range(executions.size())]
-    scans = [plan for plan in plans if "Scan csv" in plan]
+    scans = [plan for number, plan in _executions(spark).items() if number > before and "Scan csv" in plan]
     assert len(scans) == 3, "counting, staging, and the lines that cannot be parsed"
