@@ -65,8 +65,13 @@ def files_at(url: str) -> Iterable[InputFile]:
     for full, info in found.items():
         root = next(root for root in roots if full == root or full.startswith(root.rstrip("/") + "/"))
         inner = full[len(root) :].lstrip("/").split("/")
-        if full == root or not any(part.startswith(("_", ".")) for part in inner):
+        if full == root or not any(map(_is_hidden, inner)):
             yield InputFile(_with_scheme(url, full), int(info["size"]), _modified(info))
+
+
+def _is_hidden(name: str) -> bool:
+    """To Spark; ``_day=1`` is a partition."""
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
 
 
 def spark_url(url: str) -> str:

@@ -11,7 +11,7 @@ from functools import reduce
 from pyspark.errors import ParseException
 from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import MapType, StringType, StructType
+from pyspark.sql.types import StringType, StructType
 
 from pipeline.config import PipelineConfig
 from pipeline.config.data import InputConfig
@@ -21,7 +21,7 @@ from pipeline.preparation.inputs import InputFile, Inputs, query_of, spark_path,
 from pipeline.preparation.parquet import read_parquet
 from pipeline.preparation.quoting import column
 from pipeline.preparation.session import OwnSettings, spark_errors
-from pipeline.preparation.snapshot import contents
+from pipeline.preparation.snapshot import contents, hashed
 
 FAULT = "_pipeline_fault"
 """The raw text of a row that could not be parsed, in frames of `read_inputs`."""
@@ -70,8 +70,10 @@ def _read(session: SparkSession, name: str, input_: InputConfig, files: tuple[In
         reader = reader.schema(input_.columns) if input_.columns else reader
         return reader.load(spark_path(input_.path)) if input_.path else reader.load()
     paths = [spark_path(file.path) for file in files]
-    if any("=" in file.path for file in files) and not re.search(r"[*?\[]", str(input_.path)):
-        reader = reader.option("basePath", spark_url(str(input_.path)))
+    base = spark_url(str(input_.path))
+    is_folder = not re.search(r"[*?\[]", base) and [spark_url(file.path) for file in files] != [base]
+    if is_folder and any("=" in file.path for file in files):
+        reader = reader.option("basePath", base)
     schema = _ddl(session, name, input_.columns) if input_.columns else None
     if input_.format == "parquet":
         full = [file.path for file in files if file.bytes]
@@ -103,8 +105,7 @@ def _fully_parsed(frame: DataFrame) -> DataFrame:
     Spark parses only columns that a query uses, and a value that it did not parse is no fault: which rows are faulty
     would depend on the query. The condition is always true, which the optimizer cannot know.
     """
-    columns = [column(field.name) for field in frame.schema if not isinstance(field.dataType, MapType)]
-    return frame.where(F.pmod(F.xxhash64(*columns), F.lit(2)) < 2)
+    return frame.where(F.pmod(F.xxhash64(*hashed(frame)), F.lit(2)) < 2)
 
 
 def _inferred(reader: DataFrameReader, paths: list[str]) -> StructType:

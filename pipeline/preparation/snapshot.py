@@ -13,7 +13,7 @@ from typing import Any
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import MapType
+from pyspark.sql import types as T
 
 from pipeline import storage
 from pipeline.errors import StorageError
@@ -46,9 +46,19 @@ def _now(file: InputFile) -> Iterator[InputFile]:
 
 def contents(frame: DataFrame) -> Column:
     """The sum of a hash of each row: the same for the same rows in any order."""
-    columns = [column(field.name) for field in frame.schema if not isinstance(field.dataType, MapType)]
-    nulls = [one.isNull() for one in columns]
-    return F.sum(F.xxhash64(*nulls, *columns).cast("decimal(20,0)"))
+    nulls = [column(field.name).isNull() for field in frame.schema]
+    return F.sum(F.xxhash64(*nulls, *hashed(frame)).cast("decimal(20,0)"))
+
+
+def hashed(frame: DataFrame) -> list[Column]:
+    """All columns for hashing; of those that hold maps, which Spark does not hash, whether there is one."""
+    return [column(field.name).isNull() if _holds_map(field.dataType) else column(field.name) for field in frame.schema]
+
+
+def _holds_map(type_: T.DataType) -> bool:
+    if isinstance(type_, T.StructType):
+        return any(_holds_map(field.dataType) for field in type_)
+    return isinstance(type_, T.MapType) or (isinstance(type_, T.ArrayType) and _holds_map(type_.elementType))
 
 
 def fingerprint(rows: int, total: int) -> dict[str, Any]:

@@ -381,6 +381,33 @@ def test_a_parquet_file_without_a_column_is_refused_unless_that_is_meant(spark: 
         assert read_inputs(spark, made, list_inputs(made))["t"].where("c IS NULL").count() == ROWS
 
 
+def test_partitions_may_begin_with_an_underscore_and_a_file_of_one_may_stand_alone(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    for folder in ("_day=1", "_day=2", "_hidden"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        table().to_csv(tmp_path / "in" / folder / "t.csv", index=False)
+    with preparation_settings(spark):
+        for path, rows, days in (("in", 2 * ROWS, {1, 2}), ("in/_day=1/t.csv", ROWS, set())):
+            made = config(tmp_path, source={"inputs": {"t": {"path": str(tmp_path / path)}}, "id": "id"})
+            frame = read_inputs(spark, made, list_inputs(made))["t"]
+            assert frame.count() == rows
+            assert {row["_day"] for row in frame.collect() if "_day" in frame.columns} == days
+
+
+def test_a_fault_within_a_map_is_a_fault(spark: SparkSession, tmp_path: Path) -> None:
+    lines = [f'{{"id": {row}, "x": 1.0, "label": 0, "s": {{"m": {{"a": {row}}}}}}}' for row in range(9)]
+    (tmp_path / "t.json").write_text("\n".join([*lines, '{"id": 9, "x": 1.0, "label": 0, "s": {"m": {"a": "b"}}}']))
+    schema = "id INT, x DOUBLE, label INT, s STRUCT<m: MAP<STRING, INT>>"
+    input_ = {"path": str(tmp_path / "t.json"), "format": "json", "schema": schema}
+    made = config(tmp_path, source={"inputs": {"t": input_}, "id": "id"})
+    with preparation_settings(spark):
+        frame = read_inputs(spark, made, list_inputs(made))["t"]
+        census = take_census({"t": frame}, made, "t", {"t": ()})["t"]
+        assert (census.rows, census.faults, parsed(frame).select("id").count()) == (9, 1, 9)
+        assert take_census({"t": parsed(frame)}, made, "t")["t"].contents
+
+
 def test_a_text_that_is_no_utf_8_is_named_by_its_column(spark: SparkSession, tmp_path: Path) -> None:
     frame = spark.createDataFrame(table()).selectExpr("*", "cast(if(id = 3, X'ff41', X'41') as string) AS c")
     with pytest.raises(DataError, match="column c has a text that is not UTF-8"):
