@@ -72,12 +72,21 @@ _OPERATIONS: dict[str, _Operation] = {
 
 def raw_inputs(features: Mapping[str, FeatureConfig]) -> dict[str, Kind]:
     """The raw columns that features need, with their kinds."""
+    return merge_kinds(_wanted_kinds(features))
+
+
+def numbers_and_categories(features: Mapping[str, FeatureConfig]) -> list[str]:
+    """The raw columns that features read both as numbers and as categories; they are numbers, float64."""
+    return [column for column, kinds in _wanted_kinds(features).items() if kinds == {"number", "string"}]
+
+
+def _wanted_kinds(features: Mapping[str, FeatureConfig]) -> dict[str, set[Kind]]:
     wanted: dict[str, set[Kind]] = {}
     for name, config in features.items():
         columns = [config.column or name, getattr(config, "since_column", None)]
         for column in filter(None, columns):
             wanted.setdefault(column, set()).add(_OPERATIONS[config.type].kind)
-    return merge_kinds(wanted)
+    return wanted
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from pipeline.config.data import LabelConfig
 from pipeline.dataset import SPLITS, Accounting, Column, Dataset, DatasetSchema
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import FittedFeatures
+from pipeline.preparation.columns import KNOWN, KNOWN_ROWS
 from pipeline.preparation.inputs import semantic
 from pipeline.preparation.label import LabelEncoder, label_encoders
 from pipeline.preparation.schema import plain_sources
-from pipeline.preparation.stage import KNOWN, KNOWN_ROWS
 
 _SPARK_TYPES = {"string": "string", "timestamp": "timestamp", "bool": "boolean", "float32": "float"}
 _SPARK_TYPES |= {"int8": "tinyint", "int16": "smallint", "int32": "int", "int64": "bigint", "float64": "double"}

@@ -16,8 +16,9 @@ from pipeline.config import PipelineConfig
 from pipeline.config.features import ElapsedFeature, NumericFeature, VectorFeature
 from pipeline.errors import DataError
 from pipeline.features import Kind, raw_inputs
+from pipeline.features.fitted import numbers_and_categories
 from pipeline.preparation.casts import TYPES, text_as
-from pipeline.preparation.columns import is_typed, typed_name
+from pipeline.preparation.columns import BUCKET, CHECKS, HASH, KNOWN, KNOWN_ROWS, is_typed, typed_name
 from pipeline.preparation.label import label_checks, staged_labels
 from pipeline.preparation.quoting import column
 from pipeline.preparation.rules import rule_checks, unfit_rule
@@ -25,7 +26,7 @@ from pipeline.preparation.split import split_checks
 from pipeline.preparation.weight import weight_checks
 
 REASONS = "_reasons"
-RESERVED = ("_hash", "_known", "_known_rows", "_bucket", "_check_1", "_check_2", REASONS, "_weight")
+RESERVED = (HASH, KNOWN, KNOWN_ROWS, BUCKET, *CHECKS, REASONS, "_weight")
 """Names of columns that preparation adds itself, beside `staged_labels`."""
 _NUMBERS = (T.NumericType, T.BooleanType)
 _PLURALS = {
@@ -125,6 +126,7 @@ def add_reasons(frame: DataFrame, config: PipelineConfig) -> DataFrame:
     for name, cast in typed.items():
         checks.append((column(name).isNotNull() & cast.isNull(), f"{name} is not a {kinds[name]}"))
     values = {name: typed.get(name, column(name)) for name in frame.columns}
+    checks += _merged_categories(values, types, config)
     types |= {name: TYPES[kinds[name]] for name in typed}
     checks += _kind_checks(values, types, config)
     checks += _missing_checks(values, types, config)
@@ -170,6 +172,18 @@ def _kind_checks(
         yield value.isNotNull() & (length != width), f"{source} has not {width} numbers"
         if feature.dtype == "uint8" and isinstance(type_, T.ArrayType):
             yield F.exists(value, _is_no_byte), f"{source} has numbers that are no bytes"
+
+
+def _merged_categories(
+    values: dict[str, Column], types: dict[str, T.DataType], config: PipelineConfig
+) -> Iterable[tuple[Column, str]]:
+    """Categories that would become one, since the column is read as numbers too."""
+    for name in numbers_and_categories(config.features):
+        if isinstance(types[name], (T.LongType, T.DecimalType, T.StringType)):
+            size = F.abs(values[name].cast("double"))
+            beyond = (size >= 2.0**53) & (size < float("inf"))  # NaN is greater than all
+            reason = "is a number and a category, and beyond 2**53, where numbers merge; copy the column in the query"
+            yield beyond, f"{name} {reason}"
 
 
 def _is_no_byte(item: Column) -> Column:

@@ -15,6 +15,12 @@ from pipeline.features.kinds import MICROSECONDS, Array, is_missing
 from pipeline.features.lists import Lists
 from pipeline.features.texts import Texts
 
+HASH, BUCKET, CHECKS = "_hash", "_bucket", ("_check_1", "_check_2")
+"""What staging adds to a row: the hash that it is ordered by, its file, and two hashes of its id."""
+KNOWN = "_known"
+"""Whether a row is published already; a column of frames that rows are added from."""
+KNOWN_ROWS = "_known_rows"
+"""How many rows of its id are published already; beside `KNOWN`."""
 _TYPED = "_typed_"
 
 

@@ -19,9 +19,8 @@ from pipeline.features import FittedFeatures, Kind, fit_features
 from pipeline.features.repair import Repair, repaired
 from pipeline.features.sketches import Cells, Fitting, Want
 from pipeline.features.target import FOLD
-from pipeline.preparation.columns import raw_arrays, with_typed
+from pipeline.preparation.columns import HASH, raw_arrays, with_typed
 from pipeline.preparation.session import spark_errors
-from pipeline.preparation.stage import HASH
 
 _CELLS = "want int, text string, key long, count long, low long, high long"
 _SCHEMA = pa.schema(

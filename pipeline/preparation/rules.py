@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from pyspark.sql import Column, Window
 from pyspark.sql import functions as F
@@ -73,7 +73,7 @@ def rule_checks(config: PipelineConfig, types: Mapping[str, T.DataType], values:
     """
     for rule in config.clean.rules:
         if rule.action == "reject":
-            yield from _checks(rule, values[rule.column], types[rule.column])
+            yield from _checks(rule, values[rule.column], types[rule.column], config.source.id)
 
 
 def reasons_of(rule: RuleConfig) -> dict[str, str]:
@@ -97,10 +97,12 @@ def _is_set(value: object) -> bool:
     return value is not None and value is not False
 
 
-def _checks(rule: RuleConfig, value: Column, type_: T.DataType) -> Checks:
+def _checks(rule: RuleConfig, value: Column, type_: T.DataType, ids: Sequence[str]) -> Checks:
     is_fraction = isinstance(type_, (T.FloatType, T.DoubleType))
     present = value.isNotNull() & ~F.isnan(value) if is_fraction else value.isNotNull()
     text = column(rule.column).cast("string")
+    # All rows of a value meet in one task; those without one need not, and may be many.
+    same = Window.partitionBy(value, F.when(~present, F.xxhash64(*map(column, ids))) if ids else F.lit(None))
     conditions = {
         "not_null": lambda: ~present,
         "min": lambda: present & (value < F.lit(rule.min)),
@@ -109,7 +111,7 @@ def _checks(rule: RuleConfig, value: Column, type_: T.DataType) -> Checks:
         "pattern": lambda: present & ~text.rlike(rf"\A(?:{rule.pattern})\z"),
         "min_length": lambda: present & (F.length(text) < F.lit(rule.min_length)),
         "max_length": lambda: present & (F.length(text) > F.lit(rule.max_length)),
-        "unique": lambda: present & (F.count(F.lit(1)).over(Window.partitionBy(value)) > 1),
+        "unique": lambda: present & (F.count(F.lit(1)).over(same) > 1),
         "condition": lambda: ~F.coalesce(F.expr(str(rule.condition)), F.lit(True)),
     }
     for check, reason in reasons_of(rule).items():

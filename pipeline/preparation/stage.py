@@ -8,40 +8,35 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import uuid
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipeline import storage
 from pipeline.config import PipelineConfig
+from pipeline.config.features import VectorFeature
 from pipeline.errors import DataError
 from pipeline.preparation.clean import REASONS
-from pipeline.preparation.columns import check_text, is_typed, typed_name
+from pipeline.preparation.columns import BUCKET, CHECKS, HASH, KNOWN, KNOWN_ROWS, check_text, is_typed, typed_name
+from pipeline.preparation.counts import Counts
 from pipeline.preparation.files import write_rows
 from pipeline.preparation.label import counted_as, label_values, staged_labels
 from pipeline.preparation.layout import Layout, placement
 from pipeline.preparation.quoting import column
 from pipeline.preparation.read import hashable, id_checks
-from pipeline.preparation.session import spark_errors
+from pipeline.preparation.session import spark_errors, temporary_settings
 from pipeline.preparation.split import split_of
 from pipeline.preparation.ties import Ties
-from pipeline.preparation.weight import WEIGHT, weight_values
+from pipeline.preparation.weight import weight_values
 
-HASH = "_hash"
-KNOWN = "_known"
-"""Whether a row is published already; a column of frames that rows are added from."""
-KNOWN_ROWS = "_known_rows"
-"""How many rows of its id are published already; beside `KNOWN`."""
-_BUCKET, _CHECKS = "_bucket", ("_check_1", "_check_2")
-_INTERNAL = (HASH, KNOWN, KNOWN_ROWS, _BUCKET, *_CHECKS, REASONS)
+_BATCH, _BATCH_BYTES = "spark.sql.execution.arrow.maxRecordsPerBatch", 64 << 20
 SAMPLE_ROWS = 1000
 """How many rejected rows `clean.quarantine: sample` keeps of each file."""
 
@@ -97,7 +92,8 @@ def stage(
     writer = _StageWriter(
         folder, layout, tuple(frame.columns), ties, config.clean.quarantine, labels, counted, sensitive, most
     )
-    with spark_errors("cleaning"):
+    session = frame.sparkSession
+    with spark_errors("cleaning"), temporary_settings(session, {_BATCH: str(_batch_rows(session, config))}):
         rows = by_bucket.mapInArrow(writer, "staged string").collect()
     found = [json.loads(row["staged"]) for row in rows]
     if len({one["bucket"] for one in found}) < len(found):
@@ -106,6 +102,13 @@ def stage(
             "by the hash that all versions since 3 have; use one of them"
         )
     return sorted((Staged(**{**one, "checks": tuple(one["checks"])}) for one in found), key=lambda one: one.bucket)
+
+
+def _batch_rows(session: SparkSession, config: PipelineConfig) -> int:
+    """How many rows Spark gives a task at a time: fewer of large ones, since Arrow cannot hold 2 GiB of a column."""
+    raw = 8 * sum(math.prod(one.shape) for one in config.features.values() if isinstance(one, VectorFeature))
+    most = int(session.conf.get(_BATCH, "10000") or 10_000)
+    return min(most, max(1, _BATCH_BYTES // raw)) if raw else most
 
 
 def _placed(frame: DataFrame, config: PipelineConfig, layout: Layout, ids: list[str], compare_ids: bool) -> DataFrame:
@@ -124,13 +127,13 @@ def _placed(frame: DataFrame, config: PipelineConfig, layout: Layout, ids: list[
     if layout.known_buckets:
         at = F.lit(layout.bucket_of("known")) + F.pmod(file_hash, F.lit(layout.known_buckets))
         bucket = F.when(F.col(KNOWN), at).otherwise(bucket)
-    checks = zip(id_checks(ids), _CHECKS, strict=True) if compare_ids else ()
+    checks = zip(id_checks(ids), CHECKS, strict=True) if compare_ids else ()
     return frame.select(
         *(column(name).alias(_position(place)) for place, name in enumerate(frame.columns)),
         *label_values(frame, config.label),
         *weight_values(frame, config.label),
         F.xxhash64(F.lit("order"), *parts).alias(HASH),
-        bucket.cast("int").alias(_BUCKET),
+        bucket.cast("int").alias(BUCKET),
         *(check.alias(name) for check, name in checks),
     )
 
@@ -147,15 +150,15 @@ def _place(frame: DataFrame, layout: Layout) -> Column:
         for name in (REASONS, KNOWN)
     )
     unfit = reasons.isNotNull() & ~known
-    rejected = F.lit(layout.bucket_of("rejected")) + F.pmod(F.col(_BUCKET), F.lit(layout.quarantine_files))
-    bucket = F.when(unfit, rejected).otherwise(F.col(_BUCKET))
+    rejected = F.lit(layout.bucket_of("rejected")) + F.pmod(F.col(BUCKET), F.lit(layout.quarantine_files))
+    bucket = F.when(unfit, rejected).otherwise(F.col(BUCKET))
     places = F.array(*(F.lit(place) for place in placement(layout.buckets)))
     return F.element_at(places, bucket + 1)
 
 
 def _buckets(batch: pa.RecordBatch, layout: Layout) -> npt.NDArray[np.int32]:
     """The same buckets as `_place` looks at."""
-    buckets = batch.column(_BUCKET).to_numpy()
+    buckets = batch.column(BUCKET).to_numpy()
     unfit = batch.column(REASONS).is_valid().to_numpy(zero_copy_only=False)
     if KNOWN in batch.schema.names:
         unfit &= ~batch.column(KNOWN).to_numpy(zero_copy_only=False)
@@ -205,7 +208,7 @@ class _StageWriter:
     def _write(self, bucket: int, batches: Iterator[pa.RecordBatch]) -> Staged:
         split = self.layout.split_of(bucket)
         url = storage.join(self.folder, split, f"part-{bucket:05d}-{uuid.uuid4().hex}.parquet")
-        counts = _Counts(self.labels, self.counted, self.sensitive, self.most_classes)
+        counts = Counts(self.labels, self.counted, self.sensitive, self.most_classes)
         if split == "rejected":
             kept = counts.rejecting(batches, {"all": None, "sample": SAMPLE_ROWS, "none": 0}[self.quarantine])
         elif split == "known":
@@ -234,81 +237,6 @@ def _runs(batches: Iterable[pa.RecordBatch], layout: Layout) -> Iterator[tuple[i
         starts = [0, *(np.flatnonzero(np.diff(buckets)) + 1).tolist(), len(buckets)]
         for start, end in itertools.pairwise(starts):
             yield int(buckets[start]), batch.slice(start, end - start)
-
-
-class _Counts:
-    """What a staging task counts of one bucket while its rows pass."""
-
-    def __init__(
-        self,
-        labels: tuple[str, ...],
-        counted: Mapping[str, str],
-        sensitive: tuple[str, ...],
-        most_classes: int | None,
-    ) -> None:
-        self.most_classes = most_classes
-        self.labels = labels
-        self.counted = counted
-        self.sensitive = sensitive
-        self.duplicates = self.rejected = self.known = self.weightless = 0
-        self.checks = [0, 0]
-        self.reasons: Counter[str] = Counter()
-        self.classes: Counter[str] = Counter()
-
-    def keeping(self, batches: Iterable[pa.RecordBatch], ties: Ties) -> Iterator[pa.Table]:
-        """Rows without duplicates, with labels and hash beside the query's columns."""
-        for table, duplicates in ties.settled(map(self._checked, batches)):
-            self.duplicates += duplicates
-            for name, prefix in self.counted.items():
-                for label in pc.value_counts(table.column(name)).to_pylist():
-                    value = label["values"]
-                    self.classes[f"{prefix}{value if isinstance(value, str) else f'{value:g}'}"] += label["counts"]
-            if self.most_classes is not None and len(self.classes) > self.most_classes:
-                raise DataError(
-                    f"the label has more than {self.most_classes:,} classes in one file alone; expected at most "
-                    "label.max_classes; is it a regression label, or an id?"
-                )
-            if WEIGHT in table.column_names:
-                self.weightless += int((table.column(WEIGHT).to_numpy() == 0).sum())
-            yield table.select([name for name in table.column_names if name == HASH or name not in _INTERNAL])
-
-    def knowing(self, batches: Iterable[pa.RecordBatch], ties: Ties) -> Iterator[pa.Table]:
-        """Nothing: the rows are published already; what is more of an id than there was are duplicates.
-
-        Where rows came less often than they are published, the duplicates are below 0.
-        """
-        for table, repeated in ties.settled(map(self._checked, batches)):
-            known = int(table.column(KNOWN_ROWS).to_numpy().sum())
-            self.duplicates += len(table) + repeated - known
-            self.known += known
-        yield from ()
-
-    def rejecting(self, batches: Iterable[pa.RecordBatch], limit: int | None) -> Iterator[pa.Table]:
-        """Rejected rows with their reasons, the first ``limit`` of them."""
-        for batch in batches:
-            table = pa.Table.from_batches([self._checked(batch)])
-            for reason in pc.value_counts(pc.list_flatten(batch.column(REASONS))).to_pylist():
-                self.reasons[reason["values"]] += reason["counts"]
-            wanted = len(table) if limit is None else max(0, min(len(table), limit - self.rejected))
-            self.rejected += len(table)
-            hidden = {*_INTERNAL, *self.labels, WEIGHT} - {REASONS}
-            shown = table.select([name for name in table.column_names if name not in hidden and not is_typed(name)])
-            shown = shown.slice(0, wanted)
-            yield _without_values(shown, self.sensitive)
-
-    def _checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        for which, name in enumerate(_CHECKS):
-            if name in batch.schema.names:
-                hashes = batch.column(name).to_numpy().astype(np.uint64)
-                self.checks[which] = (self.checks[which] + int(hashes.sum(dtype=np.uint64))) % 2**64
-        return batch
-
-
-def _without_values(table: pa.Table, names: tuple[str, ...]) -> pa.Table:
-    for name in set(names) & set(table.column_names):
-        empty = pa.nulls(len(table), table.schema.field(name).type)
-        table = table.set_column(table.column_names.index(name), name, empty)
-    return table
 
 
 def files_of(staged: Sequence[Staged], layout: Layout, split: str) -> list[Staged]:

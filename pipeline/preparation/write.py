@@ -21,11 +21,10 @@ from pipeline.features import FittedFeatures
 from pipeline.features.kinds import Array
 from pipeline.features.target import FOLD, Target
 from pipeline.layout import parquet_options
-from pipeline.preparation.columns import is_typed, raw_arrays
+from pipeline.preparation.columns import HASH, is_typed, raw_arrays
 from pipeline.preparation.files import write_rows
 from pipeline.preparation.fit import read_groups
 from pipeline.preparation.label import LabelEncoder
-from pipeline.preparation.stage import HASH
 
 _ARROW_TYPES = {"string": pa.string(), "timestamp": pa.timestamp("us")}
 

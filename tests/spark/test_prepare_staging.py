@@ -15,6 +15,7 @@ from pipeline.errors import DataError
 from pipeline.features.exact import Moments
 from pipeline.features.sketches import Values, Want
 from pipeline.preparation import stage as staging
+from pipeline.preparation.clean import add_reasons
 from pipeline.preparation.fit import _limits, _merged
 from pipeline.preparation.prepare import prepare_dataset
 from pipeline.preparation.session import preparation_settings
@@ -62,3 +63,38 @@ def test_the_most_frequent_values_are_found_before_one_task_sees_them(spark: Spa
     counts = {want: sorted(rows["count"], reverse=True) for want, rows in found.groupby("want")}
     totals = pd.Series(range(40)).groupby(pd.Series([f"v{n % 7}" for n in range(40)])).sum()
     assert counts == {0: sorted(totals, reverse=True)[:2], 1: [4, 3, 2], 2: [2] * 20}
+
+
+def test_few_large_rows_come_to_a_task_at_a_time(
+    spark: SparkSession, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make(features={"x": {"type": "vector", "shape": [8192]}})
+    assert staging._batch_rows(spark, config) == 1024
+    assert staging._batch_rows(spark, make()) == 10_000
+    told: list[tuple[str, str]] = []
+    spy = staging.temporary_settings
+    monkeypatch.setattr(
+        staging, "temporary_settings", lambda session, new: told.extend(new.items()) or spy(session, new)
+    )
+    rows = spark.createDataFrame(ROWS).selectExpr("id", "late", "array_repeat(x, 8192) AS x")
+    assert prepare_dataset(spark, config, rows).manifest.accounting.published == len(ROWS)
+    assert told == [("spark.sql.execution.arrow.maxRecordsPerBatch", "1024")]
+
+
+def test_numbers_that_are_categories_too_are_refused_where_they_would_merge(spark: SparkSession, make: Make) -> None:
+    features = {"n": {"type": "numeric"}, "c": {"type": "categorical", "column": "n"}}
+    large = {0: 2**53 - 1, 1: 2**53, 2: 2**53 + 1, 3: "NaN", 4: "inf"}
+    rows = ROWS.assign(n=[str(large.get(n, n)) for n in range(300)])
+    accounting = prepare_dataset(spark, make(features=features), spark.createDataFrame(rows)).manifest.accounting
+    (reason,) = accounting.reasons
+    assert reason.startswith("n is a number and a category, and beyond 2**53")
+    assert accounting.rejected == 2
+
+
+def test_rows_without_a_value_are_apart_where_values_must_be_unique(spark: SparkSession, make: Make) -> None:
+    rows = ROWS.assign(key=[f"key {max(n, 1)}" if n < 100 else None for n in range(300)])
+    config = make(clean={"rules": [{"column": "key", "unique": True}]})
+    frame = spark.createDataFrame(rows)
+    assert dict(prepare_dataset(spark, config, frame).manifest.accounting.reasons) == {"key is not unique": 2}
+    plan = add_reasons(frame, config)._jdf.queryExecution().optimizedPlan().toString()
+    assert "xxhash64(id" in plan
