@@ -100,8 +100,27 @@ def test_a_corrupt_model_scores_nothing(spark, folder, tmp_path):
         score(spark_rows(spark, raw_rows(3)), str(tmp_path))
 
 
-def test_a_run_and_its_model_are_scored_with_the_factory_of_their_configuration(spark, dataset, tmp_path):
-    factory = "pipeline.models.linear:Linear"
+CHOOSES_BY_VALUES = """
+from pipeline.models.linear import Linear
+
+class Chooses(Linear):
+    def forward(self, inputs):
+        output = super().forward(inputs)
+        return output if bool(output.sum() > 0) else output * 2
+"""
+
+
+@pytest.fixture
+def untraceable(spark, tmp_path, monkeypatch):
+    """The name of a factory that workers can import, and whose model no program can stand for."""
+    (tmp_path / "chooses_by_values.py").write_text(CHOOSES_BY_VALUES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spark.sparkContext.addPyFile(str(tmp_path / "chooses_by_values.py"))
+    return "chooses_by_values:Chooses"
+
+
+def test_a_run_and_its_model_are_scored_with_the_factory_of_their_configuration(spark, dataset, untraceable, tmp_path):
+    factory = untraceable
     sections = {"features": {"amount": {"type": "numeric"}}, "label": {"column": "late"}, "dataset": {"url": "data"}}
     config = parse_config({**sections, "model": {"factory": factory}}, str(tmp_path))
     result = TrainingResult(steps=1, epochs=1, best_epoch=0, best_metrics={}, best_checkpoint="c", rows=1)
