@@ -33,3 +33,4 @@ chaos: setup  ## the slow tests: faults thrown at real runs
 
 clean:  ## remove the environment and what runs have left (asks nothing; the per-user wheel cache stays)
 	rm -rf .venv .venv-modern .cache .setup.lock build *.egg-info workspace .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf examples/*/workspace examples/*/data spark.log notebooks/spark.log

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipeline import storage
@@ -36,6 +37,8 @@ def describe(path: str, deep: bool = False) -> str:
         InputMissingError: there is no such folder, or nothing of ours in it.
         StorageError: files are missing or corrupt; all of them are named.
     """
+    if storage.is_local(path) and Path(storage.local_path(path)).is_file():
+        raise InputMissingError(f"{path} is a file; expected a dataset, checkpoint, model or run folder")
     names = set(storage.list_names(path))
     if "_commits" in names:
         return "\n".join(_dataset(path, deep))
@@ -120,7 +123,7 @@ def _run(url: str, deep: bool) -> list[str]:
     offences: list[str] = []
     result = storage.join(url, "result.json")
     if storage.exists(result):
-        lines += [f"  {line}" for line in _result_lines(json.loads(storage.read_bytes(result)))]
+        lines += [f"  {line}" for line in _result_lines(storage.read_json(result, "result", 1))]
     checkpoints = storage.join(url, "checkpoints")
     folders = [storage.join(checkpoints, name) for name in storage.list_names(checkpoints) if name.startswith("step-")]
     for folder in [*folders, storage.join(url, "model")]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import storage
-from pipeline.errors import InputMissingError
+from pipeline.errors import InputMissingError, StorageError
 
 _FORMAT = ("status", 1)
 _STALE_SECONDS = 30.0
@@ -106,4 +106,6 @@ def read_status(run_url: str) -> RunStatus:
     if not storage.exists(url):
         raise InputMissingError(f"{run_url} holds no status.json; expected a run folder; check training.run_url")
     values = storage.read_json(url, *_FORMAT)
+    if lacking := [name for name in ("stage", "state", "updated") if name not in values]:
+        raise StorageError(f"{url} has no {', '.join(lacking)}; expected a status; it may be corrupt")
     return RunStatus(run_url, values, max(0.0, time.time() - values["updated"]))

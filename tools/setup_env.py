@@ -25,7 +25,11 @@ from stacks import STACKS, chosen
 from user_cache import ROOT, locked
 
 if os.environ.get("STACK", "") not in ("", *STACKS):
-    sys.exit(f"error[2]: STACK is {os.environ['STACK']}; expected {' or '.join(STACKS)}")
+    print(f"error[2]: STACK is {os.environ['STACK']}; expected {' or '.join(STACKS)}", file=sys.stderr)
+    sys.exit(2)
+if not sys.platform.startswith("linux"):
+    print(f"error[69]: this system is {sys.platform}; expected Linux; use a container", file=sys.stderr)
+    sys.exit(69)
 STACK = chosen()
 VENV = STACK.venv
 PYTHON = VENV / "bin" / "python"

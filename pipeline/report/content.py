@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pipeline import storage
 from pipeline.dataset import Dataset, Manifest, version_url
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, StorageError
 from pipeline.inference.evaluate import Evaluation
 
 logger = logging.getLogger(__name__)
@@ -40,27 +40,45 @@ class Content:
 
     @classmethod
     def read(cls, run_url: str, result: Mapping[str, Any] | None) -> Content:
-        """Read what the run folder holds; what is missing or unreadable is left out, and logged."""
+        """Read what the run folder holds; what is missing, or out of reach with its dataset, is left out.
+
+        Raises:
+            StorageError: a file of the run is corrupt.
+        """
         if result is None:
             nothing: dict[str, Any] = {}
-            result = _or(lambda: storage.read_json(storage.join(run_url, "result.json"), "result", 1), nothing)
-        evaluation = _or(lambda: _evaluation(run_url), None)
+            result = _of(run_url, "result.json", lambda url: storage.read_json(url, "result", 1), nothing)
+        evaluation = _of(run_url, "evaluation.json", _evaluation, None)
         dataset = _or(lambda: _dataset(result, evaluation), None)
-        lines = _or(lambda: storage.read_bytes(storage.join(run_url, "metrics.jsonl")).decode(), "")
         return cls(
             name=run_url.rstrip("/").rsplit("/", 1)[-1],
             url=run_url,
             result=result,
             evaluation=evaluation,
-            epochs=[json.loads(line) for line in lines.splitlines()],
+            epochs=_of(run_url, "metrics.jsonl", _epochs, []),
             manifest=dataset.manifest if dataset else None,
-            configuration=_or(lambda: storage.read_bytes(storage.join(run_url, "config.yaml")).decode(), ""),
+            configuration=_of(run_url, "config.yaml", lambda url: storage.read_bytes(url).decode(), ""),
             profile=_or(lambda: _profile(dataset), {}) if dataset else {},
         )
 
 
-def _evaluation(run_url: str) -> Evaluation:
-    return Evaluation.from_json(storage.read_json(storage.join(run_url, "evaluation.json"), *Evaluation.FORMAT))
+def _of(run_url: str, name: str, read: Callable[[str], Value], otherwise: Value) -> Value:
+    """A file of the run folder as a value."""
+    url = storage.join(run_url, name)
+    if not storage.exists(url):
+        return otherwise
+    try:
+        return read(url)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(f"{url} is corrupt; expected what a run writes; restore the file") from error
+
+
+def _evaluation(url: str) -> Evaluation | None:
+    return Evaluation.from_json(storage.read_json(url, *Evaluation.FORMAT))
+
+
+def _epochs(url: str) -> list[dict[str, Any]]:
+    return [dict(json.loads(line)) for line in storage.read_bytes(url).decode().splitlines()]
 
 
 def _dataset(result: Mapping[str, Any], evaluation: Evaluation | None) -> Dataset | None:

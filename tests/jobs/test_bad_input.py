@@ -38,7 +38,6 @@ def fails(arguments: Arguments, run_command, tmp_path: Path) -> Callable[..., li
 def test_unknown_key_wrong_type_and_bad_bound_are_all_named(fails) -> None:
     errors = fails(78, "training.sed=1", "training.seed=soon", "split.test=1.5")
     assert len(errors) == 3
-    assert ["training.sed" in errors[0] or "training.sed" in error for error in errors]
     for name in ("training.sed", "training.seed", "split.test"):
         assert any(name in error for error in errors), name
 

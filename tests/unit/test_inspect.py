@@ -62,7 +62,7 @@ def test_checkpoints_models_and_runs_are_described_and_checked(tmp_path):
     run = tmp_path / "run"
     checkpoint = folder(run / "checkpoints" / "step-30", "checkpoint", step=30, world_size=2)
     model = folder(run / "model", "model")
-    (run / "result.json").write_text(json.dumps({"status": "done", "metrics": {"roc_auc": 0.75}}))
+    (run / "result.json").write_text(json.dumps({"format": "result/1", "status": "done", "metrics": {"roc_auc": 0.75}}))
     assert "checkpoint" in describe(str(checkpoint))
     assert "step 30, world_size 2" in describe(str(checkpoint))
     text = describe(str(run))
@@ -79,3 +79,11 @@ def test_checkpoints_models_and_runs_are_described_and_checked(tmp_path):
 def test_anything_else_is_refused(tmp_path):
     with pytest.raises(InputMissingError, match="holds nothing"):
         describe(str(tmp_path / "nowhere"))
+
+
+def test_a_file_is_no_folder_and_a_broken_result_is_74(tmp_path):
+    (tmp_path / "result.json").write_text("{")
+    with pytest.raises(InputMissingError, match="is a file; expected a dataset"):
+        describe(str(tmp_path / "result.json"))
+    with pytest.raises(StorageError, match=r"result\.json is not a result file"):
+        describe(str(tmp_path))

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.dataset import version_url
+from pipeline.errors import StorageError
 from pipeline.inference.evaluate import Evaluation, Measured, SliceValue
 from pipeline.metrics import METRICS, Binary, Measure, Multiclass, Regression
 from pipeline.report import render_report, render_table
@@ -134,6 +135,13 @@ def test_a_run_that_failed_early_still_gets_a_page(tmp_path):
     page = render_report(str(tmp_path / "run"), {"error": "train: it broke", "seconds": {"prepare": 1.0}})
     assert "train: it broke" in page
     assert "There is no evaluation." in page
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "evaluation.json", "result.json"])
+def test_a_broken_file_of_a_run_is_named(tmp_path, name):
+    (tmp_path / name).write_text('{"format": "evaluation/1"}\n{' if name != "evaluation.json" else "{}")
+    with pytest.raises(StorageError, match=name):
+        render_report(str(tmp_path))
 
 
 def test_the_best_value_of_each_metric_is_marked_and_never_that_of_the_majority_class(evaluation):

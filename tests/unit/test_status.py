@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import storage
-from pipeline.errors import InputMissingError
+from pipeline.errors import InputMissingError, StorageError
 from pipeline.launch.record import RunRecord
 from pipeline.status import read_status
 
@@ -78,3 +78,9 @@ def test_it_shows_where_each_rank_spends_its_time_and_which_one_is_slow(tmp_path
     text = "\n".join(read_status(str(tmp_path)).lines())
     assert "slowest" not in text
     assert "sign of life" not in text, "it is over"
+
+
+def test_a_status_without_its_fields_is_corrupt(tmp_path: Path) -> None:
+    storage.write_json(str(tmp_path / "status.json"), "status", 1, {"stage": "train"})
+    with pytest.raises(StorageError, match="has no state, updated; expected a status"):
+        read_status(str(tmp_path))
