@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from pipeline import commands
+from pipeline import __version__, commands
 from pipeline.errors import UsageError, as_pipeline_error
 
 
@@ -88,6 +88,7 @@ def _configure_logging(options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="pipeline", description="From raw Spark tables to a served PyTorch model.")
+    parser.add_argument("--version", action="version", version=f"pipeline {__version__}")
     verbs = _Verbs(parser.add_subparsers(dest="verb", required=True, metavar="COMMAND"))
     _add_stages(verbs)
     _add_predictions(verbs)
@@ -123,7 +124,14 @@ class _Verbs:
 
 
 def _add_overrides(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    verb.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="take this value, in YAML, instead of the configuration's; may be repeated",
+    )
     verb.add_argument("--target", help="named overrides of the configuration's `targets`")
 
 
@@ -140,15 +148,21 @@ def _add_stages(verbs: _Verbs) -> None:
 
 def _add_predictions(verbs: _Verbs) -> None:
     score = verbs.add_configured("score", commands.score, "predictions for a Spark table")
-    score.add_argument("input", help="table to score, as Parquet or CSV with the raw columns")
+    score.add_argument("input", help="table to score, as Parquet, JSON or CSV, with the columns that the query gives")
     score.add_argument("output", help="folder for the scored Parquet table")
     score.add_argument("--model", help="model folder, run folder, or name@alias; by default the registered model")
     serve = verbs.add("serve", commands.serve, "predictions over HTTP")
     serve.add_argument("model", help="model folder, run folder, or a configuration whose registered model is served")
-    serve.add_argument("--host")
-    serve.add_argument("--port", type=int)
+    serve.add_argument("--host", help="address to listen on; by default serving.host, or 127.0.0.1")
+    serve.add_argument("--port", type=int, help="by default serving.port; 0 takes a free one")
     serve.add_argument("--public", action="store_true", help="allow a host that other machines can reach")
-    serve.add_argument("--allow-factory", action="append", default=[], metavar="PACKAGE.MODULE:FUNCTION")
+    serve.add_argument(
+        "--allow-factory",
+        action="append",
+        default=[],
+        metavar="PACKAGE.MODULE:FUNCTION",
+        help="code that the model may import, if it is not of a built-in architecture; may be repeated",
+    )
 
 
 def _add_folders(verbs: _Verbs) -> None:
@@ -159,31 +173,39 @@ def _add_folders(verbs: _Verbs) -> None:
     inspect = verbs.add(
         "inspect", commands.inspect, "what a dataset, checkpoint, model or run folder holds; checks its checksums"
     )
-    inspect.add_argument("path")
+    inspect.add_argument("path", help="folder or URL")
     inspect.add_argument("--deep", action="store_true", help="also check every sha256")
     export = verbs.add("export", commands.export, "a dataset as plain wide Parquet")
-    export.add_argument("dataset")
+    export.add_argument("dataset", help="folder or URL of a dataset")
     export.add_argument("output", help="new folder; one folder per split")
-    export.add_argument("--split", dest="splits", action="append", choices=["train", "validation", "test"])
+    export.add_argument(
+        "--split", dest="splits", action="append", choices=["train", "validation", "test"], help="by default all"
+    )
     bench = verbs.add("bench", commands.bench, "how fast a dataset loads here, beside a raw scan, and what to set")
-    bench.add_argument("what", choices=["loader"])
-    bench.add_argument("dataset")
-    bench.add_argument("--split", default="train")
-    bench.add_argument("--batch-size", type=int, default=4096)
+    bench.add_argument("what", choices=["loader"], help="what to measure")
+    bench.add_argument("dataset", help="folder or URL of a dataset")
+    bench.add_argument("--split", default="train", help="by default train")
+    bench.add_argument("--batch-size", type=int, default=4096, help="rows; by default 4096")
     collect = verbs.add_configured(
         "gc", commands.gc, "remove old versions of a dataset, never one that a run was trained on or that is being read"
     )
-    collect.add_argument("--keep", type=int, default=2, metavar="N", help="the newest versions that stay")
-    collect.add_argument("--run", dest="runs", action="append", default=[], help="further run folders to respect")
+    collect.add_argument("--keep", type=int, default=2, metavar="N", help="the newest versions that stay; by default 2")
+    collect.add_argument(
+        "--run",
+        dest="runs",
+        action="append",
+        default=[],
+        help="run folder whose version stays, beside training.run_url",
+    )
 
 
 def _add_starting_points(verbs: _Verbs) -> None:
     init = verbs.add("init", commands.init, "propose a configuration for a table, which runs as it is")
     init.add_argument("data", help="table as CSV, JSON lines, Parquet or ORC")
-    init.add_argument("output", nargs="?", default="pipeline.yaml")
+    init.add_argument("output", nargs="?", default="pipeline.yaml", help="file to write; by default pipeline.yaml")
     init.add_argument("--label", help="column to predict; by default the likeliest")
     doctor = verbs.add("doctor", commands.doctor, "what is installed, what is missing, what to do")
-    doctor.add_argument("--json", action="store_true")
+    doctor.add_argument("--json", action="store_true", help="for programs")
     doctor.add_argument(
         "--class-archive",
         action="store_true",
@@ -192,8 +214,10 @@ def _add_starting_points(verbs: _Verbs) -> None:
     doctor.add_argument("--cluster", metavar="CONFIG", help="also on every executor of a configuration's cluster")
     _add_overrides(doctor)
     config = verbs.add("config", commands.config, "the configuration's JSON schema, or its resolved values")
-    config.add_argument("what", choices=["schema", "show"])
-    config.add_argument("config", nargs="?")
+    config.add_argument(
+        "what", choices=["schema", "show"], help="schema: of every configuration; show: the values of one"
+    )
+    config.add_argument("config", nargs="?", help="YAML configuration, for show")
     _add_overrides(config)
 
 

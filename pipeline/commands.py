@@ -97,10 +97,19 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def gc(options: argparse.Namespace) -> dict[str, Any]:
-    """Remove old versions of a dataset."""
+    """Remove old versions of a dataset.
+
+    Raises:
+        UsageError: no version would stay.
+        InputMissingError: there is no dataset.
+    """
+    if options.keep < 1:
+        raise UsageError(f"--keep is {options.keep}; expected at least 1; the newest version always stays")
     config = _load(options)
+    from pipeline.dataset import Dataset
     from pipeline.preparation.gc import collect_garbage
 
+    Dataset.open(config.dataset.url)
     runs = [config.training.run_url, *options.runs]
     return {"removed": collect_garbage(config.dataset.url, options.keep, runs)}
 
@@ -165,6 +174,8 @@ def config(options: argparse.Namespace) -> None:
     from pipeline.config.reference import json_schema
     from pipeline.config.yaml_text import dump_yaml
 
+    if options.what == "schema" and options.config is not None:
+        raise UsageError(f"config schema is given {options.config}; expected no file; `config show` shows one")
     if options.what == "schema":
         print(json.dumps(json_schema(), indent=1))
         return
