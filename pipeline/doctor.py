@@ -50,7 +50,7 @@ class Package:
         if self.extra == "-":
             return LOCK_ONLY
         extra = f"[{self.extra}]" if self.extra else ""
-        return f"pip install 'spark-torch-pipeline{extra}', or `make setup` in a checkout"
+        return f"in a checkout `pip install '.{extra}'` or `make setup`"
 
 
 EVERYTHING = "every command"

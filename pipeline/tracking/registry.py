@@ -7,13 +7,16 @@ and ``spark_udf`` give the very answers of our own scoring and serving. Nothing 
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import __version__, storage
+import pipeline
+from pipeline import storage
 from pipeline.config.release import TrackingConfig
 from pipeline.errors import ConfigError, ServiceError
 from pipeline.inference import mlflow_entry_path
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _DIGEST_TAG = "model_sha256"
+_PREDICTOR_NEEDS = ("fsspec", "numpy", "pandas", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch")
 _TYPES = {"number": "double", "string": "string", "boolean": "boolean", "timestamp": "datetime"}
 
 
@@ -103,8 +107,20 @@ def _save(predictor: Predictor, folder: Path) -> None:
             python_model=str(mlflow_entry_path()),
             artifacts={"model": copy_model(predictor.source.folder, f"{local}/model")},
             signature=_signature(predictor),
-            pip_requirements=[f"spark-torch-pipeline[serve]=={__version__}"],
+            code_paths=[_own_code(local)],
+            pip_requirements=_requirements(),
         )
+
+
+def _own_code(folder: str) -> str:
+    """A copy of this package's sources, which go with a model: MLflow's environments could not get it by its name."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    return str(shutil.copytree(Path(pipeline.__file__).parent, Path(folder) / "code" / "pipeline", ignore=ignored))
+
+
+def _requirements() -> list[str]:
+    """The distributions that a predictor imports, as installed here; of torch any build of that version."""
+    return [f"{name}=={version_of(name).partition('+')[0]}" for name in _PREDICTOR_NEEDS]
 
 
 def copy_model(source: str, folder: str) -> str:

@@ -7,8 +7,11 @@ import functools
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 import pandas as pd
@@ -222,6 +225,20 @@ def test_mlflow_itself_serves_the_same_answers_without_unpickling(registered, mo
     pd.testing.assert_frame_equal(answer, Predictor.load(f"{run_url}/model").predict(rows))
     files = [path.name for path in Path(source.removeprefix("file://").replace("%20", " ")).rglob("*.pkl")]
     assert files == []
+
+
+def test_a_registered_model_brings_the_code_that_it_needs_and_asks_pip_for_released_packages_only(registered):
+    config, run_url, _ = registered
+    source = Store(config, run_url).client.get_model_version("small", "1").source
+    folder = Path(urllib.parse.unquote(source.removeprefix("file://")))
+    program = "from pipeline.inference.predictor import Predictor; import pipeline; print(pipeline.__file__)"
+    environment = {**os.environ, "PYTHONPATH": str(folder / "code")}
+    loaded = subprocess.run([sys.executable, "-c", program], env=environment, cwd="/", capture_output=True, text=True)
+    assert loaded.stdout.strip() == str(folder / "code" / "pipeline" / "__init__.py"), loaded.stderr
+    requirements = (folder / "requirements.txt").read_text()
+    assert "torch==" in requirements
+    assert "spark-torch-pipeline" not in requirements
+    assert "+" not in requirements
 
 
 def test_a_corrupt_model_folder_is_not_registered(workspace, registered, tmp_path):
