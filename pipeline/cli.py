@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_format = "json" if "json" in words else "text"
     options = argparse.Namespace(debug="--debug" in words, log_format=log_format, verb="", reached={})
     try:
-        options = _parser().parse_args(words, options)
+        options, unknown = _parser().parse_known_args(words, options)
+        if unknown:
+            raise UsageError(f"{' '.join(unknown)} is not known; see `pipeline {options.verb} --help`")
         _configure_logging(options)
         result = options.command(options)
     except (KeyboardInterrupt, Exception) as error:
@@ -155,6 +157,7 @@ def _add_predictions(verbs: _Verbs) -> None:
     serve.add_argument("model", help="model folder, run folder, or a configuration whose registered model is served")
     serve.add_argument("--host", help="address to listen on; by default serving.host, or 127.0.0.1")
     serve.add_argument("--port", type=int, help="by default serving.port; 0 takes a free one")
+    _add_overrides(serve)
     serve.add_argument("--public", action="store_true", help="allow a host that other machines can reach")
     serve.add_argument(
         "--allow-factory",

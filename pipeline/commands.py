@@ -54,6 +54,8 @@ def serve(options: argparse.Namespace) -> dict[str, Any]:
         port=options.port,
         allow_factories=options.allow_factory,
         public=options.public,
+        overrides=options.overrides,
+        target=options.target,
     )
 
 

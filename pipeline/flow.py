@@ -277,6 +277,7 @@ def _registered(evaluated: Evaluated) -> Model:
     run = evaluated.run
     tracking, allowed = run.config.tracking, run.allow_factories
     if tracking.registered_model is None:
+        logger.info("register: nothing is registered: tracking.registered_model is not set")
         return Model(run.model_url, allow_factories=allowed)
     version = register_model(tracking, run.url, run.mlflow_run_id, evaluated.metrics, allow_factories=allowed)
     return Model(run.model_url, tracking.registered_model, version, allowed)

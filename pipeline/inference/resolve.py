@@ -41,9 +41,16 @@ def _configured_model(reference: str | None, config: PipelineConfig) -> str:
     name, _, version = (reference or "").partition("@")
     name = name or config.tracking.registered_model or ""
     if not name:
-        return model_folder(config.training.run_url)
+        return _model_of_run(config.training.run_url)
     from pipeline.tracking import load_registered, tracking_uri
 
     run_url = config.training.run_url
     cache = storage.join(run_url, "registered") if storage.is_local(run_url) else "registered-models"
     return load_registered(tracking_uri(config.tracking, run_url), name, version or config.tracking.alias, cache)
+
+
+def _model_of_run(run_url: str) -> str:
+    folder = storage.join(run_url, "model")
+    if not storage.exists(storage.join(folder, "manifest.json")):
+        raise InputMissingError(f"{run_url} holds no model; expected a finished training; run `pipeline run` first")
+    return folder

@@ -32,7 +32,7 @@ import torch
 from pipeline.config import load_config
 from pipeline.config.load import parse_section
 from pipeline.config.release import ServingConfig
-from pipeline.errors import PipelineError, SecurityError, ServiceError
+from pipeline.errors import PipelineError, SecurityError, ServiceError, UsageError
 from pipeline.inference.connection import Connection
 from pipeline.inference.predictor import Predictor
 from pipeline.inference.resolve import model_folder
@@ -171,6 +171,8 @@ def run(
     port: int | None = None,
     allow_factories: Sequence[str] = (),
     public: bool = False,
+    overrides: Sequence[str] = (),
+    target: str | None = None,
 ) -> dict[str, Any]:
     """Serve until SIGTERM or SIGINT, then finish what is under way; for the main thread of a process of its own.
 
@@ -180,18 +182,23 @@ def run(
         port: instead of the configured one; 0 takes a free one.
         allow_factories: see `pipeline.inference.predictor.Predictor.load`.
         public: allow an address that other machines can reach.
+        overrides: ``section.key=value``, laid over the configuration.
+        target: of the configuration.
 
     Raises:
         ConfigError: the port is none.
+        UsageError: there is no configuration to lay anything over.
     """
-    config = load_config(model) if model.endswith((".yaml", ".yml")) else None
+    config = load_config(model, overrides, target) if model.endswith((".yaml", ".yml")) else None
+    if config is None and (overrides or target):
+        raise UsageError(f"{model} is no configuration; expected one with --set and --target; leave them out")
     serving = config.serving if config else ServingConfig()
     given = {"host": host, "port": port, "public": public or None}
     given = {name: value for name, value in given.items() if value is not None}
     serving = parse_section(ServingConfig, {**serving.model_dump(), **given}, "serving")
     # One thread per request is enough: more would only compete for the same cores.
     torch.set_num_threads(1)
-    server = Server(Predictor.load(model_folder(model), allow_factories), serving)
+    server = Server(Predictor.load(model_folder(None if config else model, config), allow_factories), serving)
     with _until_signalled(server):
         logger.info("serve: model %s at %s", server.model["version"], server.url)
         server.serve_forever(poll_interval=0.1)

@@ -48,3 +48,26 @@ def test_gc_of_no_dataset_is_66_and_creates_nothing(tmp_path: Path) -> None:
 
 def test_the_schema_is_of_no_file() -> None:
     assert cli.main(["config", "schema", "pipeline.yaml"]) == 2
+
+
+def test_an_unknown_option_points_to_the_help_of_its_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", "run", "--depe"]) == 2
+    assert "--depe is not known; see `pipeline status --help`" in capsys.readouterr().err
+
+
+def test_serve_lays_overrides_over_its_configuration_and_refuses_them_without_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pipeline.yaml").write_text(CONFIG)
+    assert cli.main(["serve", str(tmp_path / "pipeline.yaml"), "--set", "serving.port=99999"]) == 78
+    assert "99999" in capsys.readouterr().err
+    assert cli.main(["serve", str(tmp_path), "--target", "cluster"]) == 2
+    assert "is no configuration" in capsys.readouterr().err
+
+
+def test_serving_a_configuration_before_training_says_what_to_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pipeline.yaml").write_text(CONFIG)
+    assert cli.main(["serve", str(tmp_path / "pipeline.yaml")]) == 66
+    assert "holds no model; expected a finished training; run `pipeline run` first" in capsys.readouterr().err
