@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from pipeline.config import parse_config
 from pipeline.preparation.prepare import prepare_dataset
 
-RECORDED = "2f3dd5d18ab70e27cf80e75cac6a4f8943f17b16f837d2e4d10643362967a68c"
+RECORDED = "62cf072cde8fde440e0c529a37fa4bc483e3c3b6072223903916151ef428e40e"
 """With pyspark 3.5.9, pyarrow 14.0.2, numpy 1.26.4 and pandas 2.2.3."""
 
 ROWS = 500

@@ -41,7 +41,7 @@ def test_defaults_and_bounds_are_said() -> None:
 
 
 def test_the_schema_is_what_editors_expect(capsys: pytest.CaptureFixture[str]) -> None:
-    commands.config(argparse.Namespace(what="schema"))
+    commands.config(argparse.Namespace(what="schema", config=None))
     schema = json.loads(capsys.readouterr().out)
     assert schema["$schema"].startswith("https://json-schema.org/")
     assert schema["required"] == ["features", "dataset"]
