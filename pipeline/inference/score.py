@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -57,7 +58,8 @@ def score(frame: DataFrame, folder: str, allow_factories: Iterable[str] = ()) ->
         DataError: columns are missing, or the frame has a column of one of the new names.
         StorageError: the model is corrupt.
     """
-    predictor = Predictor.load(folder, tuple(allow_factories))
+    here = storage.resolve(folder, os.getcwd())  # executors run elsewhere
+    predictor = Predictor.load(here, tuple(allow_factories))
     _check_columns(frame, predictor)
     schema = StructType([*frame.schema.fields])
     for name, type_ in added_columns(predictor).items():

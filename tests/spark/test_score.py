@@ -79,6 +79,11 @@ def test_other_columns_stay_as_they_are_and_types_may_be_narrower(spark, folder)
     assert 0 <= first.probability <= 1
 
 
+def test_a_relative_path_of_a_model_is_that_of_the_driver(spark, folder, monkeypatch):
+    monkeypatch.chdir(Path(folder).parent)
+    assert len(score(spark_rows(spark, raw_rows(3)), Path(folder).name).collect()) == 3
+
+
 def test_an_empty_table_gives_an_empty_table(spark, folder):
     assert score(spark_rows(spark, raw_rows(3)).where("id < 0"), folder).count() == 0
 
