@@ -86,17 +86,31 @@ def _step(workspace: Path) -> int:
     return int(json.loads(status.read_text()).get("step") or 0) if status.exists() else 0
 
 
+STANDS_STILL_ONCE = """
+import pathlib, time
+
+def callback(progress, metrics):
+    mark = pathlib.Path(__file__).with_name("stood-still")
+    if not mark.exists():
+        mark.touch()
+        time.sleep(60)
+"""
+
+
 def test_a_run_killed_in_training_resumes_and_ends_with_the_very_same_metrics(
     finished: tuple[Path, dict[str, Any]],
     arguments: Arguments,
     start: Callable[[list[str]], Started],
     run_command,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     workspace = _copy_of_dataset(finished, tmp_path)
-    overrides = ("training.checkpoint.every_steps=3",)
+    (tmp_path / "stands_still.py").write_text(STANDS_STILL_ONCE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    overrides = ("training.checkpoint.every_steps=3", "training.callback=stands_still:callback")
     killed = start(arguments("run", workspace, *overrides))
-    # Sooner than the status, which is a second behind: on a fast machine all steps are done by then.
+    killed.wait_for((tmp_path / "stood-still").exists)
     killed.wait_for(lambda: any((workspace / "runs" / "flights" / "checkpoints").glob("*/manifest.json")))
     killed.kill()
     ended = run_command(*arguments("run", workspace, *overrides))
