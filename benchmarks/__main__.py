@@ -1,4 +1,7 @@
-"""All measurements one after another, or those named: `python -m benchmarks [NAME ...]`."""
+"""All measurements that the README quotes, one after another, or those named: `python -m benchmarks [NAME ...]`.
+
+`python -m benchmarks pages` measures nothing: it writes the pages anew from what is recorded.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,11 @@ BENCHMARKS: dict[str, list[list[str]]] = {
 
 def main(names: list[str]) -> int:
     """Run the named benchmarks, or all; 1 if one of them failed."""
+    if names == ["pages"]:
+        return write_pages()
     unknown = set(names) - set(BENCHMARKS)
     if unknown:
-        sys.exit(f"benchmarks {sorted(unknown)} do not exist; expected some of {', '.join(BENCHMARKS)}")
+        sys.exit(f"benchmarks {sorted(unknown)} do not exist; expected some of {', '.join(BENCHMARKS)}, or pages")
     failed = []
     for name in names or BENCHMARKS:
         print(f"=== {name}", flush=True)
@@ -28,6 +33,16 @@ def main(names: list[str]) -> int:
     if failed:
         print(f"failed: {', '.join(failed)}")
     return int(bool(failed))
+
+
+def write_pages() -> int:
+    """Each page of recorded results; none of them needs what it measures."""
+    from benchmarks.pages import PAGES
+    from benchmarks.results_file import write_page
+
+    for name, page in PAGES.items():
+        write_page(name, page)
+    return 0
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results_file import keep, table
+from benchmarks.results_file import document, keep, table
 from pipeline.config.training import ClusterConfig, ModelConfig, TrainingConfig
 from pipeline.launch import launch_training
 from pipeline.launch.session import spark_session
@@ -40,25 +41,20 @@ def seconds(spark: Any, launcher: dict[str, Any], folder: Path) -> float:
     return time.monotonic() - began
 
 
-def measure(repeats: int = 5) -> dict[str, Any]:
+def measure(spark: Any, folder: Path, launchers: Iterable[str] = LAUNCHERS, repeats: int = 5) -> dict[str, Any]:
     """First launch (imports included), then the median and range of the repeated ones, in seconds."""
     results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.monotonic()
-        with spark_session(ClusterConfig(master="local[2]"), folder) as spark:
-            spark.range(1).count()
-            results["session"] = {"first": round(time.monotonic() - began, 2)}
-            for name, launcher in LAUNCHERS.items():
-                times = [seconds(spark, launcher, Path(folder, launcher["launcher"])) for _ in range(repeats + 1)]
-                results[name] = {
-                    "first": round(times[0], 2),
-                    "median": round(statistics.median(times[1:]), 2),
-                    "range": [round(min(times[1:]), 2), round(max(times[1:]), 2)],
-                }
+    for name in launchers:
+        times = [seconds(spark, LAUNCHERS[name], folder / name.replace(" ", "-")) for _ in range(repeats + 1)]
+        results[name] = {
+            "first": round(times[0], 2),
+            "median": round(statistics.median(times[1:]), 2),
+            "range": [round(min(times[1:]), 2), round(max(times[1:]), 2)],
+        }
     return results
 
 
-def page(sections: dict[str, Any]) -> list[str]:
+def page(sections: Mapping[str, Any]) -> list[str]:
     """The result for people."""
     found = sections["seconds"]
     rows = [
@@ -67,20 +63,23 @@ def page(sections: dict[str, Any]) -> list[str]:
         if name in LAUNCHERS
     ]
     barrier, run = found["barrier over Horovod"]["median"], found["horovod.spark.run"]["median"]
-    return [
-        "# Launching two ranks that have nothing to do, Spark already up",
-        "",
-        sections["machine"],
-        "",
+    lines = [
         *table(["launcher", "first s (with imports)", "median of the next s", "range s"], rows),
         f"* the session itself: {found['session']['first']} s",
         f"* a barrier stage starts ranks {run / max(barrier, 0.01):.0f} times as fast as horovod.spark.run",
     ]
+    return document("Launching two ranks that have nothing to do, Spark already up", sections["machine"], [], lines)
 
 
 def main() -> None:
     """Measure and keep."""
-    keep("launch", "seconds", measure(*(int(a) for a in sys.argv[1:2])), page)
+    with tempfile.TemporaryDirectory() as name:
+        began = time.monotonic()
+        with spark_session(ClusterConfig(master="local[2]"), name) as spark:
+            spark.range(1).count()
+            session = {"first": round(time.monotonic() - began, 2)}
+            found = measure(spark, Path(name), repeats=int(sys.argv[1]) if sys.argv[1:] else 5)
+    keep("launch", {"seconds": {"session": session, **found}}, page)
 
 
 if __name__ == "__main__":

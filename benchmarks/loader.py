@@ -18,20 +18,21 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.loader_contenders import CONTENDERS
 from benchmarks.loader_files import SHAPES, Shape, write_files
+from benchmarks.results_file import RESULTS, Goal, document, keep, kept, machine, table, three_digits
 
 BATCH_SIZE = 4096
 EPOCH_LIMIT_SECONDS = 60
@@ -198,81 +199,80 @@ def contest(name: str, shape: Shape, rounds: int, only: list[str], folder: Path)
     return contests
 
 
-def table(name: str, shape: Shape, contests: list[Contest]) -> list[str]:
-    """Markdown of one shape."""
+def page(name: str, sections: Mapping[str, Any]) -> list[str]:
+    """What was measured of one shape."""
+    shape, contests = Shape(sections["shape_rows"], SHAPES[name].arrays), contests_in(sections)
     rates = {each.name: each.rate for each in contests}
-    lines = [
-        f"## {name}: {shape.rows:,} rows of {shape.row_bytes} bytes",
-        "",
-        "| contender | M rows/s | MB/s | of raw scan | of tensors | CPU s per M rows | first epoch s | rows |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    heading = f"Loading shuffled batches of {sections['batch_size']:,} rows: {name}"
+    lines = [f"{shape.rows:,} rows of {shape.row_bytes} bytes.", "", *_table(shape, contests, rates)]
+    return document(heading, sections["machine"], goals(name, rates), lines)
+
+
+PAGES = {f"loader-{name}": partial(page, name) for name in SHAPES}
+
+
+def _table(shape: Shape, contests: Sequence[Contest], rates: Mapping[str, float]) -> list[str]:
+    head = ["contender", "M rows/s", "MB/s", "of raw scan", "of tensors", "CPU s per M rows", "first epoch s", "rows"]
+    rows = []
     for each in contests:
         label = f"{each.name} ({each.version})" if each.version else each.name
         if not each.seconds:
-            lines.append(f"| {label} | {each.problem or 'no full epoch'} | | | | | | |")
+            rows.append([label, each.problem or "no full epoch", *[""] * 6])
             continue
-        scan, tensors = rates.get(SCAN, 0), rates.get(TENSORS, 0)
-        rows = f"{each.rows:,}"
-        rows += f", stopped after {each.delivered:,}" if each.delivered < each.rows else ""
-        rows += f", lost {each.lost_epochs} epochs" if each.lost_epochs else ""
-        rows += ", in another call" if each.earlier else ""
-        lines.append(
-            f"| {label} | {_three_digits(each.rate)} | {_three_digits(each.rate * shape.row_bytes)} "
-            f"| {_three_digits(each.rate / scan if scan else 0)} "
-            f"| {_three_digits(each.rate / tensors if tensors else 0)} "
-            f"| {statistics.median(each.cpu) * 1e6:.3f} | {each.first:.2f} | {rows} {each.problem} |"
+        of_limits = [three_digits(each.rate / rates[limit]) if rates.get(limit) else "" for limit in (SCAN, TENSORS)]
+        rows.append(
+            [
+                label,
+                three_digits(each.rate),
+                three_digits(each.rate * shape.row_bytes),
+                *of_limits,
+                f"{statistics.median(each.cpu) * 1e6:.3f}",
+                f"{each.first:.2f}",
+                _rows_of(each),
+            ]
         )
-    return [*lines, "", *goals(rates), ""]
+    return table(head, rows)
 
 
-def _three_digits(value: float) -> str:
-    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+def _rows_of(each: Contest) -> str:
+    """How many of them came, and what was not as it should be."""
+    said = [f"{each.rows:,}"]
+    said += [f"stopped after {each.delivered:,}"] if each.delivered < each.rows else []
+    said += [f"lost {each.lost_epochs} epochs"] if each.lost_epochs else []
+    said += ["in another call"] if each.earlier else []
+    return ", ".join([*said, *([each.problem] if each.problem else [])])
 
 
-def goals(rates: Mapping[str, float]) -> list[str]:
-    """What the loader is meant to reach, and what it reached."""
+def goals(name: str, rates: Mapping[str, float]) -> list[Goal]:
+    """What the loader is meant to reach on a shape, and what it reached."""
 
-    def ratio(a: str, b: str) -> str:
-        return _three_digits(rates[a] / rates[b]) if rates.get(a) and rates.get(b) else "unknown"
+    def ratio(a: str, b: str) -> float | None:
+        return rates[a] / rates[b] if rates.get(a) and rates.get(b) else None
 
     stock = max(STOCK, key=lambda each: rates.get(each, 0))
     peers = {each: rate for each, rate in rates.items() if each in (*PEERS, *STOCK, "petastorm rows")}
     peer = max(peers, key=peers.__getitem__, default="")
     return [
-        f"* of the raw scan: {ratio(OURS, SCAN)} (goal 0.9)",
-        f"* times stock BatchedDataLoader ({stock}), shuffled: {ratio(OURS, stock)} (goal 10 on tabular, else 5)",
-        f"* times the fastest peer ({peer}): {ratio(OURS, peer)} (goal 1)",
-        f"* from memory, of gathering from tensors: {ratio('ours cached', TENSORS)} (goal 0.9)",
+        Goal("of the raw scan", ratio(OURS, SCAN), 0.9),
+        Goal(f"times stock BatchedDataLoader ({stock}), shuffled", ratio(OURS, stock), 10 if name == "tabular" else 5),
+        Goal(f"times the fastest peer ({peer})", ratio(OURS, peer), 1),
+        Goal("from memory, of gathering from tensors", ratio("ours cached", TENSORS), 0.9),
     ]
 
 
-def measured_earlier(path: Path, now: set[str], shape: Shape) -> list[Contest]:
-    """What an earlier call found of contenders that this one does not name, on the same rows."""
-    if not path.exists():
-        return []
-    found = json.loads(path.read_text())
-    if found.get("shape_rows") != shape.rows:
-        return []
-    kept = {name: values for name, values in found["contenders"].items() if name not in now}
+def contests_in(sections: Mapping[str, Any]) -> list[Contest]:
+    """What was kept, in the order of contenders."""
     known = {each.name for each in fields(Contest)}
+    found = sections.get("contenders", {})
     return [
-        Contest(name, **{key: value for key, value in values.items() if key in known} | {"earlier": True})
-        for name, values in kept.items()
+        Contest(name, **{key: value for key, value in found[name].items() if key in known})
+        for name in CONTENDERS
+        if name in found
     ]
-
-
-def machine() -> str:
-    """The machine in a line."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    python = platform.python_version()
-    return f"{platform.system()} {platform.machine()}, {cpu}, {os.cpu_count()} cores, load {load}, Python {python}"
 
 
 def measure(name: str, options: argparse.Namespace) -> None:
-    """Run one shape and write its results."""
+    """Run one shape and keep what was found, beside what an earlier call found of other contenders on the same rows."""
     shape = Shape(int(SHAPES[name].rows * options.scale), SHAPES[name].arrays)
     folder = Path(options.folder or tempfile.mkdtemp(prefix="loader-")) / name
     only = options.only or list(CONTENDERS)
@@ -286,16 +286,13 @@ def measure(name: str, options: argparse.Namespace) -> None:
     finally:
         if not options.folder:
             shutil.rmtree(folder.parent, ignore_errors=True)
-    output = Path(options.output)
-    output.mkdir(parents=True, exist_ok=True)
-    contests = [*contests, *measured_earlier(output / f"loader-{name}.json", set(only), shape)]
-    contests.sort(key=lambda each: list(CONTENDERS).index(each.name))
-    lines = [f"# Loading shuffled batches of {BATCH_SIZE:,} rows", "", before, "", *table(name, shape, contests)]
-    (output / f"loader-{name}.md").write_text("\n".join(lines))
+    output, earlier = Path(options.output), kept(f"loader-{name}", Path(options.output))
     values = {each.name: each.to_json() for each in contests}
-    result = {"machine": before, "batch_size": BATCH_SIZE, "shape_rows": shape.rows, "contenders": values}
-    (output / f"loader-{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    print("\n".join(lines), flush=True)
+    if earlier.get("shape_rows") == shape.rows:
+        old = {each: {**found, "earlier": True} for each, found in earlier["contenders"].items()}
+        values = {**old, **values}
+    sections = {"machine": before, "batch_size": BATCH_SIZE, "shape_rows": shape.rows, "contenders": values}
+    keep(f"loader-{name}", sections, PAGES[f"loader-{name}"], output)
 
 
 def main() -> None:
@@ -307,7 +304,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=list(CONTENDERS))
     parser.add_argument("--folder", help="where files are kept for the next call")
     parser.add_argument("--write-only", action="store_true", help="write the files, measure nothing")
-    parser.add_argument("--output", default=str(HERE / "results"))
+    parser.add_argument("--output", default=str(RESULTS))
     options = parser.parse_args()
     for name in options.shape or SHAPES:
         measure(name, options)

@@ -15,14 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +29,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.prepare_page import page
+from benchmarks.results_file import keep, kept
 
 NUMBERS = [f"n{number}" for number in range(22)]
 TEXTS = [f"c{number}" for number in range(14)]
 CARDINALITIES = [2, 3, 5, 8, 12, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000]
 FILES = 16
 PEERS = {"duckdb": "duckdb==1.4.2", "polars": "polars==1.35.2"}
-RESULTS = Path(__file__).parent / "results" / "prepare.json"
 
 
 def generate(folder: Path, rows: int) -> None:
@@ -101,9 +99,9 @@ def pyspark_ml(source: Path, target: Path) -> None:
     from pyspark.sql import SparkSession
     from pyspark.sql import functions as F
 
-    from pipeline.launch.session import _driver_gib
+    from pipeline.launch.session import driver_gib
 
-    session = SparkSession.builder.master("local[*]").config("spark.driver.memory", f"{_driver_gib()}g")
+    session = SparkSession.builder.master("local[*]").config("spark.driver.memory", f"{driver_gib()}g")
     session = session.config("spark.local.dir", str(target.parent / "spark")).config("spark.ui.enabled", "false")
     session = session.config("spark.driver.host", "127.0.0.1").config("spark.driver.bindAddress", "127.0.0.1")
     with session.getOrCreate() as spark:
@@ -216,15 +214,6 @@ def run(name: str, folder: Path, source: Path, rows: int) -> dict[str, Any]:
     return {"contestant": name, "rows": rows, "input_mib": size, "load": round(os.getloadavg()[0], 1), **found}
 
 
-def record(new: Sequence[Mapping[str, Any]], fresh: bool) -> None:
-    """Add runs to the results, and make the table of all."""
-    old = [] if fresh or not RESULTS.exists() else json.loads(RESULTS.read_text())["runs"]
-    runs = [*old, *new]
-    machine = {"processors": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
-    RESULTS.write_text(json.dumps({"machine": machine, "runs": runs}, indent=1) + "\n")
-    RESULTS.with_suffix(".md").write_text(page(runs))
-
-
 def source_of(folder: Path, rows: int) -> Path:
     """The generated table of so many rows; made once per folder."""
     source = folder / f"rows-{rows}"
@@ -262,7 +251,8 @@ def main() -> None:
                     runs.append(run(name, folder, source, rows))
                     print(json.dumps(runs[-1]), flush=True)
     if not options.unrecorded:
-        record(runs, options.fresh)
+        earlier = [] if options.fresh else kept("prepare").get("runs", [])
+        keep("prepare", {"runs": [*earlier, *runs]}, page)
 
 
 STARTED = time.monotonic()

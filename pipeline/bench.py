@@ -16,6 +16,7 @@ import torch
 
 from pipeline import storage
 from pipeline.dataset import Dataset
+from pipeline.errors import PipelineError
 from pipeline.training.batches import ModelColumns
 from pipeline.training.loader import WINDOW_BYTES, Loader
 
@@ -140,7 +141,7 @@ def _round(measurement: Measurement, dataset: Dataset, split: str, batch_size: i
 def _consume(batches: Any, rows: int) -> None:
     seen = sum(batch.rows if hasattr(batch, "rows") else len(batch[0]) for batch in batches)
     if seen != rows:
-        raise AssertionError(f"{seen} rows came; expected {rows}")
+        raise PipelineError(f"{seen} rows came out of an epoch; expected {rows}; report this")
 
 
 def raw_scan(dataset: Dataset, split: str, batch_size: int) -> Iterator[Sequence[torch.Tensor]]:

@@ -150,7 +150,11 @@ def _add_stages(verbs: _Verbs) -> None:
 
 def _add_predictions(verbs: _Verbs) -> None:
     score = verbs.add_configured("score", commands.score, "predictions for a Spark table")
-    score.add_argument("input", help="table to score, as Parquet, JSON or CSV, with the columns that the query gives")
+    score.add_argument(
+        "input",
+        help="table to score, with the columns that the query gives: file, folder or quoted pattern of Parquet, ORC, "
+        "JSON or CSV",
+    )
     score.add_argument("output", help="folder for the scored Parquet table")
     score.add_argument("--model", help="model folder, run folder, or name@alias; by default the registered model")
     serve = verbs.add("serve", commands.serve, "predictions over HTTP")

@@ -120,7 +120,7 @@ def init(options: argparse.Namespace) -> dict[str, Any]:
     """Propose a configuration for a table."""
     from pipeline import stages
 
-    return {"config": stages.propose_config(options.data, options.output, options.label)}
+    return stages.propose_config(options.data, options.output, options.label, show=print)
 
 
 def doctor(options: argparse.Namespace) -> None:

@@ -68,7 +68,6 @@ PACKAGES = (
     Package("safetensors", "0.8.0", "train, evaluate, score, serve", "train"),
     Package("mlflow", "3.17.2", "tracking, register", "track", exact=True),
     Package("scikit-learn", "1.9.1", "baselines in evaluate", "report"),
-    Package("matplotlib", "3.11.2", "plots in the report", "report"),
 )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from pipeline import storage
 from pipeline.dataset import Dataset, Manifest, Role, commit_numbers, read_commit
 from pipeline.errors import InputMissingError, PipelineError, StorageError
+from pipeline.run_folder import CHECKPOINTS, MODEL, RESULT, RESULT_FORMAT, is_run_folder
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def describe(path: str, deep: bool = False) -> str:
         return "\n".join(_dataset(path, deep))
     if "manifest.json" in names:
         return "\n".join(_folder_with_manifest(path, deep))
-    if names & {"config.yaml", "checkpoints", "status.json", "result.json"}:
+    if is_run_folder(names):
         return "\n".join(_run(path, deep))
     raise InputMissingError(
         f"{path} holds {', '.join(sorted(names)[:5]) or 'nothing'}; expected a dataset, checkpoint, model or run folder"
@@ -121,12 +122,13 @@ def _folder_with_manifest(url: str, deep: bool) -> list[str]:
 def _run(url: str, deep: bool) -> list[str]:
     lines = [f"run {url}"]
     offences: list[str] = []
-    result = storage.join(url, "result.json")
+    result = storage.join(url, RESULT)
     if storage.exists(result):
-        lines += [f"  {line}" for line in _result_lines(storage.read_json(result, "result", 1))]
-    checkpoints = storage.join(url, "checkpoints")
-    folders = [storage.join(checkpoints, name) for name in storage.list_names(checkpoints) if name.startswith("step-")]
-    for folder in [*folders, storage.join(url, "model")]:
+        lines += [f"  {line}" for line in _result_lines(storage.read_json(result, *RESULT_FORMAT))]
+    checkpoints = storage.join(url, CHECKPOINTS)
+    steps = [name for name in storage.list_names(checkpoints) if name.startswith("step-")]
+    folders = [storage.join(checkpoints, name) for name in sorted(steps, key=lambda name: (len(name), name))]
+    for folder in [*folders, storage.join(url, MODEL)]:
         if "manifest.json" in storage.list_names(folder):
             try:
                 lines += [f"  {line}" for line in _folder_with_manifest(folder, deep)]

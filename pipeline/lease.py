@@ -36,6 +36,7 @@ class Lease:
     """
 
     def __init__(self, folder: str, stale_seconds: float = STALE_SECONDS, renew_seconds: float = RENEW_SECONDS) -> None:
+        self._folder = folder
         self._url = storage.join(folder, "lease.json")
         self._stale_seconds = stale_seconds
         self._renew_seconds = renew_seconds
@@ -52,6 +53,7 @@ class Lease:
         self._lost = False
 
     def __enter__(self) -> Lease:
+        storage.warn_unless_exclusive(self._folder)
         while not storage.put_if_absent(self._url, self._content()):
             self._take_over()
         self._thread.start()
@@ -167,6 +169,16 @@ class Lease:
                 storage.write_bytes(self._url, self._content())
             except StorageError as error:
                 logger.warning("the lease could not be renewed: %s", error)
+
+
+def held_by_another(folder: str) -> bool:
+    """Whether a lease of another process is there that may live; nobody waits to see whether it moves."""
+    url = storage.join(folder, "lease.json")
+    if not storage.exists(url):
+        return False
+    holder = _holder(url, storage.read_bytes(url))
+    is_ours = (holder.get("host"), holder.get("pid")) == (socket.gethostname(), os.getpid())
+    return not is_ours and not _is_dead_here(holder)
 
 
 def _holder(url: str, content: bytes) -> dict[str, Any]:

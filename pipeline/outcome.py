@@ -13,12 +13,12 @@ from pipeline import storage
 from pipeline.config import PipelineConfig
 from pipeline.dataset import Dataset
 from pipeline.errors import OutputError, StorageError, as_pipeline_error
+from pipeline.run_folder import RESULT, RESULT_FORMAT
 from pipeline.stage_values import Evaluated, Model, Run
 from pipeline.status_file import StatusFile
 
 logger = logging.getLogger(__name__)
 
-_RESULT_FORMAT = ("result", 1)
 _REACHED = ("dataset", "rows", "run", "metrics", "model", "report")
 _STAGES = ("prepare", "train", "evaluate", "register", "report")
 
@@ -34,7 +34,7 @@ class Outcome:
     """
 
     def __init__(self, config: PipelineConfig, last_stage: str, values: dict[str, Any] | None = None) -> None:
-        self._url = storage.join(config.training.run_url, "result.json")
+        self._url = storage.join(config.training.run_url, RESULT)
         self.status = StatusFile(config.training.run_url, goes_on=last_stage == "evaluate")
         self.values = {} if values is None else values
         self.values |= {"status": "done", "stage": last_stage, "seconds": {}, "reused": []}
@@ -75,7 +75,7 @@ class Outcome:
     def _before(self) -> dict[str, Any]:
         """What ``result.json`` says by now; nothing if it is missing or broken."""
         with contextlib.suppress(StorageError):
-            return storage.read_json(self._url, *_RESULT_FORMAT)
+            return storage.read_json(self._url, *RESULT_FORMAT)
         return {}
 
     @contextlib.contextmanager
@@ -96,7 +96,7 @@ class Outcome:
         self._write()
 
     def _write(self) -> None:
-        storage.write_json(self._url, *_RESULT_FORMAT, json.loads(json.dumps(self.of_run(), default=str)))
+        storage.write_json(self._url, *RESULT_FORMAT, json.loads(json.dumps(self.of_run(), default=str)))
 
     def dataset(self, dataset: Dataset) -> None:
         """Note what was published."""

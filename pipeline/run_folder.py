@@ -1,4 +1,4 @@
-"""DRIVER. What a run folder says of the training in it: whose it is, and how it ended."""
+"""ANYWHERE. A run folder: what its files are called, whose training is in it, and how that ended."""
 
 from __future__ import annotations
 
@@ -13,8 +13,26 @@ from pipeline.config.yaml_text import dump_yaml
 from pipeline.errors import ConfigError
 from pipeline.task import TrainingResult, TrainingTask
 
-_FORMAT = ("training", 1)
-_MARKS = {"config.yaml", "checkpoints", "training.json", "status.json", "result.json"}
+CONFIG = "config.yaml"
+TRAINING = "training.json"
+CHECKPOINTS = "checkpoints"
+STATUS = "status.json"
+METRICS = "metrics.jsonl"
+LOGS = "logs"
+MODEL = "model"
+REGISTERED = "registered"
+EVALUATION = "evaluation.json"
+REPORT = "report.html"
+RESULT = "result.json"
+TRACKING = "tracking.json"
+TRACKING_PENDING = "tracking-pending.jsonl"
+"""What lies in a run folder."""
+
+STATUS_FORMAT = ("status", 1)
+RESULT_FORMAT = ("result", 1)
+_TRAINING_FORMAT = ("training", 1)
+
+_MARKS = {CONFIG, CHECKPOINTS, TRAINING, STATUS, RESULT}
 
 
 def is_run_folder(names: Iterable[str]) -> bool:
@@ -31,14 +49,14 @@ class RunFolder:
     def begin(self, task: TrainingTask, config: PipelineConfig) -> None:
         """Claim the folder for a training, and keep the configuration beside it."""
         given = {"init_from": config.training.init_from}
-        storage.write_json(self._training_url, *_FORMAT, {"identity": task.identity(), "given": given})
-        storage.write_bytes(storage.join(self.url, "config.yaml"), config_yaml(config))
+        storage.write_json(self._training_url, *_TRAINING_FORMAT, {"identity": task.identity(), "given": given})
+        storage.write_bytes(storage.join(self.url, CONFIG), config_yaml(config))
 
     def finish(self, task: TrainingTask, result: TrainingResult, mlflow_run_id: str | None) -> None:
         """Record how the training ended."""
         ended = {"result": dataclasses.asdict(result), "mlflow_run_id": mlflow_run_id}
         begun = self._record() or {}
-        storage.write_json(self._training_url, *_FORMAT, {**begun, "identity": task.identity(), **ended})
+        storage.write_json(self._training_url, *_TRAINING_FORMAT, {**begun, "identity": task.identity(), **ended})
 
     def finished(self, task: TrainingTask) -> tuple[TrainingResult, str | None] | None:
         """Result and MLflow run of this very training, if it has finished here."""
@@ -74,12 +92,17 @@ class RunFolder:
         record = self._record()
         return None if record is None else record["identity"].get("dataset")
 
+    def best_epoch(self) -> int | None:
+        """The epoch, from 1, of whose weights the model is; None while the training is not finished."""
+        record = self._record()
+        return None if record is None or "result" not in record else int(record["result"]["best_epoch"])
+
     @property
     def _training_url(self) -> str:
-        return storage.join(self.url, "training.json")
+        return storage.join(self.url, TRAINING)
 
     def _record(self) -> dict[str, Any] | None:
-        return storage.read_json(self._training_url, *_FORMAT) if storage.exists(self._training_url) else None
+        return storage.read_json(self._training_url, *_TRAINING_FORMAT) if storage.exists(self._training_url) else None
 
 
 def config_yaml(config: PipelineConfig) -> bytes:

@@ -30,22 +30,30 @@ class SparkOnDemand(contextlib.ExitStack):
         config: whose cluster it is on.
         spark: a session that is there already.
         for_inputs: whether it is for what the configuration names as inputs and what comes of them.
+        workspace: where Spark's log and temporary files go; by default beside the run folder.
     """
 
-    def __init__(self, config: PipelineConfig, spark: SparkSession | None = None, *, for_inputs: bool = False) -> None:
+    def __init__(
+        self,
+        config: PipelineConfig,
+        spark: SparkSession | None = None,
+        *,
+        for_inputs: bool = False,
+        workspace: str | None = None,
+    ) -> None:
         super().__init__()
         self._config = config
         self._spark = spark
         self._for_inputs = for_inputs
+        self._workspace = workspace or storage.join(config.training.run_url, "..")
 
     def __call__(self) -> SparkSession:
         """The session: the given one, an active one, or our own."""
         if self._spark is None:
             from pipeline.launch.session import spark_session
 
-            workspace = storage.join(self._config.training.run_url, "..")
             brief = self._for_inputs and _has_small_inputs(self._config)
-            session = spark_session(self._config.cluster, storage.resolve(workspace, "/"), brief=brief)
+            session = spark_session(self._config.cluster, storage.resolve(self._workspace, "/"), brief=brief)
             self._spark = self.enter_context(session)
             logger.info("spark %s on %s", self._spark.version, self._spark.sparkContext.master)
         return self._spark

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline import storage
 from pipeline.config import PipelineConfig
 from pipeline.dataset import Dataset
+from pipeline.run_folder import MODEL
 from pipeline.task import TrainingResult
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Run:
     @property
     def model_url(self) -> str:
         """The model folder, which predictors load."""
-        return storage.join(self.url, "model")
+        return storage.join(self.url, MODEL)
 
     @property
     def allow_factories(self) -> tuple[str, ...]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import shlex
 import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pipeline import flow, storage
+from pipeline import flow, stage_work, storage
 from pipeline.before_launch import check_training
 from pipeline.before_stages import check_stages
 from pipeline.config import PipelineConfig
 from pipeline.dataset import Dataset
-from pipeline.errors import GateError, InputMissingError
+from pipeline.errors import GateError, InputMissingError, OutputError
 from pipeline.outcome import Outcome
-from pipeline.run_folder import is_run_folder
+from pipeline.run_folder import CONFIG, EVALUATION, REPORT, is_run_folder
 from pipeline.stage_values import Evaluated, Run
 from pipeline.starting_point import with_starting_point
 from pipeline.task import UserCode
@@ -55,10 +55,11 @@ def run_stage(
     """
     check_stages(config, last)
     published = Dataset.open(config.dataset.url) if last in ("train", "evaluate") else None
-    trained = flow.finished_run(config, published) if published and last == "evaluate" else None
+    trained = stage_work.finished_run(config, published) if published and last == "evaluate" else None
     outcome = Outcome(config, last, reached)
     with outcome.written() as values, flow.SparkOnDemand(config, spark, for_inputs=True) as session:
-        dataset = published or _prepare(config, _fit_to_train(session, config) if last == "run" else session, outcome)
+        opened = _fit_to_train(session, config) if last == "run" else session
+        dataset = published or _prepare(config, opened, outcome, quiet)
         outcome.dataset(dataset)
         run = trained or (_train(config, dataset, session, outcome, quiet) if last != "prepare" else None)
         if run is not None:
@@ -82,9 +83,9 @@ def _fit_to_train(session: flow.SparkOnDemand, config: PipelineConfig) -> Callab
     return opened
 
 
-def _prepare(config: PipelineConfig, session: Callable[[], SparkSession], outcome: Outcome) -> Dataset:
+def _prepare(config: PipelineConfig, session: Callable[[], SparkSession], outcome: Outcome, quiet: bool) -> Dataset:
     with outcome.stage("prepare"):
-        dataset, reused = flow.prepare_stage(config, session, outcome.status)
+        dataset, reused = stage_work.prepare_stage(config, session, outcome.status, quiet)
     rows = dataset.manifest.accounting
     logger.info(
         "prepare: %d rows in = %d published + %d duplicates + %d rejected %s",
@@ -97,7 +98,7 @@ def _prepare(config: PipelineConfig, session: Callable[[], SparkSession], outcom
 
 def _train(config: PipelineConfig, dataset: Dataset, session: flow.SparkOnDemand, outcome: Outcome, quiet: bool) -> Run:
     with outcome.stage("train"):
-        run = flow.train_stage(config, dataset, session, quiet=quiet, status=outcome.status)
+        run = stage_work.train_stage(config, dataset, session, quiet=quiet, status=outcome.status)
     if run.reused:
         outcome.reused("train")
     return run
@@ -106,13 +107,13 @@ def _train(config: PipelineConfig, dataset: Dataset, session: flow.SparkOnDemand
 def _evaluate(run: Run, session: flow.SparkOnDemand, outcome: Outcome) -> None:
     """Evaluate, then register if the gate allows it; the report is written in any case."""
     with outcome.stage("evaluate"):
-        evaluated = flow.evaluate_stage(run, session)
+        evaluated = stage_work.evaluate_stage(run, session)
     outcome.evaluated(evaluated)
     if evaluated.reused:
         outcome.reused("evaluate")
     try:
         with outcome.stage("register"):
-            outcome.model(flow.register_stage(evaluated, outcome.status))
+            outcome.model(stage_work.register_stage(evaluated, outcome.status))
     except GateError as error:
         outcome.values |= error.outcome
         _report(run, evaluated, outcome)
@@ -123,7 +124,7 @@ def _evaluate(run: Run, session: flow.SparkOnDemand, outcome: Outcome) -> None:
 
 def _report(run: Run, evaluated: Evaluated, outcome: Outcome) -> None:
     """Write the report, unless there is one and nothing that it tells is new."""
-    url = storage.join(run.url, "report.html")
+    url = storage.join(run.url, REPORT)
     outcome.values["report"] = url
     if evaluated.reused and storage.exists(url) and outcome.ends_as_before():
         return
@@ -136,7 +137,7 @@ def _track(run: Run, evaluated: Evaluated) -> None:
     """Test metrics and files to the MLflow run; a tracking server that is down costs a warning."""
     from pipeline.tracking import log_results
 
-    files = [storage.join(run.url, name) for name in ("report.html", "evaluation.json", "config.yaml")]
+    files = [storage.join(run.url, name) for name in (REPORT, EVALUATION, CONFIG)]
     log_results(run.config.tracking, run.url, evaluated.metrics, files)
 
 
@@ -155,7 +156,7 @@ def write_report(run_url: str) -> str:
 def _render(run_url: str, values: dict[str, Any] | None) -> str:
     from pipeline.report import render_report
 
-    url = storage.join(run_url, "report.html")
+    url = storage.join(run_url, REPORT)
     storage.write_bytes(url, render_report(run_url, values).encode())
     return url
 
@@ -190,7 +191,10 @@ def _preview(config: PipelineConfig, values: dict[str, Any], show: Callable[[str
     if (dataset := published(config)) is not None:
         show(f"prepare: already published in {config.dataset.url} as {dataset.content_id}")
         return dataset
-    with flow.SparkOnDemand(config, for_inputs=True) as session:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        flow.SparkOnDemand(config, for_inputs=True, workspace=folder) as session,
+    ):
         values["preview"] = preview(session(), config)
     for name, value in values["preview"].items():
         show(f"prepare: {name}: {json.dumps(value, default=str)}")
@@ -208,15 +212,32 @@ def _resources(config: PipelineConfig, dataset: Dataset, show: Callable[[str], N
     return lines
 
 
-def propose_config(data: str, target: str, label: str | None = None) -> str:
-    """Write a commented configuration for a table, which runs as it is; returns its path."""
+def propose_config(data: str, target: str, label: str | None, show: Callable[[str], None]) -> dict[str, Any]:
+    """Write a commented configuration for a table, which runs as it is, and say what was chosen and what comes next.
+
+    Raises:
+        OutputError: the file exists.
+        InputMissingError: there is no table.
+        DataError: no column can be the label, or none a feature.
+    """
     from pipeline.config.training import ClusterConfig
     from pipeline.launch.session import spark_session
-    from pipeline.preparation.propose import write_proposal
+    from pipeline.preparation.propose import check_table, propose
 
-    with spark_session(ClusterConfig(), os.path.dirname(os.path.abspath(target))) as session:
-        write_proposal(session, data, target, label)
-    return target
+    taken = OutputError(f"{target} exists; expected a new file; choose another name or remove it")
+    if storage.exists(target):
+        raise taken
+    check_table(data)
+    with tempfile.TemporaryDirectory() as workspace, spark_session(ClusterConfig(), workspace) as session:
+        proposal = propose(session, data, label)
+    if not storage.put_if_absent(target, proposal.text(storage.join(target, "..")).encode()):
+        raise taken
+    for line in proposal.lines():
+        show(line)
+    next_ = f"pipeline run {shlex.quote(target)}"
+    show(f"next: {next_} --dry-run, then {next_}")
+    chosen = {"label": proposal.label, "type": proposal.label_type, "id": list(proposal.ids), "split": proposal.split}
+    return {"config": target, **chosen, "features": list(proposal.features), "next": next_}
 
 
 def score_table(
@@ -226,4 +247,4 @@ def score_table(
     from pipeline.inference.score import score_table as score_into
 
     with flow.SparkOnDemand(config, spark) as session:
-        return score_into(session(), config, source, target, model)
+        return score_into(session, config, source, target, model)

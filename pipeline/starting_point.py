@@ -12,7 +12,7 @@ import tempfile
 from pipeline import storage
 from pipeline.config import PipelineConfig
 from pipeline.errors import InputMissingError
-from pipeline.run_folder import RunFolder
+from pipeline.run_folder import MODEL, REGISTERED, RunFolder
 
 _REGISTERED = re.compile(r"models:/([^/@]+)[/@]([^/@]+)")
 _WEIGHTS = ("weights.safetensors", "model.safetensors")
@@ -38,8 +38,8 @@ def with_starting_point(config: PipelineConfig, kept: str | None = None) -> Pipe
 
 def _found(config: PipelineConfig, reference: str, kept: str | None) -> str:
     if (match := _REGISTERED.fullmatch(reference)) is not None:
-        return _registered(config, match[1], match[2], kept or storage.join(config.training.run_url, "registered"))
-    for folder in (reference, storage.join(reference, "model")):
+        return _registered(config, match[1], match[2], kept or storage.join(config.training.run_url, REGISTERED))
+    for folder in (reference, storage.join(reference, MODEL)):
         names = storage.list_names(folder)
         if "manifest.json" in names and any(name in names for name in _WEIGHTS):
             return folder

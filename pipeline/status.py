@@ -10,8 +10,8 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.errors import InputMissingError, StorageError
+from pipeline.run_folder import STATUS, STATUS_FORMAT
 
-_FORMAT = ("status", 1)
 _STALE_SECONDS = 30.0
 
 
@@ -102,10 +102,10 @@ def read_status(run_url: str) -> RunStatus:
         InputMissingError: there is no run in that folder.
         StorageError: its status cannot be read.
     """
-    url = storage.join(run_url, "status.json")
+    url = storage.join(run_url, STATUS)
     if not storage.exists(url):
-        raise InputMissingError(f"{run_url} holds no status.json; expected a run folder; check training.run_url")
-    values = storage.read_json(url, *_FORMAT)
+        raise InputMissingError(f"{run_url} holds no {STATUS}; expected a run folder; check training.run_url")
+    values = storage.read_json(url, *STATUS_FORMAT)
     if lacking := [name for name in ("stage", "state", "updated") if name not in values]:
         raise StorageError(f"{url} has no {', '.join(lacking)}; expected a status; it may be corrupt")
     return RunStatus(run_url, values, max(0.0, time.time() - values["updated"]))

@@ -1,7 +1,8 @@
 """DRIVER. What a command is doing, in ``<run>/status.json``: its stage, how far that is, and how it ended.
 
 One writer for all stages, so that "finished" stands there only when the whole command is over. While it runs the file
-is written every few seconds even if nothing happens: `pipeline status` tells a long silence from work.
+is written every few seconds even if nothing happens: `pipeline status` tells a long silence from work. A command that
+finds the folder held by another one says nothing there until the folder is its own.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.errors import InterruptedRunError, StorageError, as_pipeline_error
+from pipeline.lease import held_by_another
+from pipeline.run_folder import STATUS, STATUS_FORMAT
 
-STATUS_FORMAT = ("status", 1)
 _WRITE_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 10.0
 _OF_ONE_STAGE = ("doing", "done", "total", "remaining_seconds", "error")
@@ -33,11 +35,14 @@ class StatusFile:
     """
 
     def __init__(self, run_url: str, goes_on: bool = False) -> None:
-        self._url = storage.join(run_url, "status.json")
+        self._url = storage.join(run_url, STATUS)
         self._values: dict[str, Any] = {"stage": "train", "state": "starting", "started": time.time(), "restarts": 0}
         if goes_on:
             with contextlib.suppress(StorageError):
                 self._values = storage.read_json(self._url, *STATUS_FORMAT)
+        self._silent = False
+        with contextlib.suppress(StorageError):
+            self._silent = held_by_another(run_url)
         self._lock = threading.Lock()
         self._written = 0.0
         self._open = False
@@ -79,10 +84,17 @@ class StatusFile:
                 self._fail(error, name)
                 raise
 
+    def owned(self) -> None:
+        """The folder is held by this command now: whatever was there before, its status is the one to see."""
+        self._silent = False
+        self.update(at_once=True)
+
     def update(self, at_once: bool = False, **values: Any) -> bool:
         """Note values; says whether the file was written, which happens once a second unless ``at_once``."""
         with self._lock:
             self._values.update(values)
+            if self._silent:
+                return False
             if not at_once and time.monotonic() - self._written < _WRITE_SECONDS:
                 return False
             try:

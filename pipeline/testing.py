@@ -110,12 +110,23 @@ def _manifest(
         class_counts={},
         statistics=statistics,
         accounting=Accounting(total, total, 0, 0),
-        semantic={"tiny": seed},
+        semantic={"tiny": seed, **_sections(schema)},
         request=storage.sha256_of({"tiny": identity}),
         inputs={},
         extra_files={},
         versions={"pyarrow": pa.__version__},
     )
+
+
+def _sections(schema: DatasetSchema) -> dict[str, Any]:
+    """What a configuration says of such columns, for `pipeline.train`."""
+    features: dict[str, dict[str, Any]] = {name: {"type": "numeric", "scale": "none"} for name in schema.numeric}
+    features |= {name: {"type": "hashed", "buckets": ids} for name, ids in schema.cardinalities.items()}
+    vectors = schema.with_role("vector")
+    features |= {each.name: {"type": "vector", "shape": list(each.shape), "dtype": each.dtype} for each in vectors}
+    weight = next((column.name for column in schema.with_role("weight")), None)
+    label = {"column": list(schema.labels), "type": schema.label_type, "weight": weight} if schema.labels else None
+    return {"features": features, "label": label}
 
 
 def publish(folder: str, manifest: Manifest) -> Dataset:

@@ -89,6 +89,8 @@ def _of_slices(config: PipelineConfig) -> Iterator[str]:
             f"evaluation.slices names {', '.join(odd)}; expected columns of dataset.keep or source.id: "
             f"{', '.join(kept) or 'there are none'}; add what is missing to dataset.keep"
         )
+    if shown := [name for name in config.evaluation.slices if name in config.source.sensitive]:
+        yield f"evaluation.slices would show values of {', '.join(shown)}, of source.sensitive; expected other columns"
 
 
 def _of_folders(config: PipelineConfig) -> Iterator[str]:

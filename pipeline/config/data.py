@@ -112,8 +112,11 @@ class SourceConfig(Section):
     row_changes: Literal["error", "allowed"] = "error"
     """Whether the query may lose or multiply rows of the primary input; counted are then the rows that it gives."""
     sensitive: Names = []
-    """Columns whose values appear in no profile, report or quarantine, and whose categories are kept as digests.
-    Lines of their input that cannot be parsed are counted, but not shown."""
+    """Columns, by the names that the query gives them, whose values are in no profile, report, dry run or quarantine.
+    Lines that cannot be parsed, of whatever input, are then counted, but not shown. Fitted features hold sums over rows
+    and digests of categories, which hide values from reading, not from guessing; settings that would keep a value of a
+    row (median, quantiles, least and greatest), and slices, are refused. Ids, kept columns, labels and the test rows as
+    they came are a part of the dataset: who may read it may read them."""
 
     @model_validator(mode="after")
     def _primary_is_an_input(self) -> SourceConfig:

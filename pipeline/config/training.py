@@ -128,7 +128,7 @@ class TrainingConfig(Section):
     metrics: DottedName | None = None
     """A function `(predictions, label, weight)` that gives further weighted sums by name."""
     callback: DottedName | None = None
-    """A function `(progress, metrics)` for after every validation, on every rank."""
+    """A function `(progress, metrics)` for after every validation, on every rank, within `cluster.deadlines.step`."""
     clip_norm: float | None = Field(default=None, gt=0)
     """The greatest norm of all gradients together."""
     clip_value: float | None = Field(default=None, gt=0)
@@ -186,7 +186,7 @@ class DeadlineConfig(Section):
     launch: float = Field(default=300.0, gt=0)
     """For executors to come, and until all ranks have found each other."""
     step: float = Field(default=300.0, gt=0)
-    """Without any rank making progress."""
+    """Without any rank making progress: a step, a batch of validation, or a whole callback."""
     silence: float = Field(default=60.0, gt=2)
     """Without a sign of life of a rank's process; it gives one every second."""
     stage: float = Field(default=7 * 86400.0, gt=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +32,11 @@ def commit_numbers(url: str) -> list[int]:
     return sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit())
 
 
-def commit_version(url: str, content_id: str, manifest_sha256: str) -> int:
+def commit_version(url: str, content_id: str, manifest_sha256: str, check: Callable[[], None] = lambda: None) -> int:
     """Make a complete version the newest; returns its commit number. The only atomic step of publishing.
 
-    A version that is already the newest is not committed twice.
+    A version that is already the newest is not committed twice. Each number is chosen before ``check`` may refuse it:
+    whoever stalls after the check finds the number taken by its successor, and is checked again.
     """
     while True:
         numbers = commit_numbers(url)
@@ -42,6 +44,7 @@ def commit_version(url: str, content_id: str, manifest_sha256: str) -> int:
             return numbers[-1]
         number = numbers[-1] + 1 if numbers else 1
         body = {"content_id": content_id, "manifest_sha256": manifest_sha256}
+        check()
         data = storage.format_json(*COMMIT_FORMAT, {**body, "digest": storage.sha256_of(body)})
         if storage.put_if_absent(storage.join(url, "_commits", f"{number}.json"), data):
             return number

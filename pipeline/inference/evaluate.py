@@ -19,7 +19,7 @@ from pipeline.inference.baselines import fit_baselines, read_train_rows, span_of
 from pipeline.inference.encoded import verify_crc
 from pipeline.inference.measure import Key, Measurement, frequent_values, is_large, measure
 from pipeline.inference.predictor import Predictor
-from pipeline.metrics import DECISIVE, LOWER_IS_BETTER, LabelType, Measure, Sums, measure_of, roc_auc_bound
+from pipeline.metrics import DECISIVE, LabelType, Measure, Sums, lower_is_better, measure_of, roc_auc_bound
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -68,6 +68,13 @@ class Measured:
     def of(cls, name: str, note: str, measure: Measure, sums: Sums) -> Measured:
         """What sums amount to."""
         return cls(name, note, measure.metrics(sums), measure.confusion(sums), measure.curves(sums))
+
+
+def best_of(metric: str, contestants: Sequence[Measured], labels: Sequence[str] = ()) -> Measured | None:
+    """Who is best by a metric, or by one of a label (``<metric>_<label>``), among those for whom it is defined."""
+    reached = [one for one in contestants if not math.isnan(one.metrics.get(metric, math.nan))]
+    choose = min if lower_is_better(metric, labels) else max
+    return choose(reached, key=lambda one: one.metrics[metric], default=None)
 
 
 @dataclass(frozen=True)
@@ -123,22 +130,27 @@ class Evaluation:
         """The metric that says which model is better; a mean over labels of different units would say nothing."""
         return "r2" if self.labels and self.label_type == "regression" else DECISIVE[self.label_type]
 
+    def best_baseline(self, metric: str) -> Measured | None:
+        """The strongest rival by a metric, or by one of a label."""
+        return best_of(metric, self.baselines, self.labels)
+
+    @property
+    def wins(self) -> bool:
+        """Whether no baseline is better by the metric that decides."""
+        return best_of(self.decisive, (self.measured, *self.baselines)) is self.measured
+
     @property
     def verdict(self) -> str:
         """In words, which of them is best by the metric that decides."""
-        decisive = self.decisive
-        own, shown = self.metrics[decisive], SHOWN_AS.get(decisive, decisive)
-        shown = f"mean {shown}" if self.labels else shown
-        rivals = {rival.name: rival.metrics[decisive] for rival in self.baselines}
-        rivals = {name: value for name, value in rivals.items() if not math.isnan(value)}
-        if math.isnan(own) or not rivals:
+        name, own, rival = self.decisive, self.metrics[self.decisive], self.best_baseline(self.decisive)
+        if math.isnan(own) or rival is None:
             return "There is nothing to compare the model with."
-        lower = decisive in LOWER_IS_BETTER
-        best, value = (min if lower else max)(rivals.items(), key=lambda item: item[1])
-        if value < own if lower else value > own:
-            win = "win" if best.endswith("s") and not best.endswith("ss") else "wins"
-            return f"The {best} {win}: {shown} {number(value)}, the model {number(own)}."
-        return f"The model wins: {shown} {number(own)}, the {best} {number(value)}."
+        shown = f"{'mean ' if self.labels else ''}{SHOWN_AS.get(name, name)}"
+        theirs = rival.metrics[name]
+        if self.wins:
+            return f"The model wins: {shown} {number(own)}, the {rival.name} {number(theirs)}."
+        win = "win" if rival.name.endswith("s") and not rival.name.endswith("ss") else "wins"
+        return f"The {rival.name} {win}: {shown} {number(theirs)}, the model {number(own)}."
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON; metrics that are not defined become null."""

@@ -16,6 +16,7 @@ from pipeline.errors import DataError
 from pipeline.features import Kind, canonical
 
 _MOST_PROBLEMS = 20
+_MOST_NAMES = 30
 
 
 class Refusal(Exception):
@@ -47,12 +48,12 @@ def parse_rows(body: bytes, inputs: Mapping[str, Kind], max_rows: int) -> pd.Dat
     Raises:
         Refusal: 400 for what is not JSON of that form, 413 for too many rows, 422 for wrong columns or values.
     """
-    rows = _rows_of(_parse_json(body))
+    rows = _rows_of(_parse_json(body), inputs)
     if len(rows) > max_rows:
         raise Refusal(413, f"the request has {len(rows)} rows; expected at most {max_rows}; send several requests")
     problems = [problem for number, row in enumerate(rows) for problem in _problems(number, row, inputs)]
     if problems:
-        raise Refusal(422, f"rows have wrong columns or values; expected {', '.join(inputs)}", problems)
+        raise Refusal(422, f"rows have wrong columns or values; expected {_names(inputs)}", problems)
     columns = {name: pd.Series([row[name] for row in rows], dtype=object) for name in inputs}
     return pd.DataFrame(columns, index=range(len(rows)))
 
@@ -80,12 +81,20 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON; expected a finite number, or null for a missing one")
 
 
-def _rows_of(value: Any) -> list[dict[str, Any]]:
+def _rows_of(value: Any, inputs: Mapping[str, Kind]) -> list[dict[str, Any]]:
+    columns = f"with the columns {_names(inputs)}"
     if not isinstance(value, dict) or set(value) != {"rows"} or not isinstance(value["rows"], list):
-        raise Refusal(400, 'the body has another form; expected {"rows": [{"column": value, ...}, ...]}')
+        form = '{"rows": [{"column": value, ...}, ...]}'
+        raise Refusal(400, f"the body has another form; expected {form} {columns}")
     if not all(isinstance(row, dict) for row in value["rows"]):
-        raise Refusal(400, "a row is not an object; expected every row as {column: value}")
+        raise Refusal(400, f'a row is not an object; expected every row as {{"column": value, ...}} {columns}')
     return value["rows"]
+
+
+def _names(inputs: Mapping[str, Kind]) -> str:
+    """The columns of a row, told once and briefly however many there are."""
+    more = f" and {len(inputs) - _MOST_NAMES} more" if len(inputs) > _MOST_NAMES else ""
+    return ", ".join(list(inputs)[:_MOST_NAMES]) + more
 
 
 def _problems(number: int, row: Mapping[str, Any], inputs: Mapping[str, Kind]) -> list[dict[str, Any]]:

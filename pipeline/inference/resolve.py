@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline import storage
 from pipeline.config import PipelineConfig, load_config
 from pipeline.errors import InputMissingError
+from pipeline.run_folder import MODEL, REGISTERED
 
 
 def model_folder(reference: str | None, config: PipelineConfig | None = None) -> str:
@@ -21,7 +22,7 @@ def model_folder(reference: str | None, config: PipelineConfig | None = None) ->
         ServiceError: the registry is not reachable.
     """
     if reference is not None:
-        for folder in (reference, storage.join(reference, "model")):
+        for folder in (reference, storage.join(reference, MODEL)):
             if storage.exists(storage.join(folder, "manifest.json")) and storage.exists(
                 storage.join(folder, "weights.safetensors")
             ):
@@ -45,12 +46,12 @@ def _configured_model(reference: str | None, config: PipelineConfig) -> str:
     from pipeline.tracking import load_registered, tracking_uri
 
     run_url = config.training.run_url
-    cache = storage.join(run_url, "registered") if storage.is_local(run_url) else "registered-models"
+    cache = storage.join(run_url, REGISTERED) if storage.is_local(run_url) else "registered-models"
     return load_registered(tracking_uri(config.tracking, run_url), name, version or config.tracking.alias, cache)
 
 
 def _model_of_run(run_url: str) -> str:
-    folder = storage.join(run_url, "model")
+    folder = storage.join(run_url, MODEL)
     if not storage.exists(storage.join(folder, "manifest.json")):
         raise InputMissingError(f"{run_url} holds no model; expected a finished training; run `pipeline run` first")
     return folder

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
@@ -14,17 +14,18 @@ from pyspark.sql.types import DataType, DoubleType, FloatType, IntegerType, Stri
 
 from pipeline import storage
 from pipeline.config import PipelineConfig
-from pipeline.errors import DataError, InputMissingError, OutputError, PipelineError
+from pipeline.errors import DataError, PipelineError
 from pipeline.inference.predictor import Predictor, PredictorSource
 from pipeline.inference.resolve import model_folder
-from pipeline.inference.unfinished import unfinished_folder
+from pipeline.inference.stored_table import StoredTable
+from pipeline.inference.unfinished import refuse_target, unfinished_folder
 from pipeline.models.answers import AnswerType
 from pipeline.preparation.columns import raw_arrays
-from pipeline.preparation.inputs import files_at, spark_path, spark_url
+from pipeline.preparation.inputs import spark_path, spark_url
 from pipeline.preparation.jobs import ended_jobs
-from pipeline.preparation.parquet import read_parquet
 from pipeline.preparation.session import spark_errors
 
+_Found = TypeVar("_Found")
 _VERSION = "model_version"
 _TYPES: dict[AnswerType, DataType] = {
     "integer": IntegerType(),
@@ -58,8 +59,14 @@ def score(frame: DataFrame, folder: str, allow_factories: Iterable[str] = ()) ->
         DataError: columns are missing, or the frame has a column of one of the new names.
         StorageError: the model is corrupt.
     """
-    here = storage.resolve(folder, os.getcwd())  # executors run elsewhere
-    predictor = Predictor.load(here, tuple(allow_factories))
+    return _scored(frame, _loaded(folder, allow_factories))
+
+
+def _loaded(folder: str, allow_factories: Iterable[str]) -> Predictor:
+    return Predictor.load(storage.resolve(folder, os.getcwd()), tuple(allow_factories))  # executors run elsewhere
+
+
+def _scored(frame: DataFrame, predictor: Predictor) -> DataFrame:
     _check_columns(frame, predictor)
     schema = StructType([*frame.schema.fields])
     for name, type_ in added_columns(predictor).items():
@@ -69,12 +76,13 @@ def score(frame: DataFrame, folder: str, allow_factories: Iterable[str] = ()) ->
 
 def _check_columns(frame: DataFrame, predictor: Predictor) -> None:
     wanted, there = predictor.features.inputs, frame.columns
-    available = ", ".join(there)
-    offences = [
-        f"column {name} is missing; expected {kind} values; the table has {available}"
-        for name, kind in wanted.items()
-        if name not in there
-    ]
+    missing = [f"{name} ({kind})" for name, kind in wanted.items() if name not in there]
+    offences = []
+    if missing:
+        offences.append(
+            f"the table lacks {', '.join(missing)}; expected every column that the model reads; the table has "
+            f"{', '.join(there)}; score rows as preparation reads them, of source.query where there is one"
+        )
     offences += [
         f"column {name} is there already; expected another name; rename it"
         for name in added_columns(predictor)
@@ -97,14 +105,15 @@ def _score_batches(source: PredictorSource, batches: Iterable[pa.RecordBatch]) -
 
 
 def score_table(
-    spark: SparkSession, config: PipelineConfig, source: str, target: str, model: str | None = None
+    session: Callable[[], SparkSession], config: PipelineConfig, source: str, target: str, model: str | None = None
 ) -> dict[str, Any]:
     """Score a stored table into a new Parquet folder, which appears when it is complete.
 
     Args:
-        spark: the session.
+        session: gives the session, when model, table and target have been looked at.
         config: names the registered model, and the factory that may be imported.
-        source: Parquet, JSON or CSV with the raw columns; CSV has a header, an empty field is a null.
+        source: a file, a folder or a glob pattern of Parquet, ORC, JSON or CSV with the raw columns; CSV has a header,
+            and an empty field is a null.
         target: folder to write.
         model: see `pipeline.inference.resolve.model_folder`.
 
@@ -112,16 +121,16 @@ def score_table(
         What RESULT says: rows in and out, model folder and version, seconds.
 
     Raises:
-        InputMissingError: the table is not there.
+        InputMissingError: the table or the model is not there.
         OutputError: the target exists.
+        StorageError: the model is corrupt, or the target cannot be written.
         DataError: columns are missing, or hold values of the wrong kind.
     """
     started = time.monotonic()
-    if storage.exists(target):
-        raise OutputError(f"{target} exists; expected a new folder; choose another or remove it")
-    folder = model_folder(model, config)
-    table = read_table(spark, source)
-    scored = score(table, folder, config.allowed_factories)
+    predictor, stored = _looked_at(config, source, target, model)
+    spark = session()
+    table = stored.read(spark)
+    scored = _scored(table, predictor)
     target = storage.local_path(target) if storage.is_local(target) else target
     with unfinished_folder(target) as unfinished, ended_jobs(spark.sparkContext, "score"), spark_errors(source):
         scored.write.parquet(spark_url(unfinished))
@@ -131,22 +140,25 @@ def score_table(
                 f"{rows['out']} rows were scored; expected {rows['in']}; did the table change meanwhile?"
             )
         storage.move_folder(unfinished, target)
-    version = Predictor.load(folder, config.allowed_factories).digest[:12]
     seconds = {"score": round(time.monotonic() - started, 1)}
-    return {"rows": rows, "output": target, "model": {"url": folder, "version": version}, "seconds": seconds}
+    used = {"url": predictor.source.folder, "version": predictor.digest[:12]}
+    return {"rows": rows, "output": target, "model": used, "seconds": seconds}
 
 
-def read_table(spark: SparkSession, source: str) -> DataFrame:
-    """A stored table; a CSV's texts are left to the features to interpret, so that none becomes null in silence."""
-    if not storage.exists(source):
-        raise InputMissingError(f"{source} is missing; expected a Parquet, JSON or CSV table; check the path")
-    path = spark_path(source)
-    with spark_errors(source):
-        if source.rstrip("/").endswith((".csv", ".csv.gz")):
-            return spark.read.csv(path, header=True, inferSchema=False)
-        if source.rstrip("/").endswith((".json", ".jsonl")):
-            return spark.read.json(path)
-        files = sorted(file.path for file in files_at(source) if file.bytes)
-        # As preparation reads them, whose settings are the session's: old dates are taken as they stand.
-        reader = spark.read.options(datetimeRebaseMode="CORRECTED", int96RebaseMode="CORRECTED").format("parquet")
-        return read_parquet(spark, reader, source, [path], files)
+def _looked_at(config: PipelineConfig, source: str, target: str, model: str | None) -> tuple[Predictor, StoredTable]:
+    """Model and table, with all that is wrong with either and with the target said at once; the first decides."""
+    errors: list[PipelineError] = []
+
+    def tried(look: Callable[[], _Found]) -> _Found | None:
+        try:
+            return look()
+        except PipelineError as error:
+            errors.append(error)
+            return None
+
+    predictor = tried(lambda: _loaded(model_folder(model, config), config.allowed_factories))
+    stored = tried(lambda: StoredTable.find(source))
+    tried(lambda: refuse_target(target))
+    if predictor is None or stored is None or errors:
+        raise type(errors[0])(*(offence for error in errors for offence in error.offences))
+    return predictor, stored

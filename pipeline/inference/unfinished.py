@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import posixpath
 import re
 import uuid
 from collections.abc import Iterator
 
 from pipeline import storage
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, StorageError
 from pipeline.lease import Lease
 from pipeline.preparation.jobs import remove_left
 
 _NAME = r"{}\.[0-9a-f]{{12}}\.unfinished"
+
+
+def refuse_target(target: str) -> None:
+    """Make sure that a new folder can come to be.
+
+    Raises:
+        OutputError: something is there.
+        StorageError: a file stands where a folder is needed, or writing is not permitted.
+    """
+    if storage.exists(target):
+        raise OutputError(f"{target} exists; expected a new folder; choose another or remove it")
+    if not storage.is_local(target):
+        return
+    above = os.path.dirname(storage.local_path(target))
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above):
+        raise StorageError(f"{target} cannot be made: {above} is a file; expected a folder; choose another path")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"{target} cannot be made: {above} is not writable; expected write permission; choose another folder or "
+            "change its permissions"
+        )
 
 
 @contextlib.contextmanager

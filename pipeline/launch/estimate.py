@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -14,8 +13,8 @@ from pipeline.dataset import Dataset
 from pipeline.launch.memory import parameter_bytes, rank_memory, row_bytes
 from pipeline.launch.resources import ClusterFacts, Resources, local_facts, plan_resources
 from pipeline.launch.session import is_local
-from pipeline.launch.settings import rank_cores, refuse_settings, task_cpus
-from pipeline.machine import free_memory_bytes
+from pipeline.launch.settings import is_standalone, rank_cores, refuse_settings, task_cpus
+from pipeline.machine import free_memory_bytes, usable_cores
 from pipeline.task import UserCode
 
 _ONE_MACHINE_BYTES = 2 << 30
@@ -126,32 +125,43 @@ def promised_facts(cluster: ClusterConfig) -> ClusterFacts | None:
         return None
     cores = re.match(r"local(?:\[(\d+|\*))?", master)
     count = cores[1] if cores and cores[1] else "1"
-    slots, cpus = _own_cores() if count == "*" else int(count), task_cpus(cluster.spark)
+    slots, cpus = usable_cores() if count == "*" else int(count), task_cpus(cluster.spark)
     return local_facts(master, slots // cpus, cpus, cluster.cores_per_rank)
-
-
-def _own_cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def submit_line(cluster: ClusterConfig, resources: Resources | None, rank_mib: int) -> str:
     """spark-submit with what ranks need; they live beside the executor's JVM, in its memory overhead."""
     cores = resources.threads if resources else rank_cores(cluster.spark, cluster)
     own = cluster.cores_per_rank == "task"
-    ranks = resources.num_proc if resources else "N" if cluster.num_proc == "auto" else cluster.num_proc
-    overhead = math.ceil(rank_mib * 1.2 / 256) * 256
-    master = "MASTER" if is_local(cluster.master) else cluster.master
+    ranks = resources.num_proc if resources else None if cluster.num_proc == "auto" else cluster.num_proc
     options = {
         "spark.task.cpus": str(cores if own else task_cpus(cluster.spark)),
-        "spark.executor.memoryOverhead": f"{overhead}m",
+        **_of_executors(cluster.master, ranks, rank_mib),
         "spark.dynamicAllocation.enabled": "false",
         "spark.speculation": "false",
     }
-    confs = " ".join(f"--conf {shlex.quote(f'{key}={value}')}" for key, value in options.items())
-    return (
-        f"spark-submit --master {shlex.quote(master)} --num-executors {ranks} --executor-cores {cores or 'CORES'} "
-        f"--executor-memory 1g {confs} jobs/train.py CONFIG"
-    )
+    confs = [f"--conf {shlex.quote(f'{key}={value}')}" for key, value in options.items()]
+    master = "MASTER" if is_local(cluster.master) else cluster.master
+    size = [f"--executor-cores {cores or 'CORES'}", *_in_all(cluster.master, ranks, cores), "--executor-memory 1g"]
+    return " ".join(["spark-submit --master", shlex.quote(master), *size, *confs, "jobs/train.py CONFIG"])
+
+
+def _of_executors(master: str, ranks: int | None, rank_mib: int) -> dict[str, str]:
+    """Number and memory of executors, as YARN and Kubernetes take them; a stand-alone master looks at neither."""
+    if is_standalone(master):
+        return {}
+    overhead = math.ceil(rank_mib * 1.2 / 256) * 256
+    return {"spark.executor.instances": str(ranks or "N"), "spark.executor.memoryOverhead": f"{overhead}m"}
+
+
+def _in_all(master: str, ranks: int | None, cores: int | None) -> list[str]:
+    """A stand-alone master starts what goes into so many cores, by default all that it has; others do not look at it.
+
+    A local master stands for one of which nothing is known, so that it is told both.
+    """
+    if ranks is None or not (is_standalone(master) or is_local(master)):
+        return []
+    return [f"--total-executor-cores {ranks * cores if cores else f'{ranks}*CORES'}"]
 
 
 def _warnings(
@@ -180,7 +190,7 @@ def _warnings(
 
 def _oversubscription(facts: ClusterFacts, resources: Resources, rank_mib: int) -> list[str]:
     found = []
-    if (busy := resources.num_proc * resources.threads) > (cores := _own_cores()):
+    if (busy := resources.num_proc * resources.threads) > (cores := usable_cores()):
         found.append(
             f"{facts.master} promises {busy} cores, but this machine has {cores}: ranks will wait for each other"
         )

@@ -61,7 +61,7 @@ def _stream() -> TextIO:
 
 
 class _LogBeside(logging.StreamHandler[TextIO]):
-    """Log lines that do not run into a live line, and are shown once.
+    """Log lines that are shown once.
 
     Args:
         stream: where they go.
@@ -73,8 +73,6 @@ class _LogBeside(logging.StreamHandler[TextIO]):
         self._shown_elsewhere = shown_elsewhere
 
     def emit(self, record: logging.LogRecord) -> None:
-        if ProgressDisplay.shown is not None:
-            ProgressDisplay.shown.close()
         if self._shown_elsewhere is not None and record.levelno >= self._shown_elsewhere:
             logging.getLogger().callHandlers(record)
             return
@@ -101,12 +99,20 @@ class ProgressDisplay:
         self._shown = float("-inf")
         self._line = ""
         self._epoch = -1
+        self._step = ""
+        self._beside: list[logging.Handler] = []
         self._first: tuple[float, float] | None = None
 
     def __enter__(self) -> ProgressDisplay:
+        """While it is open, log lines do not run into its live line."""
+        self._beside = logging.getLogger("pipeline").handlers[:] if self._live else []
+        for handler in self._beside:
+            handler.addFilter(_on_a_clean_line)
         return self
 
     def __exit__(self, *_: object) -> None:
+        for handler in self._beside:
+            handler.removeFilter(_on_a_clean_line)
         self.close()
 
     def update(self, done: float, total: float | None, text: str = "") -> None:
@@ -134,6 +140,14 @@ class ProgressDisplay:
         if epoch != self._epoch and not self._live:
             self._epoch, self._shown = epoch, float("-inf")
         self.update(step, steps, f"epoch {epoch}, step {step:,}, loss {loss:.4f}, {rows_per_second:,.0f} rows/s")
+
+    def tasks(self, step: str, done: int, total: int) -> None:
+        """So many of the Spark tasks of a step that are known by now; live only, since the log says each step."""
+        if step != self._step or not total:
+            self._step, self._first, self._shown = step, None, float("-inf")
+            self.close()
+        if self._live and total:
+            self.update(done, total, f"{step}, {done:,} of {total:,} tasks")
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         shown = ", ".join(
@@ -185,6 +199,13 @@ class ProgressDisplay:
             self._stream.flush()
             self._line = ""
             ProgressDisplay.shown = None
+
+
+def _on_a_clean_line(_: logging.LogRecord) -> bool:
+    """A filter of log handlers that lets everything pass."""
+    if ProgressDisplay.shown is not None:
+        ProgressDisplay.shown.close()
+    return True
 
 
 def duration(seconds: float) -> str:

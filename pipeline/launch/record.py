@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pipeline import storage
 from pipeline.errors import StorageError
 from pipeline.launch.output import RankLogs
+from pipeline.run_folder import LOGS, METRICS
 from pipeline.status_file import StatusFile
 from pipeline.task import Reporter
 
@@ -39,12 +40,12 @@ class RunRecord:
 
     def __init__(self, run_url: str, listeners: Sequence[Reporter] = (), status: StatusFile | None = None) -> None:
         self._status = status or StatusFile(run_url)
-        self._metrics_url = storage.join(run_url, "metrics.jsonl")
+        self._metrics_url = storage.join(run_url, METRICS)
         self._listeners = listeners
         self._metrics = _read_lines(self._metrics_url)
         self._ranks: list[dict[str, Any]] = []
         self._timings: dict[int, Mapping[str, Any]] = {}
-        self._logs = RankLogs(storage.join(run_url, "logs"))
+        self._logs = RankLogs(storage.join(run_url, LOGS))
         self._rate = _Rate()
         self._begun = False
 

@@ -19,6 +19,7 @@ from pipeline.errors import ServiceError
 from pipeline.java import WANTED_JAVA, class_archive, find_java, fitted_to_spark
 from pipeline.launch.jvm import own_session
 from pipeline.launch.temporary import temporary_folder
+from pipeline.machine import memory_bytes
 
 _LOG_NAME = "spark.log"
 _LOG_SETTINGS = Path(__file__).with_name("log4j2.properties")
@@ -133,16 +134,15 @@ def _settings(cluster: ClusterConfig, folder: Path, java: Path, brief: bool) -> 
     settings = {"spark.master": cluster.master, **_DEFAULTS, **(_LOCAL_DEFAULTS if local else {})}
     settings["spark.sql.warehouse.dir"] = (folder / "warehouse").as_uri()
     if local:
-        settings["spark.driver.memory"] = f"{_driver_gib()}g"
+        settings["spark.driver.memory"] = f"{driver_gib()}g"
     settings.update(cluster.spark)
     settings["spark.driver.extraJavaOptions"] = _java_options(folder, java, brief and local, cluster.spark)
     return settings
 
 
-def _driver_gib() -> int:
-    """A quarter of the machine's memory, 1 to 8 GiB: in local mode the driver is the executor too."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(8, physical // 4 >> 30))
+def driver_gib() -> int:
+    """A quarter of the memory that we may use, 1 to 8 GiB: in local mode the driver is the executor too."""
+    return max(1, min(8, memory_bytes() // 4 >> 30))
 
 
 def _java_options(folder: Path, java: Path, brief: bool, spark: Mapping[str, str]) -> str:

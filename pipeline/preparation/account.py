@@ -172,7 +172,8 @@ def write_quarantine(
 ) -> None:
     """Rejected rows with their reasons, parse faults per input with raw line and file, and the exact counts.
 
-    The raw lines of an input with sensitive columns are left out.
+    No raw line is shown where any column is sensitive: the query may take its values from any input and any column,
+    and which part of a line that cannot be parsed is which cannot be told.
     """
     for number, one in enumerate(one for one in staged if one.rejected and one.path):
         storage.move_folder(str(one.path), storage.join(folder, "rejected", f"part-{number:05d}.parquet"))
@@ -180,17 +181,16 @@ def write_quarantine(
     if config.clean.quarantine != "none":
         for name in faults:
             at = storage.join(folder, "faults", name)
-            _write_faults(at, staging, frames[name], config.clean.quarantine, config.source.sensitive)
+            _write_faults(at, staging, frames[name], config)
     counts = {"rows": accounting.as_rows(), "reasons": dict(accounting.reasons), "faults": faults}
     storage.write_json(storage.join(folder, "counts.json"), *QUARANTINE_FORMAT, counts)
 
 
-def _write_faults(folder: str, staging: str, frame: DataFrame, quarantine: str, sensitive: Sequence[str]) -> None:
+def _write_faults(folder: str, staging: str, frame: DataFrame, config: PipelineConfig) -> None:
     faulty = frame.where(F.col(FAULT).isNotNull())
-    # Which part of a line that cannot be parsed is the sensitive column cannot be told.
-    line = F.lit(None).cast("string") if set(sensitive) & set(frame.columns) else F.col(FAULT)
+    line = F.lit(None).cast("string") if config.source.sensitive else F.col(FAULT)
     lines = faulty.select(line.alias("line"), F.col("_metadata.file_path").alias("file"))
-    if quarantine == "sample":
+    if config.clean.quarantine == "sample":
         lines = lines.limit(SAMPLE_ROWS)
     for number, path in enumerate(write_partitions(lines, ["line", "file"], staging)):
         storage.move_folder(path, storage.join(folder, f"part-{number:05d}.parquet"))

@@ -27,6 +27,7 @@ from pipeline.features import FittedFeatures
 from pipeline.preparation.columns import KNOWN, KNOWN_ROWS
 from pipeline.preparation.inputs import semantic
 from pipeline.preparation.label import LabelEncoder, label_encoders
+from pipeline.preparation.quoting import column
 from pipeline.preparation.schema import plain_sources
 
 _SPARK_TYPES = {"string": "string", "timestamp": "timestamp", "bool": "boolean", "float32": "float"}
@@ -95,7 +96,7 @@ class Base:
         )
         counted = known.groupBy(*known.columns).agg(F.count(F.lit(1)).alias(KNOWN_ROWS))
         pairs = enumerate(zip(columns, ids.values(), strict=True))
-        same = [F.col(f"`{raw}`").cast(_SPARK_TYPES[c.dtype]) == F.col(f"_known_{n}") for n, (c, raw) in pairs]
+        same = [column(raw).cast(_SPARK_TYPES[c.dtype]) == F.col(f"_known_{n}") for n, (c, raw) in pairs]
         joined = frame.join(counted, reduce(and_, same), "left")
         return joined.withColumn(KNOWN, F.col("_known_0").isNotNull()).drop(*known.columns)
 

@@ -88,6 +88,12 @@ _CAUSES: tuple[tuple[str, type[PipelineError], str], ...] = (
         DataError,
         "{what}: a compressed file ends early; expected it whole; copy it again",
     ),
+    (
+        r"IOException: (?P<said>invalid (?:distance|code|block|stored|bit|literal|window)[^\n]*|incorrect data check"
+        r"|incorrect header check|not a gzip file[^\n]*|unknown compression method)",
+        DataError,
+        "{what}: a compressed file is broken ({said}); expected it whole; copy it again",
+    ),
     (r"FAILED_READ_FILE", InterruptedRunError, _VANISHED),
 )
 

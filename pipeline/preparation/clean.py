@@ -21,6 +21,7 @@ from pipeline.preparation.casts import TYPES, text_as
 from pipeline.preparation.columns import BUCKET, CHECKS, HASH, KNOWN, KNOWN_ROWS, is_typed, typed_name
 from pipeline.preparation.label import label_checks, staged_labels
 from pipeline.preparation.quoting import column
+from pipeline.preparation.read import check_once
 from pipeline.preparation.rules import rule_checks, unfit_rule
 from pipeline.preparation.split import split_checks
 from pipeline.preparation.weight import weight_checks
@@ -45,13 +46,9 @@ def check_columns(frame: DataFrame, config: PipelineConfig) -> None:
     Raises:
         DataError: the missing, double and unusable columns, all at once, with those that there are.
     """
-    offences = [
-        f"column {name} is given {frame.columns.count(name)} times by the query; expected once; give one an alias"
-        for name in dict.fromkeys(frame.columns)
-        if frame.columns.count(name) > 1
-    ]
+    check_once(frame.columns, "the query", "give one an alias")
     taken = {*RESERVED, *staged_labels(config.label)}
-    offences += [
+    offences = [
         f"column {name} has a name that preparation uses itself; expected another; give it an alias in the query"
         for name in frame.columns
         if name in taken or is_typed(name)

@@ -12,6 +12,7 @@ from pipeline.config.features import VectorFeature
 from pipeline.dataset import SPLITS, Column, PackedColumn
 
 _SMALL_FILE_ROWS = 32_768
+_STAGED_GROUP_ROWS, _STAGED_GROUPS = 1 << 16, 4
 _WANTED_FILES = 8
 """A train split smaller than so many full files is cut into as many smaller ones, for tasks to run side by side."""
 
@@ -30,6 +31,11 @@ class Layout:
         sizes = {**self.files, "rejected": self.quarantine_files, "known": self.known_buckets}
         names = list(sizes)
         return sum(sizes[name] for name in names[: names.index(split)])
+
+    @property
+    def rows_per_staged_group(self) -> int:
+        """Some whole row groups: each pass over staged rows goes by them, and small ones cost more than their rows."""
+        return self.rows_per_row_group * max(1, min(_STAGED_GROUPS, _STAGED_GROUP_ROWS // self.rows_per_row_group))
 
     @property
     def buckets(self) -> int:

@@ -30,11 +30,12 @@ from pipeline.preparation.label import LabelEncoder, classes_of, fit_labels, lab
 from pipeline.preparation.layout import Layout, choose_layout, vector_bytes
 from pipeline.preparation.profile import kept_kinds, label_profiles, profiles
 from pipeline.preparation.progress import Progress, StepProgress
-from pipeline.preparation.read import Census, compares_ids, parsed, query_rows, read_inputs, take_census, wanted
+from pipeline.preparation.read import Census, compares_ids, parsed, query_rows, source_frames, take_census
 from pipeline.preparation.rules import check_rule_limits, repairs_of
-from pipeline.preparation.schema import check_features, check_names, dataset_schema, effective_features, plain_sources
+from pipeline.preparation.schema import check_names, dataset_schema, effective_features, plain_sources
+from pipeline.preparation.sensitive import check_sensitive_features, check_sensitive_names
 from pipeline.preparation.session import OwnSettings, named_views, preparation_settings, spark_errors
-from pipeline.preparation.snapshot import files_now, files_of_tables, fingerprint
+from pipeline.preparation.snapshot import check_contents, files_now, files_of_tables, fingerprint
 from pipeline.preparation.split import expected_fractions
 from pipeline.preparation.stage import Staged, files_of, stage
 from pipeline.preparation.tasks import run_tasks
@@ -82,7 +83,7 @@ def prepare_dataset(
         InterruptedRunError: an input changed meanwhile.
     """
     inputs = list_inputs(config)
-    check_features(config)
+    check_sensitive_features(config)
     if not config.source.inputs and frame is None:
         raise ConfigError("source.inputs is empty; expected at least one named input, or a DataFrame from code")
     session = spark if frame is None else frame.sparkSession
@@ -148,14 +149,14 @@ class _Preparation:
 
     def run(self, frame: DataFrame | None, lease: Lease) -> Dataset:
         """The five steps."""
-        frames = self._frames(frame)
+        frames, primary = source_frames(self.own, self.config, self.inputs, frame)
         self.progress("counting the inputs")
         tables = files_of_tables(frames, self.inputs)
         listed = {**self.inputs, **tables}
-        census = take_census(frames, self.config, self._primary(frames), listed)
+        census = take_census(frames, self.config, primary, listed)
         self.progress("cleaning and splitting")
-        rows = self._stage(frames, census)
-        accounting = self._account(frames, census, rows)
+        rows = self._stage(frames, census, primary)
+        accounting = self._account(frames, census, rows, primary)
         if self.base and not sum(rows.by_split.values()):
             logger.info("prepare: version %s has every row already", self.base.dataset.content_id[:12])
             return publish.point_to(self.config, lease, self.base.dataset, request_of(self.config, self.inputs))
@@ -177,6 +178,8 @@ class _Preparation:
             self.base.check_schema(schema)
         written = self._write(rows, features, labels, schema)
         check_unchanged(listed, {**list_inputs(self.config), **files_now(tables)})
+        others = {name: frames[name] for name in self.config.source.inputs if name in census and name not in listed}
+        check_contents(census, take_census(others, self.config, primary))
         self.progress("publishing")
         statistics = {**features.to_json(), "label": label_state(self.config.label, labels, class_counts)}
         return publish.publish(
@@ -217,25 +220,14 @@ class _Preparation:
         report_drift(drift, config)
         return features, labels, {**profile, "drift": drift}
 
-    def _frames(self, frame: DataFrame | None) -> dict[str, DataFrame]:
-        frames = read_inputs(self.session, self.config, self.inputs)
-        if frame is not None:
-            frames[self.config.source.primary or "frame"] = self.own.planned(frame)
-        primary = self._primary(frames)
-        with spark_errors("source.where"), self.own.sql():
-            return {**frames, primary: wanted(frames[primary], self.config)}
-
-    def _primary(self, frames: Mapping[str, DataFrame]) -> str:
-        return self.config.source.primary or ("frame" if "frame" in frames else next(iter(frames)))
-
-    def _stage(self, frames: Mapping[str, DataFrame], census: Mapping[str, Census]) -> _Rows:
-        primary = self._primary(frames)
+    def _stage(self, frames: Mapping[str, DataFrame], census: Mapping[str, Census], primary: str) -> _Rows:
         with self.own.sql():
             where = {primary: self.config.source.where}
             views = {name: parsed(frame, where.get(name)) for name, frame in frames.items()}
         with named_views(self.session, views):
             queried = query_rows(self.own, self.config, views, primary)
             check_columns(queried, self.config)
+            check_sensitive_names(self.config, queried, views.values())
             layout = self._layout(census[primary].rows)
             with spark_errors("cleaning"):
                 reasoned = add_reasons(queried, self.base.cleaning(self.config) if self.base else self.config)
@@ -260,15 +252,17 @@ class _Preparation:
         single = len(config.source.id) + len(config.dataset.keep) + len(config.labels)
         return 8 * (2 * len(config.features) + single)
 
-    def _account(self, frames: Mapping[str, DataFrame], census: Mapping[str, Census], rows: _Rows) -> Accounting:
-        accounting = account.account(census[self._primary(frames)], rows.files)
+    def _account(
+        self, frames: Mapping[str, DataFrame], census: Mapping[str, Census], rows: _Rows, primary: str
+    ) -> Accounting:
+        accounting = account.account(census[primary], rows.files)
         folder = storage.join(self.config.dataset.url, "quarantine", self.attempt)
         if accounting.rejected or any(counted.faults for counted in census.values()):
             account.write_quarantine(
                 folder, self._folder("faults"), accounting, rows.files, frames, census, self.config
             )
         account.check_rejected(accounting, self.config, folder)
-        account.check_faults(census, self._primary(frames), self.config, folder)
+        account.check_faults(census, primary, self.config, folder)
         check_rule_limits(accounting, self.config)
         return self.base.balance(accounting, sum(one.known for one in rows.files)) if self.base else accounting
 
@@ -281,7 +275,8 @@ class _Preparation:
         encoded = {column.name: column for column in features.columns}
         sources = tuple(plain_sources(self.config, encoded).items())
         labels = (*labels, *weight_encoders(self.config.label))
-        writer = PartWriter(features, labels, schema, sources, self.config.dataset.wide, self._folder("parts"))
+        wide, group = self.config.dataset.wide, rows.layout.rows_per_row_group
+        writer = PartWriter(features, labels, schema, sources, wide, self._folder("parts"), group)
         staged = [(split, one) for split in SPLITS for one in self._files(rows, split)]
         with spark_errors("encoding"):
             results = run_tasks(self.session, writer, [(split, str(one.path)) for split, one in staged])

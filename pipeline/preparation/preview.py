@@ -1,63 +1,171 @@
-"""DRIVER. What a preparation would do, from a sample of the rows; nothing is written."""
+"""DRIVER. What a preparation would do, from the first rows that its query gives; nothing is written.
+
+They are the first, and no sample by hash, since that would read all of the input.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+import numpy as np
+from pyspark.sql import Column, DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
 
 from pipeline.config import PipelineConfig
+from pipeline.errors import ConfigError, DataError
+from pipeline.features import Kind, canonical, raw_inputs
+from pipeline.features.kinds import MICROSECONDS, Array
+from pipeline.preparation.append import Base
 from pipeline.preparation.clean import REASONS, add_reasons, check_columns
-from pipeline.preparation.inputs import fingerprints, list_inputs
-from pipeline.preparation.read import parsed, query_rows, read_inputs, wanted
-from pipeline.preparation.schema import check_features
+from pipeline.preparation.columns import typed_name
+from pipeline.preparation.inputs import Inputs, fingerprints, list_inputs
+from pipeline.preparation.label import label_values, staged_labels
+from pipeline.preparation.profile import kept_kinds, label_profiles, measured, profiles, shown
+from pipeline.preparation.quoting import column
+from pipeline.preparation.read import FAULT, parsed, query_rows, source_frames
+from pipeline.preparation.sensitive import check_sensitive_features, check_sensitive_names
 from pipeline.preparation.session import named_views, preparation_settings, spark_errors
 from pipeline.preparation.split import split_of
 
-_SAMPLE_ROWS = 10_000
+_ROWS = 10_000
+_TEXT = 100
+"""Characters of a text that come to the driver; of vectors and lists nothing does."""
 
 
 def preview(session: SparkSession, config: PipelineConfig, frame: DataFrame | None = None) -> dict[str, Any]:
-    """Validate against the real columns, and count rejections, splits and missing values of the first rows.
+    """Validate against the real columns; count faults, rejections, splits and missing values of the first rows.
 
     Returns:
-        JSON-able: files and bytes per input, rows looked at, rows by split and by reason, missing values by column.
+        JSON-able: files, bytes and parse faults per input; rows looked at, by split and by reason, and missing values
+        by column; the profile of the rows that are fit; the columns with their types.
 
     Raises:
-        InputMissingError: an input is missing.
-        DataError: columns are missing or of the wrong type.
+        ConfigError: `dataset.statistics_from` is of other features, or what is sensitive would be shown.
+        InputMissingError: an input is missing, or the version of `dataset.statistics_from`.
+        DataError: there are no rows, or none that can be parsed; columns are missing or of the wrong type.
     """
     inputs = list_inputs(config)
-    check_features(config)
+    check_sensitive_features(config)
+    if not config.source.inputs and frame is None:
+        raise ConfigError("source.inputs is empty; expected at least one named input, or a DataFrame from code")
+    base = Base.of(config)
     with preparation_settings(session) as own:
-        frames = read_inputs(session, config, inputs)
-        primary = config.source.primary or next(iter(frames), "frame")
-        if frame is not None:
-            frames[primary] = own.planned(frame)
-        with spark_errors("source.where"), own.sql():
-            frames[primary] = wanted(frames[primary], config)
+        frames, primary = source_frames(own, config, inputs, frame)
+        faults = _faults(frames)
         frames = {name: parsed(one) for name, one in frames.items()}
         with named_views(session, frames):
             queried = query_rows(own, config, frames, primary)
             check_columns(queried, config)
-            ids = config.source.id or queried.columns
-            split = split_of(queried, config, ids).alias("_split")
-            with spark_errors("reading a sample"):
-                rows = add_reasons(queried, config).select("*", split).limit(_SAMPLE_ROWS).collect()
-    reasons = Counter(reason for row in rows for reason in row[REASONS] or ())
-    splits = Counter(row["_split"] for row in rows if not row[REASONS])
-    shown = [name for name in queried.columns if name not in config.source.sensitive]
+            check_sensitive_names(config, queried, frames.values())
+            reasoned = add_reasons(queried, base.cleaning(config) if base else config)
+            kinds = {**kept_kinds(config, queried.schema), **raw_inputs(config.features)}
+            readings = _readings(reasoned, config, kinds)
+            with spark_errors("reading the first rows"):
+                rows = _first_rows(queried, reasoned, config, readings)
+    if not rows:
+        raise DataError("the source has no rows; expected some; check paths, query and source.where")
+    fit = [row for row in rows if not row["reasons"]]
+    fits = {**profiles(kinds, config.source.sensitive), **label_profiles(config)}
+    profile = measured(
+        fits, {name: one.values([row[f"value {name}"] for row in fit]) for name, one in readings.items()}
+    )
     return {
-        "inputs": {
-            name: {"files": len(one["files"]), "bytes": one["bytes"]} for name, one in fingerprints(inputs).items()
-        },
+        "inputs": _inputs(inputs, faults),
         "sample": {
+            "of": "the first rows",
             "rows": len(rows),
-            "rejected": sum(1 for row in rows if row[REASONS]),
-            "reasons": dict(sorted(reasons.items())),
-            "splits": dict(sorted(splits.items())),
-            "missing": {name: sum(1 for row in rows if row[name] is None) for name in shown},
+            "rejected": len(rows) - len(fit),
+            "reasons": dict(sorted(Counter(reason for row in rows for reason in row["reasons"] or ()).items())),
+            "splits": dict(sorted(Counter(row["split"] for row in fit).items())),
+            "missing": {
+                name: sum(row["missing"][place] for row in rows)
+                for place, name in enumerate(queried.columns)
+                if name not in config.source.sensitive
+            },
         },
+        "profile": {name: shown(one) for name, one in profile.items()},
         "columns": {name: queried.schema[name].dataType.simpleString() for name in queried.columns},
     }
+
+
+def _faults(frames: Mapping[str, DataFrame]) -> dict[str, dict[str, int]]:
+    """Of the first rows of each text input, how many cannot be parsed.
+
+    Raises:
+        DataError: inputs of which none can.
+    """
+    counts = [
+        frame.limit(_ROWS).agg(
+            F.lit(name).alias("name"), F.count(F.lit(1)).alias("rows"), F.count(FAULT).alias("faults")
+        )
+        for name, frame in frames.items()
+        if FAULT in frame.columns
+    ]
+    with spark_errors("reading the inputs"):
+        found = reduce(DataFrame.unionByName, counts).collect() if counts else []
+    broken = [row for row in found if row["faults"] == row["rows"] > 0]
+    if broken:
+        raise DataError(
+            *(
+                f"none of the first {row['rows']:,} rows of input {row['name']} can be parsed; expected rows of its "
+                "schema; mend the file, or its format, schema or options"
+                for row in broken
+            )
+        )
+    return {row["name"]: {"first_rows": row["rows"], "not_parsed": row["faults"]} for row in found}
+
+
+def _inputs(inputs: Inputs, faults: Mapping[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    prints = fingerprints(inputs)
+    return {
+        name: {"files": len(one["files"]), "bytes": one["bytes"], **faults.get(name, {})}
+        for name, one in prints.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How a column of the first rows comes to the driver: of what is not to be shown, whether there is a value."""
+
+    column: Column
+    kind: Kind
+
+    @classmethod
+    def of(cls, value: Column, kind: Kind, is_hidden: bool) -> _Reading:
+        """Of a column as features read it."""
+        if is_hidden or kind in ("vector", "strings"):
+            return cls(F.when(value.isNotNull(), 1.0), "number")
+        if kind == "timestamp":
+            return cls(F.unix_micros(value.cast("timestamp")), kind)
+        return cls(F.substring(value.cast("string"), 1, _TEXT) if kind == "string" else value, kind)
+
+    def values(self, collected: Sequence[Any]) -> Array:
+        """The canonical column."""
+        if self.kind == "timestamp":
+            return np.array([np.datetime64("NaT") if one is None else one for one in collected], dtype=MICROSECONDS)
+        return canonical(collected, self.kind)
+
+
+def _readings(reasoned: DataFrame, config: PipelineConfig, kinds: Mapping[str, Kind]) -> dict[str, _Reading]:
+    """Raw columns and staged labels that are profiled, as features read them."""
+    labels = staged_labels(config.label)
+    there, hidden = set(reasoned.columns), config.source.sensitive
+    columns = {name: column(typed_name(name) if typed_name(name) in there else name) for name in kinds}
+    readings = {name: _Reading.of(columns[name], kind, name in hidden) for name, kind in kinds.items()}
+    kind: Kind = "string" if config.label_type == "multiclass" else "number"
+    values = zip(labels.items(), label_values(reasoned, config.label), strict=True)
+    return {**readings, **{staged: _Reading.of(value, kind, name in hidden) for (staged, name), value in values}}
+
+
+def _first_rows(
+    queried: DataFrame, reasoned: DataFrame, config: PipelineConfig, readings: Mapping[str, _Reading]
+) -> list[Row]:
+    """What is counted of a row, and what is profiled."""
+    flags = F.array(*(column(name).isNull() for name in queried.columns)).alias("missing")
+    split = split_of(queried, config, config.source.id or queried.columns).alias("split")
+    values = (one.column.alias(f"value {name}") for name, one in readings.items())
+    return reasoned.select(flags, split, F.col(REASONS).alias("reasons"), *values).limit(_ROWS).collect()

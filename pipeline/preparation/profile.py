@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from pyspark.sql import types as T
@@ -26,7 +26,7 @@ from pipeline.features.texts import Texts
 from pipeline.preparation.label import staged_labels
 
 PROFILE_FORMAT = ("profile", 1)
-_TOP = 1000
+_TOP, _TOP_SHOWN = 1000, 5
 _SHOWN_QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
@@ -70,6 +70,33 @@ class _Microseconds:
     def __call__(self, raw: Raw) -> Array:
         values = raw[self.column]
         return np.where(np.isnat(values), np.nan, values.astype(np.int64).astype(np.float64))
+
+
+def measured(fits: Mapping[str, Fitting], raw: Raw) -> dict[str, Any]:
+    """The profiles of columns that are in memory."""
+    running, answers = side_by_side([*fits.values()]), cast(Any, None)
+    while True:
+        try:
+            wants = running.send(answers)
+        except StopIteration as end:
+            return dict(zip(fits, end.value, strict=True))
+        answers = [want.sketch.result(want.sketch.cells(want.prepared(raw))) for want in wants]
+
+
+def shown(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """A profile for people: a few of the most frequent values, no bins, and moments as such."""
+    plain = {name: value for name, value in profile.items() if name not in ("bins", "top", "top_is_all")}
+    if "top" in profile:
+        plain["top"] = profile["top"][:_TOP_SHOWN]
+    if profile["kind"] == "timestamp" and "mean" in profile:
+        plain |= {name: _moment(profile[name]) for name in ("mean", "min", "max")}
+        plain["quantiles"] = {name: _moment(value) for name, value in profile["quantiles"].items()}
+        del plain["std"]
+    return plain
+
+
+def _moment(microseconds: float) -> str:
+    return str(np.datetime64(round(microseconds), "us").astype("datetime64[s]"))
 
 
 def _profile(name: str, kind: Kind, sensitive: bool) -> Fitting:

@@ -14,18 +14,19 @@ Progress = Callable[[str, int, int], None]
 
 
 class StepProgress:
-    """Tells a listener the step that runs and, every half second, the tasks of its active stages."""
+    """Tells a listener the step that runs and, every half second, the tasks of all its stages that were seen so far."""
 
     def __init__(self, session: SparkSession, listener: Progress, seconds: float = 0.5) -> None:
         self._tracker = session.sparkContext.statusTracker()
         self._listener = listener
         self._seconds = seconds
         self._step = ""
+        self._stages: set[int] = set()
         self._done = threading.Event()
 
     def step(self, name: str) -> None:
         """A step begins."""
-        self._step = name
+        self._step, self._stages = name, set()
         self._listener(name, 0, 0)
 
     @contextlib.contextmanager
@@ -43,11 +44,14 @@ class StepProgress:
         while not self._done.wait(self._seconds):
             # The session may be stopping; progress must never be what fails.
             with contextlib.suppress(Py4JError, OSError):
-                done, total = self._tasks()
-                if total:
-                    self._listener(self._step, done, total)
+                step, stages = self._step, self._stages
+                done, total = self._tasks(stages)
+                if total and step == self._step:
+                    self._listener(step, done, total)
 
-    def _tasks(self) -> tuple[int, int]:
-        stages = [self._tracker.getStageInfo(stage) for stage in self._tracker.getActiveStageIds()]
+    def _tasks(self, seen: set[int]) -> tuple[int, int]:
+        """Of stages that are over too: a step has several, one after the other."""
+        seen.update(self._tracker.getActiveStageIds())
+        stages = [self._tracker.getStageInfo(stage) for stage in seen]
         known = [stage for stage in stages if stage is not None]
         return sum(stage.numCompletedTasks for stage in known), sum(stage.numTasks for stage in known)

@@ -1,42 +1,75 @@
-"""DRIVER. Look at a table and propose a commented configuration that runs as it is."""
+"""DRIVER. Look at a table and choose label, id, split and features for a configuration that runs as it is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import yaml
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from pipeline import storage
 from pipeline.config import parse_config
-from pipeline.errors import DataError, OutputError
-from pipeline.preparation.inputs import list_inputs
+from pipeline.errors import DataError, InputMissingError
+from pipeline.preparation.formats import format_of
+from pipeline.preparation.inputs import files_at, list_inputs
+from pipeline.preparation.proposal import Proposal, quoted_yaml
 from pipeline.preparation.quoting import column, quoted
 from pipeline.preparation.read import parsed, read_inputs
 from pipeline.preparation.session import preparation_settings, spark_errors
 
 _LABELS = ("label", "target", "y", "class", "outcome", "churn", "default")
-_FORMATS = {"parquet": "parquet", "orc": "orc", "json": "json", "jsonl": "json", "ndjson": "json"}
 _MOMENTS = (T.DateType, T.TimestampType, T.TimestampNTZType)
 _PLAIN = (T.NumericType, T.StringType, T.BooleanType, *_MOMENTS)
+_NAMED_ID = re.compile(r"(?:^|[\W_])(?:id|uuid|guid)s?$|^(?:id|uuid|guid)[\W_]", re.IGNORECASE)
+_CAMEL_ID = re.compile(r"[a-z0-9](?:Id|ID|Uuid|UUID)$")
+_MOST_CLASSES = 100
+_FEW_ROWS = 100
+"""Of fewer rows the values of a quantity may all differ too."""
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What was counted of one column."""
+    """What was counted of one column, and the lowest and highest of numbers and truth values."""
 
     name: str
     type: T.DataType
     present: int
     distinct: int
+    low: float | None
+    high: float | None
+
+    @property
+    def is_named_id(self) -> bool:
+        """Whether it is called an id."""
+        return bool(_NAMED_ID.search(self.name) or _CAMEL_ID.search(self.name))
+
+    def all_differ(self, rows: int) -> bool:
+        """Whether its values are all there and, as nearly as was counted, all different."""
+        return self.present == rows and self.distinct > 0.95 * rows
+
+    @property
+    def is_moment(self) -> bool:
+        """Whether it is a date or a time."""
+        return isinstance(self.type, _MOMENTS)
 
 
-def propose(session: SparkSession, path: str, label: str | None = None) -> str:
-    """A YAML configuration for a table: types, features, label, id, and a split by date where there is one.
+def check_table(path: str) -> str:
+    """Make sure that there is a table, before Spark starts; returns the format of its files.
+
+    Raises:
+        InputMissingError: nothing is there.
+        DataError: its files are of several formats.
+    """
+    files = sorted(files_at(path))
+    if not files:
+        raise InputMissingError(f"{path} is missing; expected a table as CSV, JSON, Parquet or ORC; check the path")
+    return format_of(path, files)
+
+
+def propose(session: SparkSession, path: str, label: str | None = None) -> Proposal:
+    """A configuration for a table: types, features, label, id, and a split by date where there is one.
 
     Args:
         session: to read with.
@@ -44,25 +77,38 @@ def propose(session: SparkSession, path: str, label: str | None = None) -> str:
         label: the column to predict; by default the one whose name or values look like it.
 
     Raises:
-        DataError: no column can be the label.
+        DataError: no column can be the label, or none a feature.
+        InputMissingError: nothing is there.
     """
-    name = path.rstrip("/").rsplit("/", 1)[-1].split(".")[0]
-    format_ = _FORMATS.get(path.rsplit(".", 1)[-1].lower(), "csv")
-    source = {"inputs": {"table": {"path": path, "format": format_}}}
+    format_ = check_table(path)
     with preparation_settings(session), spark_errors(f"reading {path}"):
-        frame = _frame(session, source)
+        frame = _frame(session, path, format_)
         rows, columns = _look(frame)
-        chosen = _label(columns, label)
+        chosen = _label(columns, label, rows)
         ids = _ids(frame, columns, chosen, rows)
-        split = _split(frame, columns, chosen)
-    features = {one.name: _feature(one, rows) for one in columns if one.name not in (chosen.name, *ids)}
-    return _text(name, path, format_, frame, chosen, ids, split, {key: text for key, text in features.items() if text})
+        split, key = _split(frame, columns, chosen, rows)
+    features, left_out = _features(frame, columns, {chosen.name, *ids}, rows)
+    if not features:
+        reasons = ", ".join(f"{name} ({reason})" for name, reason in left_out.items()) or "there is no other column"
+        raise DataError(f"{path} has no column to learn from: {reasons}; expected one beside label and id")
+    return Proposal(
+        path=path,
+        format=format_,
+        schema=", ".join(f"{quoted(field.name)} {field.dataType.simpleString()}" for field in frame.schema),
+        label=chosen.name,
+        label_type=_label_type(chosen),
+        ids=ids,
+        split=split,
+        features=features,
+        left_out=left_out,
+        lacking=min(1.0, sum(rows - one.present for one in (chosen, key) if one) / max(rows, 1)),
+    )
 
 
-def _frame(session: SparkSession, source: Mapping[str, Any]) -> DataFrame:
+def _frame(session: SparkSession, path: str, format_: str) -> DataFrame:
     config = parse_config(
         {
-            "source": source,
+            "source": {"inputs": {"table": {"path": path, "format": format_}}},
             "features": {"any": {"type": "numeric"}},
             "dataset": {"url": "any"},
             "training": {"run_url": "any-run"},
@@ -74,142 +120,126 @@ def _frame(session: SparkSession, source: Mapping[str, Any]) -> DataFrame:
 def _look(frame: DataFrame) -> tuple[int, list[_Seen]]:
     """Count values and distinct values of all columns in one pass."""
     fields = [field for field in frame.schema if isinstance(field.dataType, _PLAIN)]
-    counts = [F.count(column(field.name)).alias(f"p{place}") for place, field in enumerate(fields)]
-    counts += [
-        F.approx_count_distinct(column(field.name), 0.02).alias(f"d{place}") for place, field in enumerate(fields)
+    asked = []
+    for place, field in enumerate(fields):
+        one = column(field.name)
+        number = one if isinstance(field.dataType, (T.NumericType, T.BooleanType)) else F.lit(None)
+        asked += [
+            F.count(one).alias(f"p{place}"),
+            F.approx_count_distinct(one, 0.02).alias(f"d{place}"),
+            F.min(number.cast("double")).alias(f"l{place}"),
+            F.max(number.cast("double")).alias(f"h{place}"),
+        ]
+    found = frame.agg(F.count(F.lit(1)).alias("rows"), *asked).collect()[0]
+    return found["rows"], [
+        _Seen(field.name, field.dataType, *(found[f"{what}{place}"] for what in "pdlh"))
+        for place, field in enumerate(fields)
     ]
-    found = frame.agg(F.count(F.lit(1)).alias("rows"), *counts).collect()[0]
-    seen = [
-        _Seen(field.name, field.dataType, found[f"p{place}"], found[f"d{place}"]) for place, field in enumerate(fields)
-    ]
-    return found["rows"], seen
 
 
-def _label(columns: Sequence[_Seen], wanted: str | None) -> _Seen:
+def _label(columns: Sequence[_Seen], wanted: str | None, rows: int) -> _Seen:
     by_name = {one.name.lower(): one for one in columns if one.distinct > 1}
     for name in [wanted.lower()] if wanted else _LABELS:
         if name in by_name:
             return by_name[name]
-    usable = [one for one in columns if one.distinct > 1 and not isinstance(one.type, _MOMENTS)]
+    usable = [
+        one
+        for one in columns
+        if one.distinct > 1
+        and not (one.is_moment or one.is_named_id)
+        and not (isinstance(one.type, T.StringType) and one.distinct > _MOST_CLASSES)
+        and not _is_counter(one, rows)
+    ]
     two = [one for one in usable if one.distinct == 2]
     if wanted or not usable:
-        names = ", ".join(one.name for one in columns)
-        raise DataError(f"label {wanted or ''} is not among the columns; expected one of {names}; name it with --label")
+        names = ", ".join(one.name for one in columns if one.distinct > 1)
+        raise DataError(
+            f"label {wanted or ''} is not among the columns with several values; expected one of {names}; name it "
+            "with --label"
+        )
     return (two or usable)[-1]
 
 
 def _label_type(label: _Seen) -> str:
-    if label.distinct == 2 and isinstance(label.type, (T.BooleanType, T.NumericType)):
+    is_number = isinstance(label.type, (T.BooleanType, T.NumericType))
+    if is_number and label.distinct == 2 and (label.low, label.high) == (0, 1):
         return "binary"
-    is_fraction = isinstance(label.type, (T.FractionalType,))
-    return "regression" if is_fraction or label.distinct > 100 else "multiclass"
+    is_quantity = isinstance(label.type, T.FractionalType) or label.distinct > _MOST_CLASSES
+    return "regression" if is_number and is_quantity else "multiclass"
 
 
-def _ids(frame: DataFrame, columns: Sequence[_Seen], label: _Seen, rows: int) -> list[str]:
-    """The first column whose values are all there and all different; nothing if there is none."""
+def _ids(frame: DataFrame, columns: Sequence[_Seen], label: _Seen, rows: int) -> tuple[str, ...]:
+    """The first column whose values are all there and all different, named so if possible; nothing if there is none."""
     near = [
-        one.name
+        one
         for one in columns
-        if one.present == rows
-        and one.distinct > 0.95 * rows
-        and one.name != label.name
-        and not isinstance(one.type, T.FractionalType)
+        if one.all_differ(rows) and one.name != label.name and not isinstance(one.type, T.FractionalType)
     ]
-    for name in near:
-        if frame.select(column(name)).distinct().count() == rows:
-            return [name]
-    return []
+    for one in sorted(near, key=lambda one: not one.is_named_id):
+        if frame.select(column(one.name)).distinct().count() == rows:
+            return (one.name,)
+    return ()
 
 
-def _split(frame: DataFrame, columns: Sequence[_Seen], label: _Seen) -> str:
-    dates = [one for one in columns if isinstance(one.type, _MOMENTS) and one.name != label.name]
+def _split(frame: DataFrame, columns: Sequence[_Seen], label: _Seen, rows: int) -> tuple[str, _Seen | None]:
+    """The section, and the column with the time that it goes by."""
+    by_hash = "{by: hash, validation: 0.1, test: 0.1}"
+    dates = [one for one in columns if one.is_moment and one.name != label.name and one.present >= 0.95 * rows]
     if not dates:
-        return "{by: hash, validation: 0.1, test: 0.1}"
-    date = dates[0]
+        return by_hash, None
+    date = max(dates, key=lambda one: one.present)
+    name = quoted_yaml(date.name)
     if isinstance(date.type, T.DateType) and date.distinct >= 50:
-        return f"{{by: group, key: {_quoted(date.name)}, validation: 0.1, test: 0.1}}   # rows of a day stay together"
+        return f"{{by: group, key: {name}, validation: 0.1, test: 0.1}}   # rows of a day stay together", date
     seconds = F.unix_seconds(column(date.name).cast("timestamp"))
     cuts: list[float] = frame.select(seconds.alias("s")).approxQuantile("s", [0.8, 0.9], 0.001)
     if len(set(cuts)) < 2:
-        return "{by: hash, validation: 0.1, test: 0.1}"
+        return by_hash, None
     moments = frame.sparkSession.range(1).select(*(F.timestamp_seconds(F.lit(cut)) for cut in cuts))
     texts = [moment.isoformat() for moment in moments.collect()[0]]
-    return (
-        f"{{by: time, key: {_quoted(date.name)}, validation_from: '{texts[0]}', test_from: '{texts[1]}'}}"
-        "   # the last tenth is the test"
-    )
+    by_time = f"{{by: time, key: {name}, validation_from: '{texts[0]}', test_from: '{texts[1]}'}}"
+    return f"{by_time}   # the last tenth is the test", date
 
 
-def _feature(one: _Seen, rows: int) -> str | None:
-    """The feature that fits a column; None for columns that hold nothing to learn from."""
+def _features(
+    frame: DataFrame, columns: Sequence[_Seen], taken: set[str], rows: int
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The features that fit the columns, and why others are left out."""
+    seen = {one.name: one for one in columns}
+    features, left_out = {}, {}
+    for field in frame.schema:
+        if field.name in taken:
+            continue
+        if (one := seen.get(field.name)) is None:
+            left_out[field.name] = f"of type {field.dataType.simpleString()[:40]}"
+        elif reason := _reason_against(one, rows):
+            left_out[field.name] = reason
+        else:
+            features[field.name] = _feature(one, rows)
+    return features, left_out
+
+
+def _reason_against(one: _Seen, rows: int) -> str | None:
     if one.distinct < 2:
-        return None
+        return "one value only"
+    if one.is_named_id or _is_counter(one, rows):
+        return "looks like an id"
+    if isinstance(one.type, T.StringType) and one.distinct > max(50, rows // 2):
+        return "nearly all values differ"
+    return None
+
+
+def _is_counter(one: _Seen, rows: int) -> bool:
+    return isinstance(one.type, T.IntegralType) and rows >= _FEW_ROWS and one.all_differ(rows)
+
+
+def _feature(one: _Seen, rows: int) -> str:
     indicator = ", indicator: true" if one.present < rows else ""
     if isinstance(one.type, T.BooleanType):
         return "{type: boolean}"
     if isinstance(one.type, T.NumericType):
         return f"{{type: numeric{indicator}}}"
-    if isinstance(one.type, _MOMENTS):
-        return "{type: timestamp, parts: [month, weekday, hour]}"
-    if one.distinct > max(50, rows // 2):
-        return None
+    if one.is_moment:
+        hour = "" if isinstance(one.type, T.DateType) else ", hour"
+        return f"{{type: timestamp, parts: [month, weekday{hour}]}}"
     return f"{{type: categorical, min_count: {2 if one.distinct > 20 else 1}}}"
-
-
-def _text(
-    name: str,
-    path: str,
-    format_: str,
-    frame: DataFrame,
-    label: _Seen,
-    ids: Sequence[str],
-    split: str,
-    features: dict[str, str],
-) -> str:
-    schema = ", ".join(f"{quoted(field.name)} {field.dataType.simpleString()}" for field in frame.schema)
-    lines = [
-        f"# Proposed for {path}; every line is yours to change.",
-        "source:",
-        "  inputs:",
-        f"    table: {{path: {_quoted(path)}, format: {format_}, schema: {_quoted(schema)}}}",
-        f"  id: {_quoted(list(ids))}   # what identifies a row; empty means all its values",
-        "",
-        f"label: {{column: {_quoted(label.name)}, type: {_label_type(label)}}}   # {label.distinct} values seen",
-        f"split: {split}",
-        "",
-        "features:   # columns without information, and texts of which nearly all differ, are left out",
-        *(f"  {_key(column)}: {_with_column(column, text)}" for column, text in features.items()),
-        "",
-        f"dataset: {{url: {_quoted(f'workspace/{name}')}}}",
-        f"training: {{run_url: {_quoted(f'workspace/runs/{name}')}, epochs: 5}}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _key(column: str) -> str:
-    plain = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in column)
-    return plain if plain[:1].isalpha() else f"f_{plain}"
-
-
-def _with_column(column: str, text: str) -> str:
-    return text if _key(column) == column else f"{{column: {_quoted(column)}, {text[1:]}"
-
-
-def _quoted(value: object) -> str:
-    return (
-        yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
-        .strip()
-        .removesuffix("...")
-        .strip()
-    )
-
-
-def write_proposal(session: SparkSession, path: str, target: str, label: str | None = None) -> None:
-    """Write `propose` to a file that is not there yet.
-
-    Raises:
-        DataError: no column can be the label.
-        OutputError: the file exists.
-    """
-    if not storage.put_if_absent(target, propose(session, path, label).encode()):
-        raise OutputError(f"{target} exists; expected a new file; choose another name or remove it")

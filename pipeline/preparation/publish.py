@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 STATISTICS_FORMAT = ("statistics", 1)
 _REQUEST_FORMAT = ("dataset-request", 1)
+_MOVES_AT_ONCE = 8
+"""Files that are moved at a time: most of it is waiting for the disk or the store."""
 _PACKAGES = ("pyspark", "pyarrow", "numpy", "pandas", "petastorm")
 
 
@@ -90,7 +93,7 @@ def point_to(config: PipelineConfig, lease: Lease, dataset: Dataset, request: st
 def _commit(config: PipelineConfig, lease: Lease, found: tuple[Manifest, str], request: str) -> Dataset:
     manifest, sha256 = found
     lease.check()
-    commit_version(config.dataset.url, manifest.content_id, sha256)
+    commit_version(config.dataset.url, manifest.content_id, sha256, lease.check)
     if all_files(config):
         remember(config, request, manifest.content_id)
     return Dataset(config.dataset.url, manifest)
@@ -112,7 +115,7 @@ def _place(
     folder = version_url(config.dataset.url, identity)
     lease.check()
     if storage.exists(folder):  # `sweep` has removed what dead runs left, so that a living one wrote this
-        raise InterruptedRunError(f"{folder} is there meanwhile; expected to be the only writer; run the command again")
+        raise _is_there(folder)
     manifest = Manifest(
         content_id=identity,
         schema=new.schema,
@@ -123,12 +126,18 @@ def _place(
         semantic=semantic(config),
         request=new.request,
         inputs=new.inputs,
-        extra_files=_place_files(config, identity, new, placed),
+        extra_files=_place_files(config, lease, identity, new, placed),
         versions={name: version(name) for name in _PACKAGES if find_spec(name)},
     )
     data = storage.format_json(*MANIFEST_FORMAT, long_lists.put_aside(folder, manifest.to_json()))
-    storage.write_bytes(storage.join(folder, "manifest.json"), data)
+    lease.check()
+    if not storage.put_if_absent(storage.join(folder, "manifest.json"), data):
+        raise _is_there(folder)  # never written over: a commit may hold its sha256
     return manifest, hashlib.sha256(data).hexdigest()
+
+
+def _is_there(url: str) -> InterruptedRunError:
+    return InterruptedRunError(f"{url} is there meanwhile; expected to be the only writer; run the command again")
 
 
 def _parts(split: str, written: Sequence[Mapping[str, Any]]) -> tuple[PartFile, ...]:
@@ -160,6 +169,7 @@ def _existing(url: str, identity: str) -> tuple[Manifest, str] | None:
 
 def _place_files(
     config: PipelineConfig,
+    lease: Lease,
     identity: str,
     new: Version,
     placed: Mapping[str, tuple[PartFile, ...]],
@@ -167,13 +177,16 @@ def _place_files(
     """Move the part files to their names and write what stands beside them; gives the digests of the latter."""
     url, folder = config.dataset.url, f"versions/{identity}"
     extra = {path: digest for path, digest in (new.base.extra_files if new.base else {}).items() if "/raw/" in path}
-    for split in (split for split in SPLITS if placed[split]):
+    moves: list[tuple[str, str]] = []
+    for split in SPLITS:
         for number, (one, part) in enumerate(zip(new.written[split], placed[split], strict=True)):
-            storage.move_folder(one["url"], storage.join(url, part.path))
+            moves.append((one["url"], storage.join(url, part.path)))
             if one["raw"]:
                 path = f"{folder}/raw/{split}/part-{number:05d}.parquet"
-                storage.move_folder(one["raw"]["url"], storage.join(url, path))
+                moves.append((one["raw"]["url"], storage.join(url, path)))
                 extra[path] = storage.Digest(one["raw"]["bytes"], one["raw"]["crc32"], one["raw"]["sha256"])
+    _move_all(moves, lease)
+    for split in (split for split in SPLITS if placed[split]):
         row_groups = {part.path.rsplit("/", 1)[1]: len(part.row_groups) for part in placed[split]}
         extra |= _petastorm_metadata(config, f"{folder}/{split}", new.schema, row_groups)
     jsons = {"statistics": (STATISTICS_FORMAT, new.statistics), "profile": (PROFILE_FORMAT, new.profile)}
@@ -183,6 +196,29 @@ def _place_files(
             stream.write(storage.format_json(*format_, dict(value)))
             extra[path] = stream.digest
     return extra
+
+
+def _move_all(moves: Sequence[tuple[str, str]], lease: Lease) -> None:
+    """Move files, some at a time; after the first failure no further one is begun.
+
+    Raises:
+        InterruptedRunError: another run has taken over, or has written such a file, which stays as it is.
+    """
+
+    def move(source: str, target: str) -> None:
+        lease.check()
+        if storage.exists(target):
+            raise _is_there(target)
+        storage.move_folder(source, target)
+
+    with ThreadPoolExecutor(_MOVES_AT_ONCE) as pool:
+        begun = [pool.submit(move, source, target) for source, target in moves]
+        try:
+            for one in begun:
+                one.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _petastorm_metadata(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import reduce
@@ -16,7 +16,8 @@ from pyspark.sql.types import StringType, StructType
 from pipeline.config import PipelineConfig
 from pipeline.config.data import InputConfig
 from pipeline.config.secret_values import from_environment
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
+from pipeline.preparation.column_types import check_known, refuse_intervals
 from pipeline.preparation.inputs import InputFile, Inputs, query_of, spark_path, spark_url
 from pipeline.preparation.parquet import read_parquet
 from pipeline.preparation.quoting import column
@@ -25,10 +26,11 @@ from pipeline.preparation.snapshot import contents, hashed
 
 FAULT = "_pipeline_fault"
 """The raw text of a row that could not be parsed, in frames of `read_inputs`."""
-_DEFAULTS: dict[str, dict[str, str]] = {
+DEFAULTS: dict[str, dict[str, str]] = {
     # Quotes within quotes are doubled, as pandas, Excel and databases write them; Spark's default is a backslash.
     "csv": {"header": "true", "enforceSchema": "false", "escape": '"'}
 }
+"""Options of the formats where none are given."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,48 @@ def read_inputs(session: SparkSession, config: PipelineConfig, inputs: Inputs) -
     return frames
 
 
+def source_frames(
+    own: OwnSettings, config: PipelineConfig, inputs: Inputs, frame: DataFrame | None
+) -> tuple[dict[str, DataFrame], str]:
+    """The frames of `read_inputs` and one from code, and which of them is primary: of it come the `wanted` rows.
+
+    Raises:
+        DataError: as of `read_inputs`; or the frame has several columns of one name, or of unusable types.
+    """
+    frames = read_inputs(own.session, config, inputs)
+    if frame is not None:
+        check_known(frame, "the DataFrame")
+        check_once(frame.columns, "the DataFrame", "rename one before it is prepared")
+        frames[config.source.primary or "frame"] = own.planned(frame)
+    primary = config.source.primary or ("frame" if "frame" in frames else next(iter(frames)))
+    with spark_errors("source.where"), own.sql():
+        return {**frames, primary: wanted(frames[primary], config)}, primary
+
+
+def check_once(columns: Sequence[str], giver: str, advice: str) -> None:
+    """Refuse columns that share a name, which Spark could not tell from one another.
+
+    Raises:
+        DataError: all of them.
+    """
+    offences = [
+        f"column {name} is given {columns.count(name)} times by {giver}; expected once; {advice}"
+        for name in dict.fromkeys(columns)
+        if columns.count(name) > 1
+    ]
+    if offences:
+        raise DataError(*offences)
+
+
 def _read(session: SparkSession, name: str, input_: InputConfig, files: tuple[InputFile, ...]) -> DataFrame:
     given = {
         key: from_environment(value, f"source.inputs.{name}.options.{key}") for key, value in input_.options.items()
     }
     if input_.table is not None:
-        return _table(session, name, input_, given)
-    reader = session.read.format(input_.format).options(**{**_DEFAULTS.get(input_.format, {}), **given})
+        table = _table(session, name, input_, given)
+        check_known(table, f"source.inputs.{name}")
+        return table
+    reader = session.read.format(input_.format).options(**{**DEFAULTS.get(input_.format, {}), **given})
     if not input_.is_files:
         reader = reader.schema(input_.columns) if input_.columns else reader
         return reader.load(spark_path(input_.path)) if input_.path else reader.load()
@@ -222,9 +259,16 @@ def parsed(frame: DataFrame, where: str | None = None) -> DataFrame:
 
 
 def query_rows(own: OwnSettings, config: PipelineConfig, views: Mapping[str, DataFrame], primary: str) -> DataFrame:
-    """The rows of `source.query`, or of the only input; call within `named_views`."""
+    """The rows of `source.query`, or of the only input; call within `named_views`.
+
+    Raises:
+        DataError: Spark refuses the query, or it gives columns that cannot be prepared.
+    """
     query = query_of(config)
     if query is None:
-        return views[primary]
-    with spark_errors("source.query"), own.sql():
-        return own.session.sql(query)
+        queried = views[primary]
+    else:
+        with spark_errors("source.query"), own.sql():
+            queried = own.session.sql(query)
+    refuse_intervals(queried, "the query")
+    return queried

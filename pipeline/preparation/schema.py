@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pyspark.sql import types as T
 
 from pipeline.config import PipelineConfig
-from pipeline.config.features import CategoricalFeature, CategoriesFeature, FeatureConfig, TargetFeature
+from pipeline.config.features import CategoricalFeature, FeatureConfig
 from pipeline.dataset import Column, DatasetSchema, Role
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import FittedFeatures
@@ -44,21 +44,6 @@ def effective_features(config: PipelineConfig) -> dict[str, FeatureConfig]:
         else feature
         for name, feature in config.features.items()
     }
-
-
-def check_features(config: PipelineConfig) -> None:
-    """Refuse features that would show values of sensitive columns.
-
-    Raises:
-        ConfigError: all of them.
-    """
-    offences = []
-    for name, feature in config.features.items():
-        column = feature.column or name
-        if column in config.source.sensitive and isinstance(feature, (TargetFeature, CategoriesFeature)):
-            offences.append(f"features.{name} would show values of sensitive column {column}; expected categorical")
-    if offences:
-        raise ConfigError(*offences)
 
 
 def check_names(config: PipelineConfig, features: FittedFeatures) -> None:

@@ -7,8 +7,9 @@ Of all others the number of rows and the sum of the rows' hashes are taken while
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
 
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame
@@ -16,9 +17,41 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from pipeline import storage
-from pipeline.errors import StorageError
+from pipeline.errors import InterruptedRunError, StorageError
 from pipeline.preparation.inputs import InputFile, Inputs, described
 from pipeline.preparation.quoting import column
+
+_AT_ONCE = 16
+"""Files that a store is asked for at a time."""
+
+
+class Counted(Protocol):
+    """What a census says of an input that is not made of files."""
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+
+    @property
+    def contents(self) -> int | None:
+        """The sum of their hashes."""
+
+
+def check_contents(then: Mapping[str, Counted], now: Mapping[str, Counted]) -> None:
+    """Refuse to publish what was read of databases and the like while it changed.
+
+    Raises:
+        InterruptedRunError: they have other rows now; the same command starts again from those.
+    """
+    changed = [name for name, one in now.items() if (one.rows, one.contents) != (then[name].rows, then[name].contents)]
+    if changed:
+        raise InterruptedRunError(
+            *(
+                f"input {name}: its rows changed during the run, of {then[name].rows} to {now[name].rows} or in what "
+                "they hold; expected them to stay; run the command again"
+                for name in changed
+            )
+        )
 
 
 def files_of_tables(frames: Mapping[str, DataFrame], inputs: Inputs) -> dict[str, tuple[InputFile, ...]]:
@@ -29,19 +62,24 @@ def files_of_tables(frames: Mapping[str, DataFrame], inputs: Inputs) -> dict[str
 
 def _files(frame: DataFrame) -> tuple[InputFile, ...]:
     try:
-        return tuple(sorted(described(path) for path in frame.inputFiles()))
+        paths = frame.inputFiles()
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return tuple(sorted(pool.map(described, paths)))
     except (StorageError, ValueError, ImportError, OSError, PySparkException):
         return ()
 
 
 def files_now(tables: Inputs) -> dict[str, tuple[InputFile, ...]]:
     """The same files as they are now, without those that are gone."""
-    return {name: tuple(found for file in files for found in _now(file)) for name, files in tables.items()}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = {name: list(pool.map(_now, files)) for name, files in tables.items()}
+    return {name: tuple(file for file in files if file is not None) for name, files in found.items()}
 
 
-def _now(file: InputFile) -> Iterator[InputFile]:
+def _now(file: InputFile) -> InputFile | None:
     with contextlib.suppress(StorageError, OSError):
-        yield described(file.path)
+        return described(file.path)
+    return None
 
 
 def contents(frame: DataFrame) -> Column:

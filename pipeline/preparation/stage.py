@@ -26,7 +26,7 @@ from pipeline.errors import DataError
 from pipeline.preparation.clean import REASONS
 from pipeline.preparation.columns import BUCKET, CHECKS, HASH, KNOWN, KNOWN_ROWS, check_text, is_typed, typed_name
 from pipeline.preparation.counts import Counts
-from pipeline.preparation.files import write_rows
+from pipeline.preparation.files import write_passing_rows, write_rows
 from pipeline.preparation.label import counted_as, label_values, staged_labels
 from pipeline.preparation.layout import Layout, placement
 from pipeline.preparation.quoting import column
@@ -89,9 +89,8 @@ def stage(
     labels, counted = tuple(staged_labels(config.label)), counted_as(config.label)
     most = config.label.max_classes if config.label and config.label_type == "multiclass" else None
     ties = _ties(config, ids, names, frame.columns)
-    writer = _StageWriter(
-        folder, layout, tuple(frame.columns), ties, config.clean.quarantine, labels, counted, sensitive, most
-    )
+    shown = {"all": None, "sample": SAMPLE_ROWS, "none": 0}[config.clean.quarantine]
+    writer = _StageWriter(folder, layout, tuple(frame.columns), ties, shown, labels, counted, sensitive, most)
     session = frame.sparkSession
     with spark_errors("cleaning"), temporary_settings(session, {_BATCH: str(_batch_rows(session, config))}):
         rows = by_bucket.mapInArrow(writer, "staged string").collect()
@@ -183,7 +182,7 @@ class _StageWriter:
     layout: Layout
     columns: tuple[str, ...]
     ties: Ties
-    quarantine: str
+    most_shown: int | None
     labels: tuple[str, ...]
     counted: Mapping[str, str]
     sensitive: tuple[str, ...]
@@ -206,21 +205,21 @@ class _StageWriter:
         return pa.RecordBatch.from_arrays(batch.columns, names=names)
 
     def _write(self, bucket: int, batches: Iterator[pa.RecordBatch]) -> Staged:
-        split = self.layout.split_of(bucket)
+        split, group = self.layout.split_of(bucket), self.layout.rows_per_staged_group
         url = storage.join(self.folder, split, f"part-{bucket:05d}-{uuid.uuid4().hex}.parquet")
         counts = Counts(self.labels, self.counted, self.sensitive, self.most_classes)
-        if split == "rejected":
-            kept = counts.rejecting(batches, {"all": None, "sample": SAMPLE_ROWS, "none": 0}[self.quarantine])
+        if split == "rejected":  # which become the quarantine
+            written = write_rows(url, counts.rejecting(batches, self.most_shown), group)
+            rows = written[0] if written else None
         elif split == "known":
-            kept = counts.knowing(batches, replace(self.ties, same=self.ties.ids))
+            ties = replace(self.ties, same=self.ties.ids)
+            rows = write_passing_rows(url, counts.knowing(batches, ties), group)
         else:
-            kept = counts.keeping(batches, self.ties)
-        # What dies with the attempt need not survive a power cut; rejected rows become the quarantine.
-        written = write_rows(url, kept, self.layout.rows_per_row_group, durable=split == "rejected")
+            rows = write_passing_rows(url, counts.keeping(batches, self.ties), group)
         return Staged(
             bucket=bucket,
-            path=url if written else None,
-            rows=written[0] if written else 0,
+            path=url if rows else None,
+            rows=rows or 0,
             duplicates=counts.duplicates,
             rejected=counts.rejected,
             checks=(counts.checks[0], counts.checks[1]),

@@ -37,6 +37,7 @@ class PartWriter:
         labels: and weights, if there are any.
         sources: physical name of each id and kept column to the raw column it comes from.
         folder: where files go, under names of their own, until the driver moves them.
+        rows_per_row_group: those of a staged file are whole multiples of it.
     """
 
     features: FittedFeatures
@@ -45,6 +46,7 @@ class PartWriter:
     sources: tuple[tuple[str, str], ...]
     wide: bool
     folder: str
+    rows_per_row_group: int
 
     def __call__(self, job: tuple[str, str]) -> dict[str, Any]:
         """Encode the staged file ``job = (split, path)``; says what was written. Test rows are written raw as well."""
@@ -60,9 +62,11 @@ class PartWriter:
         with storage.open_write(url) as stream:
             with pq.ParquetWriter(stream, first.schema, **options) as writer:
                 for table in _chain(first, tables):
-                    writer.write_table(table, row_group_size=len(table))
-                    row_groups.append(len(table))
-                    self._feed(digest, table)
+                    writer.write_table(table, row_group_size=self.rows_per_row_group)
+                    for start in range(0, len(table), self.rows_per_row_group):
+                        group = table.slice(start, self.rows_per_row_group)
+                        row_groups.append(len(group))
+                        self._feed(digest, group)
             file = stream.digest
         raw = self._write_raw(staged) if split == "test" else None
         written = {"url": url, "row_groups": row_groups, "digest": digest.hexdigest(), "raw": raw, "repairs": repairs}
@@ -116,8 +120,7 @@ class PartWriter:
                 field.name for field in pq.read_schema(stream) if field.name not in added and not is_typed(field.name)
             ]
         groups = (_without_dictionaries(table.select(names)) for table in read_groups(staged, names))
-        first = next(groups)
-        written = write_rows(url, _chain(first, groups), len(first))
+        written = write_rows(url, groups, self.rows_per_row_group)
         assert written is not None
         return {"url": url, **dataclasses.asdict(written[1])}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.report.page import render_report, render_table
+from pipeline.report.comparison import render_table
+from pipeline.report.page import render_report
 
 __all__ = ["render_report", "render_table"]

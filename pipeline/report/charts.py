@@ -12,7 +12,7 @@ from pipeline.metrics.regression import GRID
 Point = Sequence[float]
 
 _WIDTH, _HEIGHT = 460, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 30, 40
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis from ``low`` to ``high`` with a label."""
+    """An axis from ``low`` to ``high`` with a label; nothing lies between the numbers of a whole one."""
 
     label: str
     low: float
     high: float
+    whole: bool = False
 
     @classmethod
     def around(cls, label: str, values: Sequence[float]) -> Axis:
@@ -65,6 +66,7 @@ class Axis:
         raw = (self.high - self.low) / 5
         unit = 10.0 ** math.floor(math.log10(raw))
         step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw * 0.999)
+        step = max(1.0, step) if self.whole else step
         first = math.ceil(self.low / step - 1e-9)
         return [round(number * step, 12) for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
@@ -143,19 +145,23 @@ def _grid(x: Axis, y: Axis) -> str:
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
     across = "".join(
         f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{_y(y, tick):.1f}" y2="{_y(y, tick):.1f}"/>'
-        f'<text class="tick" x="{_LEFT - 8}" y="{_y(y, tick) + 4:.1f}" text-anchor="end">{_number(tick)}</text>'
+        f'<text class="tick" x="{_LEFT - 8}" y="{_y(y, tick) + 4:.1f}" text-anchor="end">{_short(tick)}</text>'
         for tick in y.ticks()
     )
     below = "".join(
-        f'<text class="tick" x="{_x(x, tick):.1f}" y="{bottom + 17}" text-anchor="middle">{_number(tick)}</text>'
+        f'<text class="tick" x="{_x(x, tick):.1f}" y="{bottom + 17}" text-anchor="middle">{_short(tick)}</text>'
         for tick in x.ticks()
     )
     labels = (
-        f'<text class="axis" x="{(_LEFT + right) / 2}" y="{_HEIGHT - 5}" text-anchor="middle">{escape(x.label)}</text>'
-        f'<text class="axis" transform="rotate(-90)" x="{-(_TOP + bottom) / 2}" y="12" text-anchor="middle">'
-        f"{escape(y.label)}</text>"
+        f'<text class="axis" x="{right}" y="{_HEIGHT - 5}" text-anchor="end">{escape(x.label)}</text>'
+        f'<text class="axis" x="2" y="{_TOP - 16}">{escape(y.label)}</text>'
     )
     return f'{across}{below}<line class="base" x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>{labels}'
+
+
+def _short(tick: float) -> str:
+    """A tick's number, which has room for seven places."""
+    return f"{tick / 1e6:,g}M" if abs(tick) >= 1e6 else _number(tick)
 
 
 def _number(value: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.report.tables import row, table, text
+from pipeline.report.markup import row, section, table, text
 
 _TOP = 3
 
@@ -20,21 +20,25 @@ def columns(profile: Mapping[str, Any]) -> str:
                 text(name),
                 text(one["kind"]),
                 f"{one['missing'] / max(1, one['rows']):.2%}",
-                f"{one['distinct']:,}" if "distinct" in one else "–",
-                f"<td class='left'>{text(_values(one))}</td>",
+                _distinct(one),
+                text(_values(one)),
             ]
         )
         for name, one in profile.get("columns", {}).items()
     ]
-    if not rows:
-        return ""
     drift = "".join(f"<li>{text(finding)}</li>" for finding in profile.get("drift", ()))
-    return (
-        f"<h2>Columns</h2><p class='note'>Of {text(profile.get('of', 'train rows'))}, before encoding; large numbers "
-        "of distinct values are estimates.</p>"
-        f"{table(['column', 'read as', 'missing', 'distinct', 'values'], rows)}"
-        + (f"<h3>Unlike the version before</h3><ul class='note'>{drift}</ul>" if drift else "")
+    of = text(profile.get("of", "train rows"))
+    return section(
+        "Columns",
+        table(["column", "read as", "missing", "distinct", "values"], rows, "words"),
+        f"<h3>Unlike the version before</h3><ul class='note'>{drift}</ul>" if drift else "",
+        note=f"Of {of}, before encoding; large numbers of distinct values are estimates.",
     )
+
+
+def _distinct(one: Mapping[str, Any]) -> str:
+    """An estimate is never of more values than there are rows."""
+    return f"{min(one['distinct'], one['rows'] - one['missing']):,}" if "distinct" in one else "–"
 
 
 def _values(one: Mapping[str, Any]) -> str:

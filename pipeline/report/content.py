@@ -12,6 +12,7 @@ from pipeline import storage
 from pipeline.dataset import Dataset, Manifest, version_url
 from pipeline.errors import PipelineError, StorageError
 from pipeline.inference.evaluate import Evaluation
+from pipeline.run_folder import CONFIG, EVALUATION, METRICS, RESULT, RESULT_FORMAT, TRAINING, RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ class Content:
 
     Attributes:
         result: the values of the RESULT line.
+        best_epoch: of whose weights the model is, from 1; None before the training has finished.
         epochs: a line of ``metrics.jsonl`` for each finished epoch.
         configuration: YAML.
         profile: what the train rows look like, as preparation saw them.
@@ -33,6 +35,7 @@ class Content:
     url: str
     result: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Evaluation | None = None
+    best_epoch: int | None = None
     epochs: Sequence[Mapping[str, Any]] = ()
     manifest: Manifest | None = None
     configuration: str = ""
@@ -47,17 +50,18 @@ class Content:
         """
         if result is None:
             nothing: dict[str, Any] = {}
-            result = _of(run_url, "result.json", lambda url: storage.read_json(url, "result", 1), nothing)
-        evaluation = _of(run_url, "evaluation.json", _evaluation, None)
+            result = _of(run_url, RESULT, lambda url: storage.read_json(url, *RESULT_FORMAT), nothing)
+        evaluation = _of(run_url, EVALUATION, _evaluation, None)
         dataset = _or(lambda: _dataset(result, evaluation), None)
         return cls(
             name=run_url.rstrip("/").rsplit("/", 1)[-1],
             url=run_url,
             result=result,
             evaluation=evaluation,
-            epochs=_of(run_url, "metrics.jsonl", _epochs, []),
+            best_epoch=_of(run_url, TRAINING, lambda url: RunFolder(run_url).best_epoch(), None),
+            epochs=_of(run_url, METRICS, _epochs, []),
             manifest=dataset.manifest if dataset else None,
-            configuration=_of(run_url, "config.yaml", lambda url: storage.read_bytes(url).decode(), ""),
+            configuration=_of(run_url, CONFIG, lambda url: storage.read_bytes(url).decode(), ""),
             profile=_or(lambda: _profile(dataset), {}) if dataset else {},
         )
 

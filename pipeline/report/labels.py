@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from pipeline.inference.evaluate import SHOWN_AS, Evaluation
-from pipeline.metrics import LOWER_IS_BETTER, METRICS
-from pipeline.report.tables import metric, row, table, text
+from pipeline.metrics import METRICS
+from pipeline.report.markup import metric, row, section, table, text
 
 
 def labels(evaluation: Evaluation | None) -> str:
@@ -19,20 +17,16 @@ def labels(evaluation: Evaluation | None) -> str:
             [
                 text(label),
                 *(metric(evaluation.metrics.get(f"{name}_{label}")) for name in names),
-                _best_baseline(evaluation, f"{decisive}_{label}", decisive in LOWER_IS_BETTER),
+                _best_baseline(evaluation, f"{decisive}_{label}"),
             ]
         )
         for label in evaluation.labels
     ]
     shown = [SHOWN_AS.get(name, name) for name in names]
     head = ["label", *shown, f"best baseline's {SHOWN_AS.get(decisive, decisive)}"]
-    return f"<h2>Labels</h2><p class='note'>The model, label by label.</p>{table(head, rows)}"
+    return section("Labels", table(head, rows), note="The model, label by label.")
 
 
-def _best_baseline(evaluation: Evaluation, name: str, lower: bool) -> str:
-    values = [(value, one.name) for one in evaluation.baselines if (value := one.metrics.get(name)) is not None]
-    reached = [pair for pair in values if not math.isnan(pair[0])]
-    if not reached:
-        return metric(None)
-    value, baseline = (min if lower else max)(reached)
-    return f"{metric(value)} ({text(baseline)})"
+def _best_baseline(evaluation: Evaluation, name: str) -> str:
+    baseline = evaluation.best_baseline(name)
+    return metric(None) if baseline is None else f"{metric(baseline.metrics[name])} ({text(baseline.name)})"

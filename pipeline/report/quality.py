@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from pipeline.inference.evaluate import Evaluation
 from pipeline.report.charts import Axis, Cell, Line, cell_chart, line_chart
+from pipeline.report.markup import section, side_by_side, text
 
 STYLES = {
     "model": "model",
@@ -46,7 +46,7 @@ def ranking(evaluation: Evaluation | None) -> str:
         "Precision and recall",
         ((0, positives), (1, positives)),
     )
-    return f"<h2>Ranking</h2><p class='note'>Dashed: what chance gives.</p><div class='grid2'>{roc}{pr}</div>"
+    return section("Ranking", side_by_side(roc, pr), note="Dashed: what chance gives.")
 
 
 def errors(evaluation: Evaluation | None) -> str:
@@ -56,16 +56,15 @@ def errors(evaluation: Evaluation | None) -> str:
     measured = evaluation.measured
     if measured.curves.get("cells"):
         return _predicted_against_actual(evaluation)
-    groups = measured.curves.get("calibration", [])
     if not measured.confusion:
         return ""
-    note = f"Share of each label's rows. {_CALIBRATION}" if groups else "Share of each label's rows."
-    return (
-        f"<h2>Errors</h2><p class='note'>{note}</p><div class='{'grid2' if groups else ''}'>"
-        f"{_confusion(measured.confusion, evaluation.classes)}{_calibration(groups)}</div>"
-    )
+    matrix, groups = _confusion(measured.confusion, evaluation.classes), measured.curves.get("calibration", [])
+    if not groups:
+        return section("Errors", matrix, note=_CONFUSION)
+    return section("Errors", side_by_side(matrix, _calibration(groups)), note=f"{_CONFUSION} {_CALIBRATION}")
 
 
+_CONFUSION = "Shades are shares of each label's rows."
 _CALIBRATION = (
     "Each point of the calibration is a tenth of the rows, by rising score; on the dashed line predictions can be "
     "taken literally."
@@ -73,8 +72,6 @@ _CALIBRATION = (
 
 
 def _calibration(groups: Sequence[Sequence[float]]) -> str:
-    if not groups:
-        return ""
     top = max([0.1, *(max(group[0], group[1]) for group in groups)])
     axes = Axis("mean predicted probability", 0, top), Axis("share of positives", 0, top)
     line = Line("model", [group[:2] for group in groups], "model", dots=True)
@@ -82,7 +79,7 @@ def _calibration(groups: Sequence[Sequence[float]]) -> str:
 
 
 def _confusion(table: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
-    head = "".join(f"<div>predicted {escape(name)}</div>" for name in classes)
+    head = "".join(f"<div>predicted {text(name)}</div>" for name in classes)
     rows = "".join(_confusion_row(name, row, len(classes) > 4) for name, row in zip(classes, table, strict=True))
     small = " small" if len(classes) > 4 else ""
     return (
@@ -99,7 +96,7 @@ def _confusion_row(name: str, row: Sequence[int], terse: bool) -> str:
         "</div>"
         for count, share in zip(row, shares, strict=True)
     )
-    return f"<div>label {escape(name)}<br>{total:,}</div>{cells}"
+    return f"<div>label {text(name)}<br>{total:,}</div>{cells}"
 
 
 def _predicted_against_actual(evaluation: Evaluation) -> str:
@@ -112,7 +109,7 @@ def _predicted_against_actual(evaluation: Evaluation) -> str:
         drawn = [Cell(actual, predicted, int(rows)) for actual, predicted, rows in cells]
         charts.append(cell_chart(drawn, *axes, f"Predicted against actual, {measured.name}", STYLES[measured.name]))
     note = (
-        "The darker, the more test rows; on the dashed line predictions are right. The axes hold 99% of the train "
-        "labels, rows beyond are drawn at the edge."
+        "The stronger the color, the more test rows; on the dashed line predictions are right. The axes hold 99% of "
+        "the train labels, rows beyond are drawn at the edge."
     )
-    return f"<h2>Errors</h2><p class='note'>{note}</p><div class='grid2'>{''.join(charts)}</div>"
+    return section("Errors", side_by_side(*charts), note=note)

@@ -48,8 +48,9 @@ th { color: var(--soft); font-weight: 500; font-size: 12.5px; }
 th:first-child, td:first-child { text-align: left; white-space: normal; }
 tr.own td { font-weight: 600; }
 td.best { color: var(--good); font-weight: 600; }
-td.left { text-align: left; white-space: normal; color: var(--soft); }
-.grid2 { display: grid; grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)); gap: 18px; margin: 12px 0; }
+.words :is(th, td):last-child { text-align: left; white-space: normal; min-width: 17em; color: var(--soft); }
+.grid2 { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(380px, 100%), 1fr)); gap: 18px;
+  margin: 12px 0; }
 figure { margin: 0; display: flex; flex-direction: column; background: var(--card); border: 1px solid var(--rule);
   border-radius: 8px;
   padding: 14px 16px 8px; }
@@ -59,6 +60,7 @@ svg .grid { stroke: var(--rule); stroke-width: 1; }
 svg .base { stroke: var(--soft); stroke-width: 1; }
 svg .reference { fill: none; stroke: var(--soft); stroke-width: 1; stroke-dasharray: 4 4; }
 svg text { fill: var(--soft); font-size: 11.5px; }
+svg .axis { font-style: italic; }
 svg .line polyline { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round;
   stroke-linecap: round; }
 svg .line circle { fill: var(--card); stroke: currentColor; stroke-width: 2; }
@@ -83,13 +85,21 @@ svg .cells rect { fill: currentColor; }
   margin: 12px 0 8px; }
 .bar i { display: block; min-width: 2px; }
 .meter { display: inline-block; width: 110px; height: 7px; border-radius: 4px; background: var(--fill);
-  vertical-align: middle; margin-left: 10px; }
+  vertical-align: middle; margin-right: 10px; }
 .meter i { display: block; height: 100%; border-radius: 4px; background: var(--model); }
-.published { background: var(--model); } .duplicates { background: var(--linear);
-  } .rejected { background: var(--trees); }
+.published { background: var(--model); } .duplicates { background: var(--linear); }
+.rejected { background: var(--trees); }
 .swatch { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 8px; }
 details { margin: 10px 0; } summary { cursor: pointer; color: var(--soft); }
 pre { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: 14px 16px;
   overflow-x: auto; }
+@media (max-width: 520px) {
+  main { padding: 26px 14px 60px; }
+  th, td { padding: 6px 8px; }
+  .words :is(th, td):last-child { min-width: 12em; }
+  .tiles { grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); }
+  svg text { font-size: 14px; }
+  .confusion > div { padding: 4px 5px; } .confusion .cell { padding: 18px 4px; }
+}
 @media print { main { max-width: none; padding: 0; } figure, table { break-inside: avoid; } }
 """

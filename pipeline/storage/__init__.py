@@ -10,8 +10,10 @@ from pipeline.storage.digests import (
     Digest,
     DigestingWriter,
     digest_file,
+    open_new,
     open_write,
 )
+from pipeline.storage.exclusive import creates_exclusively, warn_unless_exclusive
 from pipeline.storage.files import (
     exists,
     list_names,
@@ -46,6 +48,7 @@ __all__ = [
     "Digest",
     "DigestingWriter",
     "canonical_json",
+    "creates_exclusively",
     "digest_file",
     "exists",
     "filesystem",
@@ -56,6 +59,7 @@ __all__ = [
     "list_names",
     "local_path",
     "move_folder",
+    "open_new",
     "open_read",
     "open_write",
     "parse_json",
@@ -68,6 +72,7 @@ __all__ = [
     "size",
     "storage_errors",
     "sync_folder",
+    "warn_unless_exclusive",
     "write_bytes",
     "write_json",
 ]

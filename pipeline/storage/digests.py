@@ -73,23 +73,28 @@ class DigestingWriter:
 
 
 @contextlib.contextmanager
-def open_write(url: str, durable: bool = True) -> Iterator[DigestingWriter]:
-    """Write a new file and know its `Digest`; on an error nothing is left under the name.
+def open_write(url: str) -> Iterator[DigestingWriter]:
+    """Write a new file that will last and know its `Digest`: as `open_new`, and fsynced where it is local.
 
-    Local files are fsynced, unless they are not to be ``durable``. The name must be unique to this writer:
-    publishing is a matter of the file that refers to it.
+    Publishing is a matter of the file that refers to it.
     """
+    with open_new(url) as stream:
+        yield DigestingWriter(stream)
+        if is_local(url):
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+@contextlib.contextmanager
+def open_new(url: str) -> Iterator[IO[bytes]]:
+    """Write a new file; on an error nothing is left under the name, which must be unique to this writer."""
     filesystem_, path = filesystem(url)
     with storage_errors(url):
         if is_local(url):
             os.makedirs(os.path.dirname(path), exist_ok=True)
         try:
             with filesystem_.open(path, "wb") as stream:
-                writer = DigestingWriter(stream)
-                yield writer
-                if is_local(url) and durable:
-                    stream.flush()
-                    os.fsync(stream.fileno())
+                yield stream
         except BaseException:
             with contextlib.suppress(OSError):
                 filesystem_.rm_file(path)

@@ -91,6 +91,8 @@ def put_if_absent(url: str, data: bytes) -> bool:
 
 
 def _put_remote_if_absent(filesystem_: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool:
+    if filesystem_.exists(path):  # some stores do not know the condition below, see `pipeline.storage.exclusive`
+        return False
     try:
         filesystem_.pipe_file(path, data, mode="create")
     except FileExistsError:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pipeline
 from pipeline import storage
 from pipeline.config.release import TrackingConfig
-from pipeline.errors import ConfigError, ServiceError
+from pipeline.errors import ConfigError, InputMissingError, ServiceError
 from pipeline.inference import mlflow_entry_path
 from pipeline.inference.predictor import Predictor
+from pipeline.run_folder import MODEL
 from pipeline.tracking.store import Store, mlflow_errors
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ _TYPES = {"number": "double", "string": "string", "boolean": "boolean", "timesta
 def register_model(
     config: TrackingConfig,
     run_url: str,
-    run_id: str | None = None,
     metrics: Mapping[str, float] | None = None,
     allow_factories: tuple[str, ...] = (),
 ) -> str:
@@ -48,7 +48,6 @@ def register_model(
     Args:
         config: names the registered model and the alias.
         run_url: the run folder.
-        run_id: its MLflow run, if known.
         metrics: of the test split, shown with the version.
         allow_factories: see `pipeline.inference.predictor.Predictor.load`.
 
@@ -62,12 +61,12 @@ def register_model(
     name = config.registered_model
     if name is None:
         raise ConfigError("tracking.registered_model is missing; expected a name; add it to the configuration")
-    predictor = Predictor.load(storage.join(run_url, "model"), allow_factories)
+    predictor = Predictor.load(storage.join(run_url, MODEL), allow_factories)
     store = Store(config, run_url)
     with mlflow_errors(store.uri):
         version = _version_of(store, name, predictor.digest)
         if version is None:
-            version = _create_version(store, name, run_id or store.open_run()[0], predictor)
+            version = _create_version(store, name, predictor)
         for metric, value in (metrics or {}).items():
             store.client.set_model_version_tag(name, version, f"test_{metric}", f"{value:.6g}")
         store.client.set_registered_model_alias(name, config.alias, version)
@@ -80,9 +79,12 @@ def _version_of(store: Store, name: str, digest: str) -> str | None:
     return str(found[0].version) if found else None
 
 
-def _create_version(store: Store, name: str, run_id: str, predictor: Predictor) -> str:
+def _create_version(store: Store, name: str, predictor: Predictor) -> str:
     from mlflow.exceptions import MlflowException
 
+    run_id, new = store.find_or_create_run()
+    if new:
+        store.end_run(run_id, "FINISHED")
     with tempfile.TemporaryDirectory() as folder:
         _save(predictor, Path(folder) / "model")
         store.client.log_artifacts(run_id, str(Path(folder) / "model"), "model")
@@ -157,8 +159,15 @@ def load_registered(uri: str, name: str, alias_or_version: str, folder: str) -> 
         The model folder; whoever loads it verifies it.
 
     Raises:
+        InputMissingError: the store is a file that is not there.
         ServiceError: MLflow is not reachable, or has no such model.
     """
+    file = uri.removeprefix("sqlite:///")
+    if file != uri and not Path(file).exists():  # MLflow would make it, and only then find no model in it
+        raise InputMissingError(
+            f"{name}@{alias_or_version} is not registered: {file} is missing; expected a registered model; run "
+            "`pipeline run` first, or set tracking.uri"
+        )
     store = Store(TrackingConfig(uri=uri), folder)
     with mlflow_errors(uri):
         if alias_or_version.isdigit():

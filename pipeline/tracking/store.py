@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +15,14 @@ from pipeline import storage
 from pipeline.config.release import TrackingConfig
 from pipeline.config.secret_values import from_environment
 from pipeline.errors import ConfigError, ServiceError
+from pipeline.run_folder import TRACKING
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from pipeline.dataset import Dataset
+
+logger = logging.getLogger(__name__)
 
 _RUN_FORMAT = ("tracking", 1)
 _BATCH = 100
@@ -88,7 +92,7 @@ class Store:
         self.uri = tracking_uri(config, run_url)
         self.run_url = run_url
         self._config = config
-        self._note = storage.join(run_url, "tracking.json")
+        self._note = storage.join(run_url, TRACKING)
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -109,17 +113,37 @@ class Store:
         return str(note["run_id"]) if note["uri"] == without_password(self.uri) else None
 
     def open_run(self) -> tuple[str, bool]:
-        """The run of this run folder, and whether it is new."""
+        """The run of this run folder, going on, and whether it is new."""
+        run_id, new = self.find_or_create_run()
+        if not new:
+            with mlflow_errors(self.uri):
+                self.client.update_run(run_id, status="RUNNING")
+        return run_id, new
+
+    def find_or_create_run(self) -> tuple[str, bool]:
+        """The run of this run folder, and whether it is new: where none was, or the store has it no more."""
         with mlflow_errors(self.uri):
             if (known := self.known_run()) is not None:
-                self.client.update_run(known, status="RUNNING")
-                return known, False
+                if self._has(known):
+                    return known, False
+                logger.warning("tracking: MLflow has run %s no more; there is a new one", known)
             tags = {"pipeline.run_url": without_password(self.run_url)}
             name = self.run_url.rstrip("/").rsplit("/", 1)[-1]
             run = self.client.create_run(self._experiment(), tags=tags, run_name=name)
         run_id = str(run.info.run_id)
         storage.write_json(self._note, *_RUN_FORMAT, {"run_id": run_id, "uri": without_password(self.uri)})
         return run_id, True
+
+    def _has(self, run_id: str) -> bool:
+        """Whether a run is there, and not in MLflow's trash."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return bool(self.client.get_run(run_id).info.lifecycle_stage == "active")
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
 
     def _experiment(self) -> str:
         name = self._config.experiment

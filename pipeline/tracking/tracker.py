@@ -21,6 +21,7 @@ from pipeline.config import PipelineConfig
 from pipeline.config.release import TrackingConfig
 from pipeline.dataset import Dataset
 from pipeline.errors import InterruptedRunError, PipelineError
+from pipeline.run_folder import METRICS, TRACKING_PENDING
 from pipeline.tracking.store import Store, use_mlflow_settings
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Tracker:
 
     def __init__(self, config: TrackingConfig, run_url: str, flush_seconds: float = FLUSH_SECONDS) -> None:
         self._store = Store(config, run_url)
-        self._pending_url = storage.join(run_url, "tracking-pending.jsonl")
+        self._pending_url = storage.join(run_url, TRACKING_PENDING)
         self._flush_seconds = flush_seconds
         self._tasks: queue.Queue[Task] = queue.Queue(_QUEUE_LENGTH)
         self._undelivered: list[dict[str, Any]] = []
@@ -182,7 +183,7 @@ def _read_pending(url: str) -> list[dict[str, Any]]:
         if storage.exists(url):
             return [json.loads(line) for line in storage.read_bytes(url).decode().splitlines()]
     except (PipelineError, ValueError) as error:
-        logger.warning("%s is not readable: %s; the metrics are in metrics.jsonl", url, error)
+        logger.warning("%s is not readable: %s; the metrics are in %s", url, error, METRICS)
     return []
 
 
@@ -218,7 +219,7 @@ def log_results(
     now = int(time.time() * 1000)
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     records = [{"key": f"test_{name}", "value": value, "timestamp": now, "step": 0} for name, value in finite.items()]
-    pending_url = storage.join(run_url, "tracking-pending.jsonl")
+    pending_url = storage.join(run_url, TRACKING_PENDING)
     try:
         run_id, _ = store.open_run()
         store.log_metrics(run_id, [*_read_pending(pending_url), *records])

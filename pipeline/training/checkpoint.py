@@ -28,6 +28,7 @@ from torch import Tensor
 
 from pipeline import storage
 from pipeline.errors import StorageError
+from pipeline.run_folder import CHECKPOINTS
 
 MANIFEST_FORMAT = ("checkpoint-manifest", 1)
 STATE_FORMAT = ("checkpoint-state", 1)
@@ -118,7 +119,7 @@ def read_weights(checkpoint_url: str) -> Tensors:
 
 def checkpoints_url(run_url: str) -> str:
     """The folder of a run's checkpoints."""
-    return storage.join(run_url, "checkpoints")
+    return storage.join(run_url, CHECKPOINTS)
 
 
 def step_url(run_url: str, step: int) -> str:

@@ -94,7 +94,9 @@ def started_ranks(
 
 
 def _environment(place: Place, port: int) -> dict[str, str]:
+    """Of one rank: it has one core, as from the launcher; threads of several would spin for each other's cores."""
     own = {"TEST_RANK": str(place.rank), "TEST_SIZE": str(place.world_size), "TEST_PORT": str(port)}
+    own["OMP_NUM_THREADS"] = "1"
     return {**horovod_environment(place, "127.0.0.1", ("127.0.0.1", port)), "GLOO_SOCKET_IFNAME": "lo", **own}
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.conftest import SHORT_JOBS
 from tests.jobs.conftest import REPOSITORY, read_result
 
 DIGITS = REPOSITORY / "examples" / "digits"
@@ -18,6 +19,7 @@ def test_images_of_ten_classes_become_a_registered_model(run_command, tmp_path: 
         "dataset.url": tmp_path / "digits",
         "training.run_url": tmp_path / "runs" / "digits",
         "tracking.uri": f"sqlite:///{tmp_path}/mlflow.db",
+        "cluster.spark": json.dumps(SHORT_JOBS),
     }
     overrides = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     ended = run_command("run", str(DIGITS / "pipeline.yaml"), *overrides)

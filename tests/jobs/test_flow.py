@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
 
+from pipeline.config import load_config, parse_config
 from pipeline.dataset import Dataset
-from tests.jobs.conftest import Started, read_result
+from pipeline.preparation.prepare import prepare_dataset
+from tests.jobs.conftest import FLIGHTS, Started, read_result
 
 Arguments = Callable[..., list[str]]
 
@@ -119,23 +122,24 @@ def test_a_run_killed_in_training_resumes_and_ends_with_the_very_same_metrics(
     assert read_result(ended.stdout)["metrics"] == finished[1]["metrics"]
 
 
-@pytest.mark.parametrize("stage", ["prepare", "train", "evaluate"])
+@pytest.mark.parametrize("stage", ["prepare", "train", "evaluate", "register"])
 def test_ctrl_c_in_a_stage_ends_with_75_and_leaves_nothing_behind(
     stage: str,
     finished: tuple[Path, dict[str, Any]],
     arguments: Arguments,
     start: Callable[[list[str]], Started],
+    run_command,
     tmp_path: Path,
 ) -> None:
-    if stage == "evaluate":
+    if stage in ("evaluate", "register"):
         shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
-        (tmp_path / "runs" / "flights" / "evaluation.json").unlink()
+        (tmp_path / {"evaluate": "runs/flights/evaluation.json", "register": "mlflow.db"}[stage]).unlink()
     elif stage == "train":
         _copy_of_dataset(finished, tmp_path)
     endless = ("training.epochs=1000",) if stage == "train" else ()
     started = start(arguments("run", tmp_path, *endless))
-    at_work = {"prepare": "prepare: cleaning and splitting", "train": "train: started", "evaluate": "evaluate: started"}
-    started.wait_for(lambda: at_work[stage] in started.stderr.read_text())
+    at_work = "prepare: cleaning and splitting" if stage == "prepare" else f"{stage}: started"
+    started.wait_for(lambda: at_work in started.stderr.read_text())
     if stage == "train":
         started.wait_for(lambda: _step(tmp_path) >= 1)
     started.interrupt()
@@ -147,3 +151,39 @@ def test_ctrl_c_in_a_stage_ends_with_75_and_leaves_nothing_behind(
     if stage == "prepare":
         assert not (tmp_path / "flights" / "_commits").exists()
     assert not list(tmp_path.rglob("lease.json"))
+    if stage == "register":
+        ended = run_command(*arguments("run", tmp_path))
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        assert read_result(ended.stdout)["model"]["version"] == "1"
+
+
+def test_ctrl_c_while_scoring_ends_with_75_and_leaves_nothing_behind(
+    finished: tuple[Path, dict[str, Any]],
+    arguments: Arguments,
+    start: Callable[[list[str]], Started],
+    tmp_path: Path,
+) -> None:
+    (held_out,) = (finished[0] / "flights").glob("versions/*/raw/test")
+    verb, config, *settings = arguments("score", finished[0])
+    out = tmp_path / "out"
+    out.mkdir()
+    started = start([verb, config, str(held_out), str(out / "scored"), *settings])
+    started.wait_for(lambda: any(out.iterdir()))
+    started.interrupt()
+    code, result, stderr = started.result(60)
+    assert (code, result["code"]) == (75, 75), stderr[-3000:]
+    assert "Traceback" not in stderr
+    assert not list(out.iterdir())
+
+
+def test_no_flight_of_the_year_is_lost(spark: SparkSession, flights_data: Path, tmp_path: Path) -> None:
+    config = load_config(str(FLIGHTS / "pipeline.yaml"))
+    assert flights_data.exists(), "of which the whole tables were fetched"
+    values = config.model_dump(mode="json", exclude_unset=True)
+    values["features"] = {"carrier": {"type": "categorical"}, "distance": {"type": "numeric"}}
+    values["dataset"] |= {"url": str(tmp_path / "flights")}
+    dataset = prepare_dataset(spark, parse_config(values))
+    rows = dataset.manifest.accounting
+    assert (rows.rows_in, rows.published, rows.duplicates, rows.rejected) == (336_776, 327_346, 0, 9_430)
+    assert dict(rows.reasons) == {"label late is null": 9_430}
+    assert rows.published == sum(dataset.manifest.rows(split) for split in dataset.manifest.splits)

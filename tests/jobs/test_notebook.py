@@ -11,6 +11,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.conftest import SHORT_JOBS
 from tests.jobs.conftest import FLIGHTS, REPOSITORY
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
@@ -23,8 +24,12 @@ def test_a_notebook_runs_to_its_end(path: Path, tmp_path: Path) -> None:
     client = NotebookClient(
         notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
     )
-    # Threads that spin while they wait would fight for the two cores with Spark's.
-    client.execute(env={**os.environ, "TMPDIR": str(tmp_path), "OMP_WAIT_POLICY": "passive"})
+    environment = {
+        "TMPDIR": str(tmp_path),
+        "OMP_WAIT_POLICY": "passive",  # threads that spin while they wait would fight for two cores with Spark's
+        "JDK_JAVA_OPTIONS": " ".join(SHORT_JOBS.values()),
+    }
+    client.execute(env={**os.environ, **environment})
     shown = "".join(
         output.text for cell in notebook.cells for output in cell.get("outputs", ()) if output.get("name") == "stdout"
     )

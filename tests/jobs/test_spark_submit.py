@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.java import find_java
@@ -42,12 +43,21 @@ def test_a_job_is_a_few_lines_that_call_the_package(job: Path) -> None:
     assert ast.get_docstring(ast.parse(text))
 
 
-def test_the_master_given_to_spark_submit_wins(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
-    verb, *rest = arguments("prepare", tmp_path, "cluster.master=local[64]")
-    ended = submit(f"{verb}.py", *rest)
+def test_the_flow_and_scoring_run_on_the_master_given_to_spark_submit(
+    arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    _, config, *settings = arguments("run", tmp_path, "cluster.master=local[64]", "cluster.num_proc=auto")
+    ended = submit("run.py", config, *settings)
     assert ended.returncode == 0, ended.stderr[-3000:]
-    assert read_result(ended.stdout)["rows"]["published"] > 0
+    result = read_result(ended.stdout)
+    assert result["model"]["version"] == "1"
     assert "on local[1]" in ended.stdout, "spark-submit puts the log there, which says on which master it runs"
+    (held_out,) = tmp_path.glob("flights/versions/*/raw/test")
+    ended = submit("score.py", config, str(held_out), str(tmp_path / "scored"), *settings)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    scored = pq.read_table(tmp_path / "scored")
+    assert len(scored) == pq.read_table(held_out).num_rows == read_result(ended.stdout)["rows"]["out"]
+    assert {"probability", "model_version"} <= set(scored.column_names)
 
 
 def test_a_failing_job_gives_the_commands_exit_code() -> None:

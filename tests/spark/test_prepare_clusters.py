@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 SCRIPT = """
-import json, os, signal, sys
+import contextlib, json, os, signal, sys
 import psutil
 from pipeline.config import parse_config
 from pipeline.config.training import ClusterConfig
@@ -35,10 +35,11 @@ def kill_an_executor(step, done, total):
     if victim_step not in step or killed:
         return
     for process in psutil.Process().children(recursive=True):
-        if any("CoarseGrainedExecutorBackend" in part for part in process.cmdline()):
-            process.send_signal(signal.SIGKILL)
-            killed.append(process.pid)
-            return
+        with contextlib.suppress(psutil.Error):  # a process that is about to end
+            if any("CoarseGrainedExecutorBackend" in part for part in process.cmdline()):
+                process.send_signal(signal.SIGKILL)
+                killed.append(process.pid)
+                return
 
 with spark_session(ClusterConfig(master=master), folder + "/workspace") as spark:
     frame = spark.read.parquet(f"{folder}/{table}").repartition(int(partitions)) if int(partitions) else None

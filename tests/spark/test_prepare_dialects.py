@@ -10,20 +10,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.orc as orc
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipeline.config import PipelineConfig
 from pipeline.dataset import Dataset
-from pipeline.errors import ConfigError, DataError, PipelineError
+from pipeline.errors import ConfigError, DataError, InputMissingError
 from pipeline.features import FittedFeatures, Kind, canonical
 from pipeline.preparation.casts import text_as
 from pipeline.preparation.clean import add_reasons, check_columns
 from pipeline.preparation.inputs import list_inputs
 from pipeline.preparation.prepare import prepare_dataset
-from pipeline.preparation.read import parsed, read_inputs, take_census, wanted
-from pipeline.preparation.session import preparation_settings
+from pipeline.preparation.read import parsed, query_rows, read_inputs, source_frames, take_census, wanted
+from pipeline.preparation.sensitive import check_sensitive_names
+from pipeline.preparation.session import named_views, preparation_settings
 from pipeline.preparation.split import split_of
 from tests.spark.datasets import config_of, read_all
 
@@ -75,7 +79,7 @@ def test_one_bad_value_rejects_its_row_with_the_query_s_own_values(spark: SparkS
             "odd`name": with_values("yes", r7="maybe", r8="N"),
             "a day": with_values("2024-1-5 8:15", r9="08:15", r10="2024-02-30", r11="2024-01-05T07:15:00-01:00"),
             "flag": with_values(1.0, r12=2.0, r13=0.0),
-            "bytes": with_values([1, 2], r14=[1, 300], r15=[1, 255]),
+            "bytes": with_values([1, 2], r14=[1, 300], r15=[1, 255], r19=[1]),
             "name": with_values("Bob", r16="Nan"),
             "code": with_values("A-1", r17="A-1\n"),
             "letter": with_values("A", r18="NaN"),
@@ -108,6 +112,7 @@ def test_one_bad_value_rejects_its_row_with_the_query_s_own_values(spark: SparkS
         14: ["bytes has numbers that are no bytes"],
         17: [r"code does not match A-\d"],
         18: ["letter is not an allowed value"],
+        19: ["bytes has not 2 numbers"],
     }
     assert (found.loc[3, "Sepal.Length"], found.loc[7, "odd`name"], found.loc[9, "a day"]) == (
         "twelve",
@@ -198,7 +203,8 @@ def test_a_broken_file_is_an_error_also_where_the_cluster_leaves_such_files_out(
     session_settings("spark.sql.files.ignoreCorruptFiles", "true")
     schema = "id INT, x DOUBLE, label INT, c STRING" if format_ == "csv" else "id LONG, x DOUBLE, label LONG"
     inputs = {"t": {"path": str(folder), "format": format_, "schema": schema}}
-    with pytest.raises(PipelineError):
+    error, fault = (DataError, "ends early") if format_ == "csv" else (InputMissingError, "a whole file with a footer")
+    with pytest.raises(error, match=rf"^reading the inputs: .*{fault}.*"):
         prepare_dataset(spark, config(tmp_path, source={"inputs": inputs, "id": "id"}))
 
 
@@ -306,6 +312,21 @@ def _scanned_files(frame: DataFrame) -> int:
     return int(execution.executedPlan().collectLeaves().apply(0).metrics().apply("numFiles").value())
 
 
+def test_a_split_without_a_row_is_an_error_with_the_counts(spark: SparkSession, tmp_path: Path) -> None:
+    rows = table(part=["train", "validation"] * (ROWS // 2))
+    made = config(
+        tmp_path,
+        split={"by": "column", "key": "part"},
+        label={"column": "x", "type": "regression"},
+        features={"n": {"type": "numeric", "column": "id"}},
+    )
+    with pytest.raises(DataError) as caught:
+        prepare_dataset(spark, made, spark.createDataFrame(rows))
+    assert caught.value.code == 65
+    assert str(caught.value).startswith("test has no row (rows by class: train 30; validation 30; test 0)")
+    assert not list(tmp_path.glob("out/versions/*"))
+
+
 def test_a_group_stays_on_its_side_when_a_feature_reads_its_key(spark: SparkSession, tmp_path: Path) -> None:
     frame = spark.createDataFrame(table(store=with_values("007", **{f"r{row}": f"{row:03d}" for row in range(50)})))
     split = {"by": "group", "key": "store", "validation": 0.3, "test": 0.3}
@@ -355,6 +376,53 @@ def test_names_that_preparation_uses_itself_are_refused(spark: SparkSession, tmp
     assert [offence.split(" ")[1] for offence in caught.value.offences] == names
 
 
+def test_intervals_are_named_before_anything_is_staged(spark: SparkSession, tmp_path: Path) -> None:
+    odd = (
+        "INTERVAL 1 DAY AS d, INTERVAL 1 MONTH AS m, make_interval(1, 1) AS c, map('k', array(INTERVAL 1 DAY)) AS inner"
+    )
+    plain = "1 AS id, 0.5D AS x, 0 AS label, struct(1 AS interval) AS fine"
+    source = {"inputs": {}, "id": "id", "query": f"SELECT *, {odd} FROM frame"}
+    for giver, made, query in (
+        ("the DataFrame", config(tmp_path), f"SELECT {plain}, {odd}"),
+        ("the query", config(tmp_path, source=source), f"SELECT {plain}"),
+    ):
+        with pytest.raises(DataError) as caught:
+            prepare_dataset(spark, made, spark.sql(query))
+        assert [offence.split(";")[0] for offence in caught.value.offences] == [
+            f"column d of {giver} has type interval day",
+            f"column m of {giver} has type interval month",
+            f"column c of {giver} has type interval",
+            f"column inner of {giver} has type interval day",
+        ]
+
+
+def test_columns_of_a_frame_that_share_a_name_are_named(spark: SparkSession, tmp_path: Path) -> None:
+    frame = spark.createDataFrame(table()).selectExpr("*", "x AS x", "id AS `a.b`", "id AS `a.b`")
+    with pytest.raises(DataError) as caught:
+        prepare_dataset(spark, config(tmp_path), frame)
+    assert [offence.split(";")[0] for offence in caught.value.offences] == [
+        f"column {name} is given 2 times by the DataFrame" for name in ("x", "a.b")
+    ]
+
+
+def test_sensitive_names_are_those_of_a_column_or_refused(
+    spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frame = spark.createDataFrame([], "id INT, x DOUBLE, label INT, ssn STRING")
+    queried = frame.withColumnRenamed("ssn", "person")
+    check_sensitive_names(config(tmp_path, source__sensitive=["person"]), queried, [frame])
+    assert not caplog.messages
+    with pytest.raises(ConfigError) as caught:
+        check_sensitive_names(config(tmp_path, source__sensitive=["Person", "snn", "colour", "x"]), queried, [frame])
+    assert [offence.split(" ")[3] + offence.rpartition(";")[2] for offence in caught.value.offences] == [
+        "Person, did you mean person?",
+        "snn, did you mean ssn?",
+        "colour, use the name that the query gives it",
+    ]
+    check_sensitive_names(config(tmp_path, source__sensitive=["ssn"]), queried, [frame])
+    assert "where the query gives its values under another name" in caplog.text
+
+
 def test_settings_of_a_table_that_nothing_reads_are_refused(spark: SparkSession, tmp_path: Path) -> None:
     spark.createDataFrame(table()).createOrReplaceTempView("dialects")
     try:
@@ -393,6 +461,42 @@ def test_partitions_may_begin_with_an_underscore_and_a_file_of_one_may_stand_alo
             frame = read_inputs(spark, made, list_inputs(made))["t"]
             assert frame.count() == rows
             assert {row["_day"] for row in frame.collect() if "_day" in frame.columns} == days
+
+
+def test_the_same_rows_come_of_every_format_whatever_lies_hidden_beside_them(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    rows = table(c=["Łódź", None] * (ROWS // 2))
+    arrow = pa.Table.from_pandas(rows)
+    write = {
+        "csv": lambda path: rows.to_csv(path, index=False),
+        "json": lambda path: rows.to_json(path, orient="records", lines=True),
+        "parquet": lambda path: pq.write_table(arrow, path),
+        "orc": lambda path: orc.write_table(arrow, path),
+    }
+    inputs = {}
+    for format_, written in write.items():
+        (tmp_path / format_ / "_temporary").mkdir(parents=True)
+        for hidden in ("_SUCCESS", ".part.crc", "_temporary/part"):
+            (tmp_path / format_ / hidden).write_text("no rows")
+        written(tmp_path / format_ / "part")
+        inputs[format_] = {"path": str(tmp_path / format_), "format": format_}
+    with (tmp_path / "json" / "part").open("a") as stream:
+        stream.write('{"id": 1, "x"\n')
+    union = " UNION ALL ".join(f"SELECT '{name}' AS format, id, x, label, c FROM {name}" for name in inputs)
+    (tmp_path / "query.sql").write_text(union)
+    source = {"inputs": inputs, "primary": "json", "id": ["format", "id"], "query_file": str(tmp_path / "query.sql")}
+    made = config(tmp_path, source=source, dataset__keep=["c"])
+    with preparation_settings(spark) as own:
+        frames, primary = source_frames(own, made, list_inputs(made), None)
+        census = take_census(frames, made, primary, inputs)
+        assert (census["json"].rows, census["json"].faults, census["csv"].faults) == (ROWS, 1, 0)
+        views = {name: parsed(frame) for name, frame in frames.items()}
+        with named_views(spark, views):
+            found = query_rows(own, made, views, primary).toPandas()
+    for format_ in inputs:
+        one = found[found["format"] == format_].sort_values("id").reset_index(drop=True)
+        pd.testing.assert_frame_equal(one[rows.columns.tolist()], rows, check_dtype=False)
 
 
 def test_a_fault_within_a_map_is_a_fault(spark: SparkSession, tmp_path: Path) -> None:

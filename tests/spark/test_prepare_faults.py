@@ -15,12 +15,15 @@ from pyspark.sql import SparkSession
 from pipeline import storage
 from pipeline.config import PipelineConfig
 from pipeline.dataset import SPLITS
+from pipeline.preparation import account, stage
 from pipeline.preparation.prepare import prepare_dataset
 from tests.spark.datasets import config_of
 
 ROWS = 2000
-COLUMNS = ["row", "id", "label", "amount", "text", "rate", "code", "low", "high", "split"]
+COLUMNS = ["row", "id", "label", "amount", "text", "rate", "code", "low", "high", "split", "flag", "day", "size"]
+COLUMNS += ["serial"]
 GOOD = {"label": "1", "amount": "5", "text": "12.5", "rate": "0.5", "code": "A-1", "low": "1", "high": "2"}
+GOOD |= {"flag": "yes", "day": "2024-01-05 08:15", "size": "M"}
 
 # What is planted: one change of a good row, and the reason that it must be rejected for.
 FAULTS: list[tuple[dict[str, str], str]] = [
@@ -37,6 +40,11 @@ FAULTS: list[tuple[dict[str, str], str]] = [
     ({"code": "A-" + "1" * 9}, "code is longer than 8"),
     ({"low": "3"}, "low fails low < high"),
     ({"split": "later"}, "split key split is not train, validation or test"),
+    ({"flag": "maybe"}, "flag is not a boolean"),
+    ({"day": "08:15"}, "day is not a timestamp"),
+    ({"size": "XL"}, "size is not an allowed value"),
+    ({"code": "A-"}, "code is shorter than 3"),
+    ({"serial": "twice"}, "serial is not unique"),
 ]
 
 
@@ -51,6 +59,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
         writer.writerow(COLUMNS)
         for row in range(ROWS):
             values = {"row": str(row), "id": str(row), **GOOD, "split": SPLITS[row % 7 % 3], "label": str(row % 2)}
+            values["serial"] = "" if row % 40 == 7 else f"number {row}"  # of a row that comes twice it is not unique
             if row % 9 == 0:
                 fault, reason = FAULTS[row // 9 % len(FAULTS)]
                 values |= fault
@@ -71,7 +80,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
 
 @pytest.fixture
 def config(planted: tuple[Path, dict[str, set[int]], set[str]], tmp_path: Path) -> PipelineConfig:
-    strings = ("text", "code", "split")
+    strings = ("text", "code", "split", "flag", "day", "size", "serial")
     schema = ", ".join(f"{name} {'STRING' if name in strings else 'INT'}" for name in COLUMNS)
     schema = schema.replace("rate INT", "rate DOUBLE")
     return config_of(
@@ -80,7 +89,9 @@ def config(planted: tuple[Path, dict[str, set[int]], set[str]], tmp_path: Path) 
         clean={
             "rules": [
                 {"column": "amount", "min": 0, "max": 100},
-                {"column": "code", "not_null": True, "pattern": "A-.*", "max_length": 8},
+                {"column": "code", "not_null": True, "pattern": "A-.*", "min_length": 3, "max_length": 8},
+                {"column": "size", "allowed": ["S", "M"]},
+                {"column": "serial", "unique": True},
                 {"column": "low", "condition": "low < high"},
             ],
             "max_rejected_fraction": 0.5,
@@ -90,6 +101,8 @@ def config(planted: tuple[Path, dict[str, set[int]], set[str]], tmp_path: Path) 
             "text": {"type": "numeric"},
             "rate": {"type": "numeric", "missing": "reject"},
             "code": {"type": "categorical"},
+            "flag": {"type": "boolean"},
+            "day": {"type": "timestamp", "parts": ["hour"]},
         },
         label={"column": "label"},
         split={"by": "column", "key": "split"},
@@ -114,6 +127,9 @@ def test_rejections_are_exactly_the_planted_ones(
         for reason in reasons:
             found[reason].add(number)
     assert dict(found) == by_reason
+    for name, value in (("text", "twelve"), ("flag", "maybe"), ("day", "08:15")):
+        reason = next(reason for fault, reason in FAULTS if fault == {name: value})
+        assert set(table.set_index("row").loc[sorted(by_reason[reason]), name]) == {value}
     lines = pd.concat(pd.read_parquet(path) for path in (attempt / "faults" / "table").iterdir())["line"]
     assert set(lines) == broken
     counts = json.loads((attempt / "counts.json").read_text())
@@ -131,7 +147,8 @@ def test_rejections_are_exactly_the_planted_ones(
 def test_lines_that_cannot_be_parsed_are_not_shown_where_a_column_is_sensitive(
     spark: SparkSession, config: PipelineConfig, planted: tuple[Path, dict[str, set[int]], set[str]]
 ) -> None:
-    source = config.source.model_copy(update={"sensitive": ["code"]})
+    query = "SELECT *, code AS person FROM table"
+    source = config.source.model_copy(update={"sensitive": ["person"], "query": query})
     dataset = prepare_dataset(spark, config.model_copy(update={"source": source}))
     (attempt,) = Path(dataset.url, "quarantine").iterdir()
     faults = pd.concat(pd.read_parquet(path) for path in (attempt / "faults" / "table").iterdir())
@@ -140,9 +157,16 @@ def test_lines_that_cannot_be_parsed_are_not_shown_where_a_column_is_sensitive(
     assert faults["file"].str.endswith("table.csv").all()
 
 
-def test_a_sample_of_the_quarantine_still_has_exact_counts(spark: SparkSession, config: PipelineConfig) -> None:
-    config = config.model_copy(update={"clean": config.clean.model_copy(update={"quarantine": "none"})})
+@pytest.mark.parametrize(("kept", "most"), [("sample", 5), ("none", 0)])
+def test_counts_are_exact_however_many_rows_the_quarantine_keeps(
+    spark: SparkSession, config: PipelineConfig, monkeypatch: pytest.MonkeyPatch, kept: str, most: int
+) -> None:
+    monkeypatch.setattr(stage, "SAMPLE_ROWS", most)
+    monkeypatch.setattr(account, "SAMPLE_ROWS", most)
+    config = config.model_copy(update={"clean": config.clean.model_copy(update={"quarantine": kept})})
     dataset = prepare_dataset(spark, config)
     (attempt,) = Path(dataset.url, "quarantine").iterdir()
-    assert {path.name for path in attempt.iterdir()} == {"counts.json"}
     assert json.loads((attempt / "counts.json").read_text())["rows"] == dataset.manifest.accounting.as_rows()
+    for folder in ("rejected", "faults/table"):
+        found = [len(pd.read_parquet(path)) for path in (attempt / folder).glob("*.parquet")]
+        assert found == ([most] if most else [])

@@ -104,6 +104,20 @@ def test_a_database_is_read_over_jdbc_and_known_by_the_sum_of_its_rows(
     assert again.manifest.inputs["sales"] == known
 
 
+def test_a_database_that_changes_meanwhile_is_not_published(
+    spark: SparkSession, frame: DataFrame, database: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit_and_insert(*arguments: Any) -> Any:
+        found = fit(*arguments)
+        frame.limit(1).write.jdbc(database["url"], "sales", "append", properties={"driver": database["driver"]})
+        return found
+
+    fit = module.fit
+    monkeypatch.setattr(module, "fit", fit_and_insert)
+    with pytest.raises(InterruptedRunError, match="input sales: its rows changed"):
+        prepare_dataset(spark, sales_config(tmp_path, {"format": "jdbc", "options": database}))
+
+
 def test_a_frame_from_code_is_known_by_the_sum_of_its_rows(
     spark: SparkSession, frame: DataFrame, tmp_path: Path
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,13 @@ from pyspark.sql import SparkSession
 from pipeline.config import PipelineConfig, load_config, parse_config
 from pipeline.dataset import Dataset, commit_numbers
 from pipeline.dataset.holds import hold
-from pipeline.errors import DataError, InputMissingError, OutputError
+from pipeline.errors import DataError, InputMissingError
+from pipeline.preparation import prepare as preparing
 from pipeline.preparation.gc import collect_garbage
 from pipeline.preparation.prepare import prepare_dataset
 from pipeline.preparation.preview import preview
-from pipeline.preparation.propose import write_proposal
+from pipeline.preparation.progress import StepProgress
+from pipeline.preparation.propose import propose
 from tests.spark.datasets import config_of
 
 ROWS = 500
@@ -44,22 +49,57 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_a_proposed_configuration_runs_unedited(spark: SparkSession, table: Path, tmp_path: Path) -> None:
-    target = tmp_path / "pipeline.yaml"
-    write_proposal(spark, str(table), str(target))
+    target = tmp_path / "conf" / "pipeline.yaml"
+    target.parent.mkdir()
+    proposal = propose(spark, os.path.relpath(table))
+    target.write_text(proposal.text(str(target.parent)))
     values = yaml.safe_load(target.read_text())
     assert values["label"] == {"column": "churn", "type": "binary"}
     assert values["source"]["id"] == ["order id"]
     assert values["split"]["by"] == "time"
     assert set(values["features"]) == {"day", "price", "shop"}
     assert values["features"]["price"]["indicator"] is True
+    assert proposal.left_out == {"constant": "one value only", "note": "nearly all values differ"}
     config = load_config(str(target))
     dataset = prepare_dataset(spark, config)
     assert dataset.manifest.accounting.published == ROWS
     assert dataset.manifest.rows("test") == pytest.approx(ROWS / 10, abs=5)
-    with pytest.raises(OutputError):
-        write_proposal(spark, str(table), str(target))
     with pytest.raises(DataError, match="label wings"):
-        write_proposal(spark, str(table), str(tmp_path / "other.yaml"), label="wings")
+        propose(spark, str(table), label="wings")
+
+
+def test_a_proposal_rejects_no_class_takes_no_id_for_a_feature_and_allows_what_is_not_labelled(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(3)
+    frame = pd.DataFrame(
+        {
+            "serial": np.arange(ROWS) + 7,
+            "uuid": [f"{number:032x}" for number in range(ROWS)],
+            "customer_id": random.integers(0, 90, ROWS),
+            "seen": pd.Series(pd.date_range("2024-01-01", periods=ROWS, freq="h").astype("datetime64[us]")),
+            "born": (pd.date_range("1990-01-01", periods=ROWS) + pd.Timedelta("0h")).date,
+            "on": random.normal(size=ROWS),
+            "tags": [["a"]] * ROWS,
+            "outcome": pd.array(random.integers(1, 3, ROWS), dtype="Int32"),
+        }
+    )
+    frame.loc[frame.index % 10 == 0, "seen"] = None
+    frame.loc[frame.index % 9 == 0, "outcome"] = None
+    frame["born"] = frame["born"].where(frame.index % 8 > 0, None)
+    (tmp_path / "export").mkdir()
+    frame.to_parquet(tmp_path / "export" / "000000_0", index=False)
+    proposal = propose(spark, str(tmp_path / "export"))
+    assert (proposal.label, proposal.label_type) == ("outcome", "multiclass")
+    assert proposal.ids == ("uuid",)
+    assert proposal.split.startswith("{by: hash"), "rows without a time would be rejected"
+    assert set(proposal.features) == {"seen", "born", "on"}
+    assert "hour" not in proposal.features["born"]
+    assert {name for name, why in proposal.left_out.items() if why == "looks like an id"} == {"serial", "customer_id"}
+    (tmp_path / "pipeline.yaml").write_text(proposal.text(str(tmp_path)))
+    dataset = prepare_dataset(spark, load_config(str(tmp_path / "pipeline.yaml")))
+    assert dataset.manifest.accounting.published == int(frame["outcome"].notna().sum())
+    assert set(dataset.manifest.class_counts["train"]) == {"1", "2"}
 
 
 @pytest.fixture
@@ -78,13 +118,62 @@ def salted(config: PipelineConfig, salt: str) -> PipelineConfig:
     return config.model_copy(update={"split": config.split.model_copy(update={"salt": salt})})
 
 
-def test_a_preview_counts_a_sample_and_writes_nothing(spark: SparkSession, config: PipelineConfig) -> None:
+def test_a_preview_counts_and_profiles_the_first_rows_and_writes_nothing(
+    spark: SparkSession, config: PipelineConfig, table: Path, tmp_path: Path
+) -> None:
+    schema = "`order id` INT, day TIMESTAMP, price DOUBLE, shop STRING, constant INT, note STRING, churn INT"
+    with table.open("a") as stream:
+        stream.write("broken line\n" * 3)
+    config = config_of(
+        tmp_path,
+        source={"inputs": {"orders": {"path": str(table), "schema": schema}}, "id": "order id", "sensitive": ["note"]},
+        clean={"rules": [{"column": "price", "max": 60}]},
+        features={"price": {"type": "numeric"}, "shop": {"type": "categorical"}, "note": {"type": "categorical"}},
+        label={"column": "churn"},
+        dataset__keep=["day"],
+    )
     seen = preview(spark, config)
-    assert seen["inputs"]["orders"]["files"] == 1
-    assert seen["sample"]["rows"] == ROWS
-    assert seen["sample"]["missing"]["price"] == len(range(0, ROWS, 7))
-    assert sum(seen["sample"]["splits"].values()) + seen["sample"]["rejected"] == ROWS
+    assert seen["inputs"]["orders"] == {
+        "files": 1,
+        "bytes": table.stat().st_size,
+        "first_rows": ROWS + 3,
+        "not_parsed": 3,
+    }
+    sample = seen["sample"]
+    assert (sample["of"], sample["rows"]) == ("the first rows", ROWS)
+    assert sample["missing"]["price"] == len(range(0, ROWS, 7))
+    assert sum(sample["splits"].values()) + sample["rejected"] == ROWS
+    profile, fit = seen["profile"], ROWS - sample["rejected"]
+    assert {name: one["kind"] for name, one in profile.items()} == {
+        "day": "timestamp",
+        "price": "number",
+        "shop": "string",
+        "note": "string",
+        "churn": "number",
+    }
+    assert all(one["rows"] == fit for one in profile.values())
+    assert profile["day"]["min"] == "2024-01-01T00:00:00"
+    assert profile["price"]["max"] <= 60
+    assert profile["price"]["missing"] == sample["missing"]["price"]
+    assert sum(count for _, count in profile["shop"]["top"]) == fit
+    assert profile["note"] == {"kind": "string", "rows": fit, "missing": 0}
+    assert profile["churn"]["distinct"] == 2
     assert not Path(config.dataset.url).exists()
+    json.dumps(seen)
+
+
+def test_a_preview_refuses_what_a_preparation_would(spark: SparkSession, config: PipelineConfig, table: Path) -> None:
+    dataset = config.dataset.model_copy(update={"statistics_from": "0" * 64})
+    with pytest.raises(InputMissingError):
+        preview(spark, config.model_copy(update={"dataset": dataset}))
+    schema = "`order id` INT, day TIMESTAMP, price INT, shop STRING, constant INT, note INT, churn INT"
+    inputs = {"orders": {"path": str(table), "schema": schema}}
+    source = parse_config({**config.model_dump(by_alias=True), "source": {"inputs": inputs, "id": "order id"}}).source
+    with pytest.raises(DataError, match="none of the first 500 rows of input orders can be parsed"):
+        preview(spark, config.model_copy(update={"source": source}))
+    where = config.source.model_copy(update={"where": "price < 0"})
+    with pytest.raises(DataError, match="no rows"):
+        preview(spark, config.model_copy(update={"source": where}))
 
 
 def test_garbage_collection_keeps_the_newest_and_what_is_held(spark: SparkSession, config: PipelineConfig) -> None:
@@ -99,12 +188,17 @@ def test_garbage_collection_keeps_the_newest_and_what_is_held(spark: SparkSessio
     assert Dataset.open(third.url).content_id == third.content_id
 
 
-def test_progress_tells_every_step_and_the_tasks_of_spark(spark: SparkSession, config: PipelineConfig) -> None:
+def test_progress_tells_every_step_and_the_tasks_of_spark(
+    spark: SparkSession, config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(preparing, "StepProgress", partial(StepProgress, seconds=0.01))
     prepare_dataset(spark, config, progress=lambda *one: told.append(one))
     steps = [step for step, _, total in told if total == 0]
     assert len(steps) == 5
-    assert all(done <= total for _, done, total in told)
+    tasks = [(step, done, total) for step, done, total in told if total]
+    assert all(done <= total for _, done, total in tasks)
+    assert {step for step, _, _ in tasks} >= {"cleaning and splitting", "encoding and writing"}
 
 
 def _executions(spark: SparkSession) -> dict[int, str]:
@@ -115,13 +209,29 @@ def _executions(spark: SparkSession) -> dict[int, str]:
     return {int(one.executionId()): one.physicalPlanDescription() for one in executions}
 
 
-def test_the_inputs_are_scanned_at_most_three_times(spark: SparkSession, config: PipelineConfig, table: Path) -> None:
+def test_the_inputs_are_scanned_at_most_three_times(
+    spark: SparkSession, config: PipelineConfig, table: Path, tmp_path: Path
+) -> None:
     schema = "`order id` INT, day TIMESTAMP, price DOUBLE, shop STRING, constant INT, note STRING, churn INT"
-    inputs = {"orders": {"path": str(table), "schema": schema}}
-    source = parse_config({**config.model_dump(by_alias=True), "source": {"inputs": inputs, "id": "order id"}}).source
+    pd.DataFrame({"shop": ["a", "b", "c"], "size": [1, 2, 3]}).to_parquet(tmp_path / "shops.parquet")
+    inputs = {
+        "orders": {"path": str(table), "schema": schema},
+        "shops": {"path": str(tmp_path / "shops.parquet"), "format": "parquet"},
+    }
+    source = {
+        "inputs": inputs,
+        "primary": "orders",
+        "id": "order id",
+        "query": "SELECT orders.*, size FROM orders LEFT JOIN shops USING (shop)",
+        "where": "constant = 1",
+        "sample": {"fraction": 0.999},
+    }
+    source = parse_config({**config.model_dump(by_alias=True), "source": source}).source
     table.write_text(table.read_text() + "broken line\n")
     before = max(_executions(spark), default=-1)
     dataset = prepare_dataset(spark, config.model_copy(update={"source": source}))
     assert dataset.manifest.accounting.reasons["row cannot be parsed"] == 1
-    scans = [plan for number, plan in _executions(spark).items() if number > before and "Scan csv" in plan]
+    plans = [plan for number, plan in _executions(spark).items() if number > before]
+    scans = [plan for plan in plans if "Scan csv" in plan]
     assert len(scans) == 3, "counting, staging, and the lines that cannot be parsed"
+    assert sum("Scan parquet" in plan for plan in plans) == 1, "staging alone"

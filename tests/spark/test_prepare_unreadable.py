@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from pipeline.config import PipelineConfig, parse_config
 from pipeline.errors import DataError, InputMissingError, PipelineError, ServiceError
-from pipeline.inference.score import read_table
+from pipeline.inference.stored_table import StoredTable
 from pipeline.preparation.inputs import list_inputs
 from pipeline.preparation.prepare import prepare_dataset
 from pipeline.preparation.propose import propose
@@ -88,7 +88,7 @@ def test_the_advice_helps(spark: SparkSession, make: Make, odd: Path) -> None:
 
 
 def test_a_proposal_and_a_table_to_score_meet_the_same_error(spark: SparkSession, odd: Path) -> None:
-    for action in (lambda: propose(spark, str(odd), "label"), lambda: read_table(spark, str(odd))):
+    for action in (lambda: propose(spark, str(odd), "label"), lambda: StoredTable.find(str(odd)).read(spark)):
         offence, *_ = offences_of(action, DataError)
         assert f"column clock of {odd} is a time of day" in offence
 

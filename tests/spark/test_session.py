@@ -214,6 +214,21 @@ def test_after_sigkill_the_jvm_goes_by_itself_and_the_next_session_sweeps(tmp_pa
         assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
 
 
+def test_a_session_ends_without_a_word_when_its_accumulators_have_counted(tmp_path: Path) -> None:
+    job = "spark.sparkContext.parallelize([1, 2], 2).map(lambda second: time.sleep(120)).collect()"
+    assert job in _PROGRAM
+    code = _PROGRAM.replace(
+        job, "total = spark.sparkContext.accumulator(0)\n    " + job.replace("time.sleep", "total.add")
+    )
+    code += "import threading\nnames = [one.name for one in threading.enumerate()]\n"
+    code += "print(total.value, [name for name in names if 'serve_forever' in name or 'stop' in name])"
+    finished = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert finished.stdout.splitlines() == ["ready", "240 []"]
+    assert finished.stderr == ""
+
+
 def test_a_session_that_cannot_start_tells_what_spark_said(tmp_path: Path) -> None:
     program = _PROGRAM.replace('master="local[2]"', 'master="local[2]", spark={"spark.driver.memory": "1k"}')
     code = (

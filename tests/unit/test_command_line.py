@@ -71,3 +71,12 @@ def test_serving_a_configuration_before_training_says_what_to_run(
     (tmp_path / "pipeline.yaml").write_text(CONFIG)
     assert cli.main(["serve", str(tmp_path / "pipeline.yaml")]) == 66
     assert "holds no model; expected a finished training; run `pipeline run` first" in capsys.readouterr().err
+
+
+def test_a_registered_model_before_its_training_is_66_and_makes_no_mlflow_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pipeline.yaml").write_text(CONFIG[:-1] + ", tracking: {registered_model: late}}")
+    assert cli.main(["serve", str(tmp_path / "pipeline.yaml")]) == 66
+    assert "late@champion is not registered" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["pipeline.yaml"]

@@ -119,6 +119,10 @@ def test_slices_are_columns_that_the_dataset_keeps() -> None:
         "add what is missing to dataset.keep"
     ]
     assert offences(dataset=dataset, evaluation=evaluation) == []
+    source["sensitive"], evaluation["slices"] = ["number"], ["day", "number"]
+    assert offences(source=source, dataset=dataset, evaluation=evaluation) == [
+        "evaluation.slices would show values of number, of source.sensitive; expected other columns"
+    ]
 
 
 def test_checks_over_several_keys_find_what_they_find_beside_keys_that_are_wrong() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.dataset import Accounting, Dataset, Manifest, commit_numbers, commit_version, content_id
-from pipeline.errors import InputMissingError, StorageError
+from pipeline.errors import InputMissingError, InterruptedRunError, StorageError
 from pipeline.testing import tiny_dataset
 
 
@@ -31,6 +31,21 @@ def test_committing_the_newest_version_again_changes_nothing(tmp_path: Path) -> 
     before = commit_numbers(url)
     assert commit_version(url, dataset.content_id, "0" * 64) == before[-1]
     assert commit_numbers(url) == before
+
+
+def test_a_writer_that_stalled_before_its_commit_is_checked_again_when_its_number_is_taken(tmp_path: Path) -> None:
+    url = str(tmp_path / "data")
+    first = tiny_dataset(url, rows=50, seed=1)
+    checks: list[str] = []
+
+    def stall() -> None:
+        if checks:
+            raise InterruptedRunError("taken over")
+        checks.append(tiny_dataset(url, rows=60, seed=2).content_id)
+
+    with pytest.raises(InterruptedRunError, match="taken over"):
+        commit_version(url, "of the stalled", "0" * 64, stall)
+    assert Dataset.open(url).content_id == checks[0] != first.content_id
 
 
 def test_nothing_published_says_what_to_run(tmp_path: Path) -> None:

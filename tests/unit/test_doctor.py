@@ -273,3 +273,11 @@ def test_doctor_runs_where_nothing_is_installed() -> None:
     bare = [sys.executable, "-S", "-c", code]
     finished = subprocess.run(bare, capture_output=True, text=True, env=environment, cwd=ROOT)
     assert "The core does not work." in finished.stdout, finished.stderr
+
+
+def test_a_local_driver_takes_a_quarter_of_a_containers_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.launch import session
+
+    for limit, gib in ((2 << 30, 1), (12 << 30, 3), (1 << 40, 8)):
+        monkeypatch.setattr(session, "memory_bytes", lambda limit=limit: limit)
+        assert session.driver_gib() == gib

@@ -94,7 +94,7 @@ def test_sections_are_laid_over_the_configuration_of_a_preparation(
     config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[PipelineConfig] = []
-    monkeypatch.setattr(flow, "prepare_stage", lambda config, session: (asked.append(config), False))
+    monkeypatch.setattr(flow, "prepare_stage", lambda config, session, **_: (asked.append(config), False))
     flow.prepare(config, split={"test": 0.3})
     assert asked[0].split.test == 0.3
     assert asked[0].features == config.features

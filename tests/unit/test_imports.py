@@ -14,11 +14,11 @@ import pytest
 import pipeline
 
 PACKAGE = Path(__file__).resolve().parents[2] / "pipeline"
-HEAVY = {"pyspark", "torch", "horovod", "petastorm", "mlflow", "sklearn", "matplotlib", "pyarrow"}
+HEAVY = {"pyspark", "torch", "horovod", "petastorm", "mlflow", "sklearn", "pyarrow"}
 ARCHITECTURE = PACKAGE.parent / "ARCHITECTURE.md"
 CONTRACTS = (
     *("errors", "storage", "config", "dataset", "layout", "long_lists", "plan"),
-    *("features", "fingerprint", "metrics", "task", "lease", "stack"),
+    *("features", "fingerprint", "metrics", "task", "lease", "stack", "run_folder"),
 )
 CONTRACT_LIBRARIES = {"numpy", "pandas", "fsspec", "pydantic", "pydantic_core", "yaml", "psutil"}
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline import storage
+from pipeline.dataset import Accounting, DatasetSchema
 from pipeline.errors import InterruptedRunError, StorageError
 from pipeline.inference.unfinished import unfinished_folder
 from pipeline.lease import Lease
@@ -86,3 +87,40 @@ def test_a_stalled_writer_touches_no_version_that_its_successor_has_published(tm
         with pytest.raises(InterruptedRunError, match="is there meanwhile" if there else "taken over"):
             publish._place(config, lease, "id", None, dict.fromkeys(publish.SPLITS, ()))  # type: ignore[arg-type]
     assert (version / "part.parquet").exists()
+
+
+def test_a_stalled_writer_overwrites_no_file_and_no_manifest_of_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(tmp_path / "staged")
+    target = tmp_path / "versions" / "id" / "part.parquet"
+    target.parent.mkdir(parents=True)
+    target.write_text("of the successor")
+    with Lease(str(tmp_path)) as lease:
+        with pytest.raises(InterruptedRunError, match="is there meanwhile"):
+            publish._move_all([(str(tmp_path / "staged" / "part.parquet"), str(target))], lease)
+        assert target.read_text() == "of the successor"
+
+        def publish_meanwhile(*_: Any) -> dict[str, Any]:
+            target.with_name("manifest.json").write_text("of the successor")
+            return {}
+
+        config: Any = SimpleNamespace(dataset=SimpleNamespace(url=str(tmp_path)))
+        new: Any = SimpleNamespace(class_counts={}, statistics={}, request="", inputs={}, base=None)
+        new.accounting, new.schema = Accounting(0, 0, 0, 0), DatasetSchema((), (), None)
+        monkeypatch.setattr(publish, "semantic", lambda _: {})
+        monkeypatch.setattr(publish, "_place_files", publish_meanwhile)
+        monkeypatch.setattr(storage, "exists", lambda _: False)  # it looked before it stalled
+        with pytest.raises(InterruptedRunError, match="is there meanwhile"):
+            publish._place(config, lease, "id", new, dict.fromkeys(publish.SPLITS, ()))
+        assert target.with_name("manifest.json").read_text() == "of the successor"
+
+
+def test_after_a_file_that_cannot_be_moved_no_further_one_is_begun(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(publish, "_MOVES_AT_ONCE", 1)
+    names = [f"{number}.parquet" for number in range(100)]
+    for name in names[1:]:
+        (tmp_path / name).write_text(name)
+    with Lease(str(tmp_path)) as lease, pytest.raises(StorageError, match=r"0\.parquet"):
+        publish._move_all([(str(tmp_path / name), str(tmp_path / "to" / name)) for name in names], lease)
+    assert (tmp_path / "99.parquet").exists()

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from pipeline import storage
 from pipeline.dataset import Dataset
 from pipeline.errors import StorageError
 from pipeline.testing import tiny_dataset
@@ -75,6 +76,7 @@ def bucket(server):
 def test_a_dataset_on_s3_is_published_and_read_like_a_local_one(bucket, tmp_path, reader):
     rows = {"train": 200}
     tiny_dataset(bucket, rows=rows)
+    assert storage.creates_exclusively(bucket)
     local = tiny_dataset(str(tmp_path / "data"), rows=rows)
     opened = Dataset.open(bucket)
     orders = []

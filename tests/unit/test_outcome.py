@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import cli, flow, stages
+from pipeline import cli, stage_work, stages
 from pipeline.config import parse_config
 from pipeline.errors import (
     DataError,
@@ -38,7 +38,7 @@ def ends_with(error: BaseException, folder: Path, monkeypatch: pytest.MonkeyPatc
     def prepare(*_: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(flow, "prepare_stage", prepare)
+    monkeypatch.setattr(stage_work, "prepare_stage", prepare)
     monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
     monkeypatch.setattr(cli, "_configure_logging", lambda _: None)
     (folder / "table.csv").write_text("a,y\n1,0\n")
@@ -144,6 +144,14 @@ def test_a_stage_without_dataset_is_66_and_makes_no_run_folder(tmp_path: Path, l
     config = {**yaml.safe_load(CONFIG), "dataset": {"url": str(tmp_path / "data")}}
     with pytest.raises(InputMissingError, match="holds no published dataset"):
         stages.run_stage(parse_config({**config, "training": {"run_url": str(tmp_path / "run")}}), last)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_evaluation_without_a_finished_training_is_66_and_makes_no_run_folder(tmp_path: Path) -> None:
+    dataset = small_dataset(str(tmp_path / "data"), 50)
+    config = {**yaml.safe_load(CONFIG), "dataset": {"url": dataset.url}, "training": {"run_url": str(tmp_path / "run")}}
+    with pytest.raises(InputMissingError, match="holds no finished training of this configuration"):
+        stages.run_stage(parse_config(config), "evaluate")
     assert not (tmp_path / "run").exists()
 
 

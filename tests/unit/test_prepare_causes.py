@@ -59,6 +59,13 @@ STACK = "\n\tat org.apache.spark.sql.errors.QueryCompilationErrors$.error(QueryC
             InterruptedRunError,
             "vanished",
         ),
+        ("java.io.EOFException: Unexpected end of input stream", DataError, "a compressed file ends early"),
+        (
+            "[FAILED_READ_FILE.NO_HINT] Encountered error while reading file file:/a.csv.gz.\n"
+            "Caused by: java.io.IOException: invalid distance too far back",
+            DataError,
+            "a compressed file is broken (invalid distance too far back)",
+        ),
         ("java.io.IOException: No space left on device", StorageError, "the disk is full"),
     ],
 )

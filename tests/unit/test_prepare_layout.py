@@ -18,3 +18,11 @@ def test_files_and_row_groups_of_images_are_as_large_as_those_of_numbers() -> No
     layout = choose_layout(rows, 40, FRACTIONS, None, size)
     assert layout.rows_per_row_group * size <= GROUP_BYTES
     assert 0.5 * FILE_BYTES < rows * 0.8 / layout.files["train"] * 2 * size <= FILE_BYTES
+
+
+def test_staged_rows_come_in_whole_row_groups_some_together_where_they_are_small():
+    def staged(group):
+        layout = choose_layout(10**6, 40, FRACTIONS, group)
+        return layout.rows_per_staged_group / layout.rows_per_row_group
+
+    assert [staged(group) for group in (50, 20_000, 40_000, 100_000)] == [4, 3, 1, 1]

@@ -171,6 +171,37 @@ def test_log_lines_do_not_run_into_the_live_line(monkeypatch: pytest.MonkeyPatch
     assert not logging.getLogger("pipeline").handlers
 
 
+def test_a_step_of_preparation_is_a_bar_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    for stream in (_Terminal(), io.StringIO()):
+        with ProgressDisplay("prepare", stream=stream) as display:
+            display.tasks("cleaning and splitting", 0, 0)
+            display.tasks("cleaning and splitting", 1, 4)
+            bar = "prepare: [#####               ]  25%, cleaning and splitting, 1 of 4 tasks"
+            live = stream.isatty()
+            assert stream.getvalue() == (bar if live else "")
+            display.tasks("encoding and writing", 0, 0)
+            display.tasks("encoding and writing", 3, 3)
+        shown = [text for text in stream.getvalue().split("\r") if text.strip()]
+        full = f"prepare: [{'#' * 20}] 100%, encoding and writing, 3 of 3 tasks"
+        assert shown == ([bar, full] if live else [])
+
+
+def test_the_command_s_own_log_lines_begin_on_a_clean_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", terminal := _Terminal())
+    log = logging.getLogger("pipeline")
+    handler = logging.StreamHandler()
+    log.addHandler(handler)
+    try:
+        with ProgressDisplay("prepare") as display:
+            display.tasks("cleaning", 1, 2)
+            log.warning("look out")
+        assert not handler.filters
+    finally:
+        log.removeHandler(handler)
+    assert terminal.getvalue().split("\r")[2] == "look out\n"
+
+
 @pytest.mark.parametrize("progress", [None, False])
 def test_elsewhere_nothing_is_shown_unasked(progress: bool | None, capsys: pytest.CaptureFixture[str]) -> None:
     with narrated(progress) as seen:

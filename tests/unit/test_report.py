@@ -50,9 +50,9 @@ def run_url(tmp_path_factory, evaluation):
         "columns": {
             "distance": {
                 "kind": "number",
-                "rows": 200,
-                "missing": 50,
-                "distinct": 1234,
+                "rows": 2000,
+                "missing": 500,
+                "distinct": 1600,
                 "min": 1,
                 "mean": 2.5,
                 "max": 9,
@@ -67,7 +67,12 @@ def run_url(tmp_path_factory, evaluation):
     storage.write_json(f"{version}/profile.json", "profile", 1, profile)
     url = str(folder / "flights & co")
     storage.write_json(f"{url}/evaluation.json", *Evaluation.FORMAT, evaluation.to_json())
-    lines = [{"step": n, "train_loss": 1 / n, "validation_loss": 1.1 / n, "validation_roc_auc": 0.7} for n in (1, 2, 3)]
+    rates = {"rows_per_second": 12345.6, "data_wait_share": 0.05, "communication_share": 0.01, "checkpoint_share": 0.0}
+    losses = [
+        {"step": n, "train_loss": 1 / n, "validation_loss": 1.1 / n, "validation_roc_auc": 0.7} for n in (1, 2, 3)
+    ]
+    lines = [{**loss, **rates} for loss in losses]
+    storage.write_json(f"{url}/training.json", "training", 1, {"result": {"best_epoch": 2}})
     storage.write_bytes(f"{url}/metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     storage.write_bytes(f"{url}/config.yaml", f"source: {{query: {EVIL}}}".encode())
     result = {
@@ -131,13 +136,32 @@ def test_the_page_shows_every_part(run_url, evaluation):
     assert "nan" not in re.sub(r"<style>.*</style>", "", page)
 
 
+def test_the_metrics_stand_beside_those_of_the_best_baseline(evaluation, run_url):
+    lead = evaluation.metrics["roc_auc"] - evaluation.best_baseline("roc_auc").metrics["roc_auc"]
+    style = "good" if evaluation.wins else "bad"
+    assert f"<em class='{style}'>{lead:+.4f}</em> against the gradient-boosted trees" in render_report(run_url)
+
+
+def test_the_epoch_whose_weights_the_model_has_is_marked_whichever_was_best_by_the_loss(run_url):
+    page = render_report(run_url)
+    assert "The filled points are epoch 2, whose weights the model has." in page
+    assert re.findall(r'class="marked".*?<title>(.*?)</title>', page) == ["validation: 2, 0.55", "validation: 2, 0.7"]
+
+
+def test_time_is_shown_by_stage_and_for_what_ranks_waited(run_url):
+    shown = re.sub("<[^>]*>", " ", render_report(run_url).split("<h2>Time</h2>")[1].split("<h2>")[0])
+    shown = " ".join(shown.split())
+    assert "prepare 10.5 s reused train 20.0 s all 30.5 s" in shown
+    assert "12,346 rows a second, and of that time waited 5.0% for data, 1.0% for each other, 0.0% for check" in shown
+
+
 def test_a_run_that_failed_early_still_gets_a_page(tmp_path):
     page = render_report(str(tmp_path / "run"), {"error": "train: it broke", "seconds": {"prepare": 1.0}})
     assert "train: it broke" in page
     assert "There is no evaluation." in page
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "evaluation.json", "result.json"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "evaluation.json", "result.json", "training.json"])
 def test_a_broken_file_of_a_run_is_named(tmp_path, name):
     (tmp_path / name).write_text('{"format": "evaluation/1"}\n{' if name != "evaluation.json" else "{}")
     with pytest.raises(StorageError, match=name):
@@ -200,10 +224,14 @@ def test_ticks_are_few_round_and_inside(low, high):
     assert all(low <= tick <= high for tick in ticks)
 
 
+def test_no_tick_lies_between_two_epochs():
+    assert Axis("epoch", 0.8, 2.2, whole=True).ticks() == [1, 2]
+
+
 def test_a_chart_keeps_its_points_inside_the_frame_and_tells_their_values():
     chart = line_chart([Line("a < b", [(1, 0.5), (2, 9)], "model", dots=True)], Axis("x", 1, 2), Axis("y", 0, 1), "t")
     assert "a &lt; b: 2, 9" in chart
-    assert [float(y) for y in re.findall(r'cy="([\d.]+)"', chart)] == [135.0, 10.0]
+    assert [float(y) for y in re.findall(r'cy="([\d.]+)"', chart)] == [145.0, 30.0]
 
 
 def several(label_type: str, values: dict[str, tuple[float, float]], metric: str) -> Evaluation:
@@ -242,7 +270,7 @@ def test_labels_of_different_units_are_compared_by_the_mean_of_what_has_no_unit(
 def test_columns_are_shown_with_what_is_missing_how_many_values_there_are_and_which(run_url) -> None:
     shown = re.sub("<[^>]*>", " ", render_report(run_url).split("<h2>Columns</h2>")[1].split("<h2>")[0])
     lines = " ".join(shown.split())
-    assert "distance number 25.00% 1,234 min 1 · mean 2.5 · max 9" in lines
+    assert "distance number 25.00% 1,500 min 1 · mean 2.5 · max 9" in lines
     assert "left timestamp 0.00% 9 min 1970-01-01T00:00:00 · mean 1970-01-01T00:01:00" in lines
     assert "carrier string 20.00% 4 &lt;script&gt;" in lines
     assert ": 50.0% · b: 25.0%" in lines

@@ -100,7 +100,8 @@ def test_ranks_of_several_cores_are_reported_with_them_and_spark_submit_leaves_o
     assert report(master="local[4]", cores_per_rank=2).lines()[0] == "ranks: 2 ranks, 2 threads each"
     of_four = report(master="yarn", num_proc=3, cores_per_rank=4)
     assert of_four.lines()[0] == "ranks: 3 ranks, 4 threads each"
-    assert "--num-executors 3 --executor-cores 4" in of_four.submit
+    assert "--executor-cores 4" in of_four.submit
+    assert "spark.executor.instances=3" in of_four.submit
     assert "spark.task.cpus=1" in of_four.submit
     whole = {"master": "yarn", "cores_per_rank": "executor"}
     assert report(**whole, spark={"spark.executor.cores": "8"}).lines()[0] == (
@@ -108,7 +109,7 @@ def test_ranks_of_several_cores_are_reported_with_them_and_spark_submit_leaves_o
     )
     unknown = report(**whole, num_proc=3)
     assert unknown.lines()[0] == "ranks: 3 ranks, with all cores of an executor each"
-    assert "--num-executors 3 --executor-cores CORES" in unknown.submit
+    assert "--executor-cores CORES" in unknown.submit
 
 
 def test_the_report_names_ranks_memory_and_a_spark_submit_line_without_dynamic_allocation(dataset: Any) -> None:
@@ -117,8 +118,38 @@ def test_the_report_names_ranks_memory_and_a_spark_submit_line_without_dynamic_a
     text = "\n".join(report.lines())
     assert "ranks: 2 ranks, 1 threads each" in text
     assert "memory of a rank: about" in text
-    for option in ("--num-executors 2", "memoryOverhead=", "dynamicAllocation.enabled=false", "spark.task.cpus=1"):
+    for option in ("--master MASTER", "memoryOverhead=", "dynamicAllocation.enabled=false", "spark.task.cpus=1"):
         assert option in report.submit
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "unsaid"),
+    [
+        ({"master": "yarn", "num_proc": 3}, ["spark.executor.instances=3", "memoryOverhead="], ["total"]),
+        ({"master": "k8s://https://host", "num_proc": 3}, ["spark.executor.instances=3"], ["--total-executor-cores"]),
+        (
+            {"master": "spark://host:7077", "num_proc": 3, "cores_per_rank": 4},
+            ["--executor-cores 4", "--total-executor-cores 12"],
+            ["instances", "memoryOverhead"],
+        ),
+        (
+            {"master": "spark://host:7077", "num_proc": 3, "cores_per_rank": "executor"},
+            ["--executor-cores CORES", "--total-executor-cores 3*CORES"],
+            ["instances"],
+        ),
+        ({"master": "spark://host:7077"}, ["--executor-cores 1"], ["--total-executor-cores", "instances"]),
+        ({"master": "yarn"}, ["spark.executor.instances=N"], ["--total-executor-cores"]),
+        ({"master": "local[2]"}, ["spark.executor.instances=2", "--total-executor-cores 2"], []),
+    ],
+    ids=str,
+)
+def test_the_number_of_executors_is_said_as_the_kind_of_master_takes_it(
+    dataset: Any, options: dict[str, Any], said: list[str], unsaid: list[str]
+) -> None:
+    line = resource_report(dataset, ModelConfig(name="linear"), _training(), ClusterConfig(**options)).submit
+    assert "--num-executors" not in line
+    assert [words in line for words in said] == [True] * len(said), line
+    assert [words in line for words in unsaid] == [False] * len(unsaid), line
 
 
 def test_more_ranks_than_local_slots_are_refused_already_here(dataset: Any) -> None:
@@ -150,6 +181,6 @@ def test_small_data_on_a_cluster_gets_the_honest_advice(dataset: Any) -> None:
     assert report.resources is not None
     assert report.resources.threads == 4
     assert any("one machine is enough" in warning for warning in report.warnings)
-    assert "--master spark://host:7077 --num-executors 8 --executor-cores 4" in report.submit
+    assert "--master spark://host:7077 --executor-cores 4 --total-executor-cores 32" in report.submit
     unknown = resource_report(dataset, ModelConfig(name="linear"), _training(), ClusterConfig(master="yarn"))
     assert "one rank per slot" in unknown.lines()[0]

@@ -95,6 +95,17 @@ def test_all_wrong_columns_and_values_are_named_with_their_rows(server):
     ]
 
 
+@pytest.mark.parametrize("body", ["[]", json.dumps(GOOD), json.dumps({"rows": [[1, "red", None, True]]})])
+def test_a_body_of_another_form_is_told_the_columns_of_a_row(server, body):
+    status, answer, _ = ask(server, "POST", "/predict", body, {"Content-Type": "application/json"})
+    assert (status, answer["error"].endswith("with the columns amount, colour, when, paid")) == (400, True), answer
+
+
+def test_of_many_columns_the_first_are_named_and_the_rest_counted():
+    with pytest.raises(Refusal, match=r"; expected c0, c1, .*, c29 and 70 more$"):
+        parse_rows(b'{"rows": [{}]}', {f"c{number}": "number" for number in range(100)}, 10)
+
+
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
@@ -253,7 +264,8 @@ def test_a_model_that_predicts_nonsense_never_starts(predictor, monkeypatch):
         Server(predictor, ServingConfig(port=0))
 
 
-def test_a_terminated_server_finishes_what_it_was_asked_and_exits_with_0(folder, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["terminated", "Ctrl-C"])
+def test_a_server_that_is_told_to_end_finishes_what_it_was_asked_and_exits_with_0(folder, tmp_path, number):
     code = (
         "import logging, sys, time; logging.basicConfig(level='INFO', stream=sys.stdout, format='%(message)s')\n"
         "from pipeline.inference import serve, predictor\n"
@@ -276,7 +288,7 @@ def test_a_terminated_server_finishes_what_it_was_asked_and_exits_with_0(folder,
             thread.start()
         for _ in threads:
             assert process.stdout.readline() == "asked\n"
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         for thread in threads:
             thread.join()
         assert [status for status, _, _ in answers] == [200] * 4

@@ -118,7 +118,7 @@ class _Session(flow.SparkOnDemand):
 def test_a_run_that_could_not_train_ends_before_it_prepares_and_prepare_alone_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def prepare(spark: Any, config: Any, **_: Any) -> Any:
+    def prepare(*_: Any, **__: Any) -> Any:
         raise LookupError("preparing")
 
     monkeypatch.setattr(flow, "SparkOnDemand", _Session)

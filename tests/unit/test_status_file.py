@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +13,19 @@ from typing import Any
 import pytest
 
 from pipeline import status_file, storage
-from pipeline.errors import DataError, GateError
+from pipeline.errors import DataError, GateError, OutputError
+from pipeline.lease import Lease
 from pipeline.status import read_status
 from pipeline.status_file import StatusFile
+
+_HOLDS = """
+import sys
+from pipeline.lease import Lease
+from pipeline.status_file import StatusFile
+with Lease(sys.argv[1]), StatusFile(sys.argv[1]).stage("train"):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
 
 
 def _values(folder: Path) -> dict[str, Any]:
@@ -115,3 +127,21 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path: Path, caplog:
     with StatusFile(str(tmp_path / "file" / "run")).stage("prepare"):
         pass
     assert "a file stands where a folder is needed" in caplog.text
+
+
+def test_a_command_that_is_refused_leaves_the_status_to_the_one_that_holds_the_folder(tmp_path: Path) -> None:
+    url = str(tmp_path)
+    holder = subprocess.Popen([sys.executable, "-c", _HOLDS, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    assert holder.stdout.readline() == b"held\n"
+    refused, next_one = StatusFile(url), StatusFile(url)
+    with pytest.raises(OutputError), refused.stage("train", "starting"), Lease(url):
+        pass
+    assert _said(tmp_path) == ("train", "running")
+    holder.communicate(b"end\n")
+    with next_one.stage("train", "starting"), Lease(url):
+        assert _said(tmp_path) == ("train", "finished")
+        next_one.owned()
+        assert _said(tmp_path) == ("train", "starting")
+    assert holder.returncode == 0

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import ConfigError, ServiceError, StorageError
+from pipeline.lease import Lease
 
 ODD = "a folder [x]*?/näme é 日本"
 
@@ -43,6 +44,27 @@ def test_only_the_first_of_two_writers_puts_a_file(folder: str) -> None:
     assert storage.put_if_absent(url, b"first")
     assert not storage.put_if_absent(url, b"second")
     assert storage.read_bytes(url) == b"first"
+
+
+@pytest.mark.parametrize("store", ["conditional", "obeys nothing", "looks and writes"])
+def test_a_store_that_creates_files_for_two_is_warned_of_once_and_overwrites_none_that_is_there(
+    store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = type(fsspec.filesystem("memory"))
+    monkeypatch.setattr("pipeline.storage.exclusive._looked_at", set())
+    if store == "obeys nothing":
+        write = memory.pipe_file
+        monkeypatch.setattr(memory, "pipe_file", lambda self, path, value, mode: write(self, path, value))
+    elif store == "looks and writes":
+        monkeypatch.delattr(memory, "pipe_file")
+    fsspec.filesystem("memory").store.clear()
+    for name in ("a", "b"):
+        with Lease(f"memory://bucket/{name}"):
+            assert storage.list_names(f"memory://bucket/{name}") == ["lease.json"]
+            assert not storage.put_if_absent(f"memory://bucket/{name}/lease.json", b"")
+    warned = [one.message for one in caplog.records if "does not create files exclusively" in one.message]
+    assert len(warned) == (store != "conditional")
+    fsspec.filesystem("memory").store.clear()
 
 
 def test_a_folder_with_brackets_in_its_name_is_moved_and_no_other(folder: str) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline import storage
+from pipeline import flow, storage
 from pipeline.dataset import Dataset
 from pipeline.testing import tiny_dataset
 
@@ -29,3 +29,17 @@ def test_the_same_arguments_give_the_same_content_id(tmp_path):
     ids = {tiny_dataset(str(tmp_path / name), rows=50, seed=3).content_id for name in ("a", "b")}
     assert len(ids) == 1
     assert tiny_dataset(str(tmp_path / "c"), rows=50, seed=4).content_id not in ids
+
+
+def test_a_training_begins_with_it_as_with_a_prepared_one(tmp_path):
+    vectors = {"image": ("uint8", (2, 3))}
+    kinds = [
+        {"label_type": "binary", "labels": ("late", "lost"), "vectors": vectors},
+        {"label_type": "multiclass", "weight": "seats"},
+        {"label_type": "regression"},
+    ]
+    for number, kind in enumerate(kinds):
+        data = tiny_dataset(str(tmp_path / f"data-{number}"), rows=40, **kind)
+        cluster, run_url = {"launcher": "in_process"}, str(tmp_path / f"run-{number}")
+        run = flow.train(data, epochs=1, global_batch_size=20, run_url=run_url, cluster=cluster, progress=False)
+        assert run.result.steps == 2

@@ -241,6 +241,20 @@ def test_a_registered_model_brings_the_code_that_it_needs_and_asks_pip_for_relea
     assert "+" not in requirements
 
 
+def test_a_run_that_mlflow_has_no_more_gets_another_one(workspace, dataset, tmp_path):
+    config = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db", registered_model="small")
+    run_url = str(tmp_path / "run")
+    small_model(f"{run_url}/model", dataset)
+    store = Store(config, run_url)
+    first, _ = store.open_run()
+    store.client.delete_run(first)
+    assert register_model(config, run_url) == "1"
+    second, new = store.find_or_create_run()
+    assert (second != first, new) == (True, False)
+    assert store.client.get_run(second).info.status == "FINISHED"
+    assert store.client.get_model_version("small", "1").run_id == second
+
+
 def test_a_corrupt_model_folder_is_not_registered(workspace, registered, tmp_path):
     config, run_url, _ = registered
     for file in Path(run_url, "model").iterdir():
