@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from pipeline.models import build_model
 from pipeline.models.outputs import output_width
 from pipeline.task import UserCode
 
-_ROWS = 4
+ROWS = 4
+HALVES = (slice(0, ROWS // 2), slice(ROWS // 2, ROWS))
+"""Of a made-up batch."""
 
 
 def dry_run(config: ModelConfig, schema: DatasetSchema, user_code: UserCode | None = None) -> nn.Module:
@@ -29,7 +32,7 @@ def dry_run(config: ModelConfig, schema: DatasetSchema, user_code: UserCode | No
     code = user_code or UserCode()
     with torch.random.fork_rng(devices=[]):
         model = build_model(config, schema, code).float()
-        inputs = made_up_inputs(schema, _ROWS)
+        inputs = made_up_inputs(schema, ROWS)
         try:
             output = model(inputs)
         except Exception as error:
@@ -60,10 +63,17 @@ def made_up_inputs(schema: DatasetSchema, rows: int) -> dict[str, Tensor]:
 
 
 def made_up_label(schema: DatasetSchema, rows: int) -> Tensor:
-    """A label of the right shape and dtype."""
-    if len(schema.labels) != 1:
-        return torch.zeros(rows, len(schema.labels))
-    return torch.zeros(rows, dtype=torch.int64 if schema.label_type == "multiclass" else torch.float32)
+    """A label of the right shape and dtype: the classes in turn, or numbers between 0 and 1, where most losses work."""
+    numbers = torch.arange(rows)
+    if schema.label_type == "multiclass":
+        return numbers % len(schema.classes)
+    values = (numbers % 2).float() if schema.label_type == "binary" else (numbers + 1) / (rows + 1)
+    return values if len(schema.labels) == 1 else values[:, None].repeat(1, len(schema.labels))
+
+
+def made_up_weight(rows: int) -> Tensor:
+    """Weights of which no two are alike, so that it shows which row one belongs to."""
+    return torch.linspace(0.5, 2.0, rows)
 
 
 def _shapes(inputs: dict[str, Tensor]) -> str:
@@ -73,28 +83,42 @@ def _shapes(inputs: dict[str, Tensor]) -> str:
 def _check_output(output: Any, schema: DatasetSchema, has_own_loss: bool) -> None:
     """An own loss may take (rows, 1) for (rows,), as validation and the predictor do, but they read no more numbers."""
     width = output_width(schema)
-    expected = (_ROWS,) if width == 1 else (_ROWS, width)
+    expected = (ROWS,) if width == 1 else (ROWS, width)
     actual = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     if actual != expected and not (has_own_loss and actual == (*expected, 1)):
         hint = "; squeeze the last dimension" if actual == (*expected, 1) else ""
         raise ConfigError(
-            f"the model's output for {_ROWS} rows is {actual}; expected {expected} "
+            f"the model's output for {ROWS} rows is {actual}; expected {expected} "
             f"for {f'a {schema.label_type} label' if schema.label_type else 'a dataset without label'}{hint}"
         )
 
 
 def _check_loss(loss: Any, output: Any, schema: DatasetSchema) -> None:
-    """Twice the weights must give twice the loss: a mean would change the gradient with the division of rows."""
-    label = made_up_label(schema, _ROWS)
+    """A mean would change the gradient with the division of rows among ranks and micro-batches."""
+    label, weight = made_up_label(schema, ROWS), made_up_weight(ROWS)
     try:
-        once, twice = loss(output, label, torch.ones(_ROWS)), loss(output, label, torch.full((_ROWS,), 2.0))
-        fine = isinstance(once, Tensor) and once.ndim == 0 and once.requires_grad
+        whole, twice = loss(output, label, weight), loss(output, label, 2 * weight)
+        first, second = (loss(output[half], label[half], weight[half]) for half in HALVES)
     except Exception as error:
         raise ConfigError(
             f"the loss fails: {type(error).__name__}: {error}; expected loss(predictions, label, weight)"
         ) from error
-    if not fine or not torch.allclose(2 * once, twice, rtol=1e-3):
+    reason = None
+    if not (isinstance(whole, Tensor) and whole.ndim == 0 and whole.requires_grad):
+        reason = "it gives no differentiable scalar tensor"
+    elif not _agree(twice, whole, whole):
+        reason = "twice the weights do not give twice the loss"
+    elif not _agree(whole, first, second):
+        reason = "the losses of two halves of a batch do not add up to that of the whole"
+    if reason is not None:
         raise ConfigError(
-            "the loss is not a weighted sum (twice the weights do not give twice the loss); expected a scalar tensor: "
+            f"the loss is not a weighted sum ({reason}); expected a scalar tensor: "
             "the SUM over rows of weight times loss, such as (losses * weight).sum()"
         )
+
+
+def _agree(total: Tensor, first: Tensor, second: Tensor) -> bool:
+    """Whether parts add up to a total, but for rounding; of numbers that are not finite nobody can say."""
+    sum_, one, other = (float(each.detach()) for each in (total, first, second))
+    apart, size = abs(sum_ - one - other), abs(one) + abs(other)
+    return not math.isfinite(apart) or apart <= 1e-3 * size

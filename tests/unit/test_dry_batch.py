@@ -67,6 +67,10 @@ def a_mean(predictions: Tensor, label: Tensor, weight: Tensor) -> dict[str, Any]
     return {"far": 1 + (predictions - label).abs().mean()}
 
 
+def mean_of_weighted(predictions: Tensor, label: Tensor, weight: Tensor) -> dict[str, Any]:
+    return {"far": ((predictions - label).abs() * weight).mean()}
+
+
 def broken(predictions: Tensor, label: Tensor, weight: Tensor) -> dict[str, Any]:
     return {"far": (predictions - label[:2]) @ weight}
 
@@ -76,7 +80,8 @@ def broken(predictions: Tensor, label: Tensor, weight: Tensor) -> dict[str, Any]
     [
         (broken, {}, r"the metrics fail: RuntimeError: The size of tensor a .*expected metrics\(predictions, label"),
         (lambda p, y: {}, {}, "the metrics fail: TypeError"),
-        (a_mean, {}, r"the metric far is not a weighted sum"),
+        (a_mean, {}, r"the metric far is not a weighted sum \(twice the weights"),
+        (mean_of_weighted, {}, r"the metric far is not a weighted sum \(the sums of two halves"),
         (absolute, {"best_by": "fra", "best_is": "min"}, r"best_by is fra; expected auto or one of far, loss, mae"),
         (absolute, {"best_by": "far"}, "training.best_is is auto, but training.best_by far is no metric of ours"),
     ],

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from pipeline.config.training import ModelConfig
 from pipeline.errors import ConfigError
-from pipeline.models.dry_run import dry_run
+from pipeline.models.dry_run import dry_run, made_up_label
 from pipeline.task import UserCode
 from pipeline.testing import tiny_schema
 
@@ -54,11 +54,43 @@ def test_a_model_of_another_shape_is_refused(options: dict[str, Any], message: s
     "loss",
     [
         lambda p, y, w: (F.binary_cross_entropy_with_logits(p, y, reduction="none") * w).sum() / w.sum(),
+        lambda p, y, w: (F.binary_cross_entropy_with_logits(p, y, reduction="none") * w).mean(),
+        lambda p, y, w: F.binary_cross_entropy_with_logits(p, y) * w.sum(),
         lambda p, y, w: F.binary_cross_entropy_with_logits(p, y),
         lambda p, y, w: F.binary_cross_entropy_with_logits(p, y, reduction="none"),
     ],
-    ids=["a weighted mean", "a mean", "one number per row"],
+    ids=["a weighted mean", "a mean over rows", "a mean times all weights", "a mean", "one number per row"],
 )
 def test_a_loss_that_is_no_weighted_sum_is_refused(loss: Any) -> None:
     with pytest.raises(ConfigError, match="not a weighted sum"):
         dry_run(ModelConfig(), SCHEMA, UserCode(model=Net, loss=loss))
+
+
+def poisson_deviance(predictions: torch.Tensor, label: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    mean = predictions.exp()
+    return (label * torch.log(label / mean) - (label - mean)) @ weight
+
+
+def beta_likelihood(predictions: torch.Tensor, label: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return -torch.distributions.Beta(predictions.exp(), torch.ones(())).log_prob(label) @ weight
+
+
+def test_a_loss_that_is_defined_for_positive_labels_or_between_0_and_1_only_passes() -> None:
+    schema = tiny_schema(3, 2, {}, "regression", ())
+    for loss in (poisson_deviance, beta_likelihood):
+        dry_run(ModelConfig(), schema, UserCode(model=Net, loss=loss))
+
+
+def test_a_loss_that_made_up_labels_do_not_suit_is_left_to_the_training() -> None:
+    schema = tiny_schema(3, 2, {}, "regression", ())
+    dry_run(ModelConfig(), schema, UserCode(model=Net, loss=lambda p, y, w: (torch.log(y - 1) - p) ** 2 @ w))
+
+
+@pytest.mark.parametrize(("label_type", "labels"), [("binary", 1), ("binary", 2), ("regression", 2), ("multiclass", 1)])
+def test_made_up_labels_vary_and_are_valid(label_type: Any, labels: int) -> None:
+    schema = tiny_schema(3, 0, {}, label_type, ("x", "y", "z"), labels=tuple("ab"[:labels]))
+    label = made_up_label(schema, 4)
+    assert label.shape == ((4,) if labels == 1 else (4, 2))
+    assert len(label.unique()) > 1
+    assert 0 <= label.min()
+    assert label.max() <= (2 if label_type == "multiclass" else 1)
