@@ -30,7 +30,7 @@ TRACKING_PENDING = "tracking-pending.jsonl"
 
 STATUS_FORMAT = ("status", 1)
 RESULT_FORMAT = ("result", 1)
-_TRAINING_FORMAT = ("training", 1)
+_TRAINING_FORMAT = ("training", 2)
 
 _MARKS = {CONFIG, CHECKPOINTS, TRAINING, STATUS, RESULT}
 

@@ -154,6 +154,7 @@ class TrainingResult:
         best_checkpoint: url of the checkpoint with the best validation metric.
         rows: rows that contributed to the weights, over all ranks and epochs of this run.
         dropped_rows: rows per epoch left out by ``last_batch: drop``.
+        skipped_steps: steps that moved no weight, since their loss or gradient was not finite.
         collective: what carried sums between the ranks, at the end.
         reader: what read the part files, at the end.
         shared_memory: whether the ranks exchanged through the memory of one host, at the end.
@@ -166,6 +167,7 @@ class TrainingResult:
     best_checkpoint: str
     rows: int
     dropped_rows: int = 0
+    skipped_steps: int = 0
     collective: CollectiveName = "none"
     reader: str = ""
     shared_memory: bool = False

@@ -159,7 +159,8 @@ class TrainingConfig(Section):
     validate_every_steps: int | None = Field(default=None, ge=1)
     """Also inside an epoch; each of these validations can be the best one."""
     max_skipped_steps: int = Field(default=10, ge=0)
-    """Most steps in a row that may be skipped because a gradient is not finite."""
+    """Most steps in a row that may be skipped because loss or gradient is not finite. Each epoch says how many were
+    (`skipped_steps`); one without any other step ends training, as does a loss of validation that is never finite."""
     precision: Literal["float32", "float64", "bf16", "fp16"] = "float32"
     """bf16 and fp16: mixed precision, weights stay float32; fp16 with a loss scale that adapts."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

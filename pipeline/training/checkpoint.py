@@ -31,7 +31,7 @@ from pipeline.errors import StorageError
 from pipeline.run_folder import CHECKPOINTS
 
 MANIFEST_FORMAT = ("checkpoint-manifest", 1)
-STATE_FORMAT = ("checkpoint-state", 1)
+STATE_FORMAT = ("checkpoint-state", 2)
 PART_FORMAT = ("checkpoint-part", 1)
 
 SIGN_SECONDS = 10.0

@@ -20,13 +20,14 @@ from typing import cast
 import numpy as np
 
 from pipeline.config.training import CheckpointConfig
-from pipeline.errors import InterruptedRunError, RankFailedError
+from pipeline.errors import DataError
 from pipeline.task import Reporter
 from pipeline.training.batches import Batch
+from pipeline.training.divergence import judge_epoch, judge_step, judge_training, judge_validation
 from pipeline.training.loader import Loader
 from pipeline.training.objectives import Sums, choose_metric, is_better
 from pipeline.training.profile import profiled
-from pipeline.training.progress import Best, Progress
+from pipeline.training.progress import Best, Progress, interruption
 from pipeline.training.step import Learner, Outcome, Wishes, train_step, validation_step
 from pipeline.training.timing import Clock
 
@@ -58,6 +59,11 @@ class Rank:
     callback: Callable[[Progress, dict[str, float]], None] | None = None
     clock: Clock = field(default_factory=Clock)
 
+    @property
+    def teller(self) -> Reporter | None:
+        """The reporter where this is rank 0: what all ranks know is told once."""
+        return self.reporter if self.learner.collective.rank == 0 else None
+
 
 def run_epochs(rank: Rank) -> None:
     """Train until the last epoch, or until validation no longer gets better."""
@@ -67,6 +73,7 @@ def run_epochs(rank: Rank) -> None:
         if not progress.stopped_early:
             _finish_epoch(rank)
     rank.finish_saving()
+    judge_training(progress)
 
 
 def _train_epoch(rank: Rank) -> None:
@@ -85,7 +92,7 @@ def _train_epoch(rank: Rank) -> None:
             progress.count_step(outcome, rank.learner.collective.world_size)
             rank.clock.rows += outcome.rows
             rank.clock.steps += 1
-            refuse_divergence(progress, config.max_skipped_steps)
+            judge_step(progress, outcome, config.max_skipped_steps, rank.teller)
             _report_progress(rank, outcome.loss, outcome.weight)
             if outcome.stop:
                 _interrupt(rank)
@@ -126,16 +133,6 @@ def _save(rank: Rank) -> None:
     rank.clock.saving += rank.clock.saved - began
 
 
-def refuse_divergence(progress: Progress, bound: int) -> None:
-    """End a training whose gradients are no longer finite, with advice."""
-    if progress.skipped_in_a_row > bound:
-        raise RankFailedError(
-            f"the gradient of step {progress.step} is not finite, for the {progress.skipped_in_a_row}th "
-            f"time in a row; expected at most {bound} (training.max_skipped_steps); lower the optimizer's "
-            "learning_rate, set training.clip_norm, or look for huge values among the features"
-        )
-
-
 def _report_progress(rank: Rank, loss: float, weight: float) -> None:
     """A sign of life, now and then, with the weighted mean of a sum of losses."""
     now = time.monotonic()
@@ -154,21 +151,25 @@ def _report_progress(rank: Rank, loss: float, weight: float) -> None:
 def _interrupt(rank: Rank) -> None:
     rank.save()
     rank.finish_saving()
-    raise InterruptedRunError(
-        f"training was stopped after step {rank.progress.step}; expected to run to the end; "
-        "run the same command again to resume from there"
-    )
+    raise interruption(rank.progress)
 
 
 def _finish_epoch(rank: Rank) -> None:
     """Validate, compare with the best so far, report and save."""
     progress, clock = rank.progress, rank.clock
+    judge_epoch(progress, rank.learner.config, rank.teller)
     weight = progress.epoch_weight
+    if not weight and not progress.epoch_skipped:
+        raise DataError(
+            "the rows of the train split weigh 0 together; expected more, as they would move nothing; "
+            "look at the column of label.weight"
+        )
     values = {"train_loss": progress.epoch_loss / weight if weight else math.nan}
+    values["skipped_steps"] = progress.epoch_skipped
     values |= _validated(rank)
     values |= clock.shares(rank.learner)
-    if rank.learner.collective.rank == 0:
-        rank.reporter.timings(clock.ranks)
+    if rank.teller is not None:
+        rank.teller.timings(clock.ranks)
     progress.count_epoch()
     _report_and_save(rank, values)
     logger.debug("epoch %d of %d: %s", progress.epoch, rank.learner.config.epochs, values)
@@ -183,11 +184,11 @@ def _validate_if_due(rank: Rank) -> None:
 
 
 def _report_and_save(rank: Rank, values: dict[str, float]) -> None:
-    if rank.learner.collective.rank == 0:
-        rank.reporter.metrics(values, rank.progress.step)
+    if rank.teller is not None:
+        rank.teller.metrics(values, rank.progress.step)
         if rank.progress.stopped_early:
             vain = f"{rank.progress.without_better} validations without a better one (training.early_stopping)"
-            rank.reporter.event(f"stopped early, after step {rank.progress.step}: {vain}")
+            rank.teller.event(f"stopped early, after step {rank.progress.step}: {vain}")
     if rank.callback is not None:
         _report_progress(rank, rank.progress.epoch_loss, rank.progress.epoch_weight)
         rank.callback(rank.progress, values)
@@ -198,6 +199,7 @@ def _report_and_save(rank: Rank, values: dict[str, float]) -> None:
 def _validated(rank: Rank) -> dict[str, float]:
     """Metrics of the validation split under the names that are reported; the best one is remembered."""
     metrics = validate(rank)
+    judge_validation(metrics, rank.progress, rank.teller)
     compare_with_best(rank.progress, rank.learner, metrics)
     rank.progress.validated_step = rank.progress.step
     return {f"validation_{name}": value for name, value in metrics.items()}

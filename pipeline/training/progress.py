@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.errors import InterruptedRunError
 from pipeline.training.step import Outcome
 
 
@@ -29,7 +30,8 @@ class Progress:
         epoch: epochs finished; ``deals`` is the position in the next one: [world_size, steps done] in turn.
         rows: rows that went into the weights.
         epoch_loss: weighted sum of losses of the epoch under way; ``epoch_weight`` its weight.
-        skipped_in_a_row: steps since the last one that moved the weights.
+        skipped: steps whose loss or gradient was not finite, ``epoch_skipped`` of them in the epoch under way and
+            ``skipped_in_a_row`` since the last one that moved the weights.
         without_better: validations since the best one; ``validated_step`` is the step of the last.
         rate_drops: how often the plateau schedule has lowered the learning rate.
         loss_scale: for float16: the factor, and good steps since it changed.
@@ -42,6 +44,8 @@ class Progress:
     rows: int = 0
     epoch_loss: float = 0.0
     epoch_weight: float = 0.0
+    skipped: int = 0
+    epoch_skipped: int = 0
     skipped_in_a_row: int = 0
     best: Best | None = None
     without_better: int = 0
@@ -61,17 +65,23 @@ class Progress:
             self.deals.append([world_size, 0])
         self.deals[-1][1] += 1
         self.step += 1
-        self.skipped_in_a_row = self.skipped_in_a_row + 1 if outcome.skipped else 0
-        if not outcome.skipped:
-            self.rows += outcome.rows
-            self.epoch_loss += outcome.loss
-            self.epoch_weight += outcome.weight
+        if outcome.skipped:
+            self.skipped += 1
+            self.epoch_skipped += 1
+            self.skipped_in_a_row += 1
+            return
+        self.rows += outcome.rows
+        self.epoch_loss += outcome.loss
+        self.epoch_weight += outcome.weight
+        if outcome.weight:
+            self.skipped_in_a_row = 0
 
     def count_epoch(self) -> None:
         """After an epoch and its validation."""
         self.epoch += 1
         self.deals = []
         self.epoch_loss = self.epoch_weight = 0.0
+        self.epoch_skipped = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -79,6 +89,14 @@ class Progress:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Progress:
-        """What `to_json` gave."""
+        """What `to_json` gave, also that of an earlier version, which counted less."""
         best = value["best"]
         return cls(**{**value, "best": None if best is None else Best(**best)})
+
+
+def interruption(progress: Progress) -> InterruptedRunError:
+    """What a training ends with that was told to, when it is saved."""
+    return InterruptedRunError(
+        f"training was stopped after step {progress.step}; expected to run to the end; "
+        "run the same command again to resume from there"
+    )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.training import TrainingConfig
+from pipeline.errors import ConfigError
 from pipeline.training.batches import Batch
 from pipeline.training.collective import Collective, Handle
 from pipeline.training.gradients import Gradients
@@ -43,7 +44,7 @@ class Outcome:
 
     Attributes:
         loss: weighted sum over the rows of the global batch; ``weight`` their total weight.
-        skipped: the gradient was not finite, and the weights stayed as they were.
+        skipped: gradient or loss was not finite, and the weights stayed as they were.
     """
 
     loss: float
@@ -52,6 +53,21 @@ class Outcome:
     skipped: bool
     stop: bool
     checkpoint: bool
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over all ranks of what a step comes to, see `Outcome`; ``stop`` and ``checkpoint`` count ranks."""
+
+    weight: float
+    loss: float
+    rows: float
+    stop: float
+    checkpoint: float
+
+    def outcome(self, skipped: bool) -> Outcome:
+        """Of the step."""
+        return Outcome(self.loss, self.weight, int(self.rows), skipped, self.stop > 0, self.checkpoint > 0)
 
 
 @dataclass
@@ -91,44 +107,84 @@ def train_step(learner: Learner, batch: Batch, step: int, wishes: Wishes) -> Out
         step: counted from 0 over the whole run.
         wishes: of this rank.
     """
-    config, gradients = learner.config, learner.gradients
+    config = learner.config
     seed_all(config.seed, step, learner.collective.rank)
     learner.model.train()
-    gradients.zero()
-    totals = _backward(learner, batch, wishes)
-    weight, loss, rows, stop, checkpoint = _reduce(learner, totals)
-    total_weight = weight * learner.scale.value
-    norm = gradients.norm() / total_weight if weight else math.nan
-    finite = math.isfinite(norm)
-    if finite:
-        gradients.scale(clip_factor(config.clip_norm, norm) / total_weight)
-        _update(learner, step)
-    else:
-        gradients.compression.reset()
-    learner.scale.update(config, finite)
-    share_buffers(learner)
-    return Outcome(loss, weight, int(rows), not finite, stop > 0, checkpoint > 0)
-
-
-def _reduce(learner: Learner, totals: Handle) -> list[float]:
-    """Wait for the sums over ranks."""
-    began = time.perf_counter()
-    learner.gradients.reduce()
-    values: list[float] = totals.wait().tolist()
-    learner.seconds_reducing += time.perf_counter() - began
-    return values
-
-
-def _update(learner: Learner, step: int) -> None:
-    """Move the weights along the mean gradient, at the step's learning rate."""
-    config = learner.config
+    learner.gradients.zero()
+    totals = mean_gradients(learner, _backward(learner, batch, wishes))
     factor = learning_rate_factor(config.schedule, step, learner.total_steps, config.epochs, learner.rate_drops)
     set_learning_rate(learner.optimizer, factor)
-    move_weights(learner, step)
+    return move(learner, step, totals)
 
 
-def move_weights(learner: Learner, step: int) -> None:
-    """Let the optimizer move the weights along the mean gradient, at whatever rate it has."""
+def _backward(learner: Learner, batch: Batch, wishes: Wishes) -> Handle:
+    """Back-propagate the losses of all micro-batches; the handle gives the sums of the step over all ranks."""
+    batch, weights = _ready(learner, batch)
+    losses = 0.0
+    loss: Tensor | None = None
+    for part, weight in micro_batches(batch, weights, learner.config.micro_batch_size):
+        if loss is not None:
+            loss.backward()
+        with mixed(learner.config, learner.device):
+            predictions = learner.model(part.inputs)
+        value = learner.objective.loss(_full(predictions), part.label, weight)
+        losses += float(value.detach())
+        loss = value * learner.scale.value
+    handle = start_sums(learner, float(weights.sum()), losses, batch.rows, wishes)
+    if loss is not None:
+        loss.backward()
+    return handle
+
+
+def start_sums(learner: Learner, weight: float, loss: float, rows: int, wishes: Wishes) -> Handle:
+    """Start to add up over ranks what a step comes to; the backward pass that follows does so with its gradients.
+
+    The sums travel while the last micro-batch is back-propagated, and gradients as soon as they are there.
+    """
+    mine = torch.tensor([weight, loss, rows, wishes.stop, wishes.checkpoint], dtype=torch.float64)
+    handle = learner.collective.sum_async(mine, "step")
+    learner.gradients.arm(lambda: float(handle.wait()[0]) * learner.scale.value)
+    return handle
+
+
+def mean_gradients(learner: Learner, sums: Handle) -> Totals:
+    """Wait for all sums of a step; gradients become those of the weighted mean over the rows of all ranks."""
+    began = time.perf_counter()
+    learner.gradients.reduce()
+    totals = Totals(*sums.wait().tolist())
+    learner.seconds_reducing += time.perf_counter() - began
+    if totals.weight:
+        learner.gradients.scale(1.0 / (totals.weight * learner.scale.value))
+    return totals
+
+
+def move(learner: Learner, step: int, totals: Totals) -> Outcome:
+    """Let the optimizer move the weights along the mean gradient, at whatever rate it has.
+
+    Not so where gradient or loss is not finite, and where the rows have no weight: then the weights stay as they are.
+
+    Raises:
+        ConfigError: there is a gradient of rows that weigh nothing.
+    """
+    norm = learner.gradients.norm()
+    finite = math.isfinite(norm) and math.isfinite(totals.loss)
+    if finite and not totals.weight and norm:
+        raise ConfigError(
+            f"the rows of step {step + 1} weigh 0 together, but their loss has a gradient; expected the SUM over rows "
+            "of weight times loss; a loop from code says the weight of the rows in context.backward(loss, weight)"
+        )
+    if finite and totals.weight:
+        if (factor := clip_factor(learner.config.clip_norm, norm)) != 1.0:
+            learner.gradients.scale(factor)
+        _move_weights(learner, step)
+    if not finite:
+        learner.gradients.compression.reset()
+    learner.scale.update(learner.config, finite)
+    share_buffers(learner)
+    return totals.outcome(skipped=not finite)
+
+
+def _move_weights(learner: Learner, step: int) -> None:
     config = learner.config
     if config.clip_value is not None:
         learner.gradients.clip_value(config.clip_value)
@@ -137,29 +193,6 @@ def move_weights(learner: Learner, step: int) -> None:
     optimizer_step(learner.optimizer)
     if learner.average is not None:
         learner.average.update(step)
-
-
-def _backward(learner: Learner, batch: Batch, wishes: Wishes) -> Handle:
-    """Back-propagate the losses of all micro-batches; the handle gives the sums of the step over all ranks.
-
-    The sums travel while the last micro-batch is back-propagated, and gradients as soon as they are there.
-    """
-    batch, weights = _ready(learner, batch)
-    totals = [float(weights.sum()), 0.0, batch.rows, wishes.stop, wishes.checkpoint]
-    loss: Tensor | None = None
-    for part, weight in micro_batches(batch, weights, learner.config.micro_batch_size):
-        if loss is not None:
-            loss.backward()
-        with mixed(learner.config, learner.device):
-            predictions = learner.model(part.inputs)
-        value = learner.objective.loss(_full(predictions), part.label, weight)
-        totals[1] += float(value.detach())
-        loss = value * learner.scale.value
-    handle = learner.collective.sum_async(torch.tensor(totals, dtype=torch.float64), "step")
-    learner.gradients.arm(lambda: float(handle.wait()[0]) * learner.scale.value)
-    if loss is not None:
-        loss.backward()
-    return handle
 
 
 def _ready(learner: Learner, batch: Batch) -> tuple[Batch, Tensor]:

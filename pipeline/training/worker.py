@@ -119,6 +119,7 @@ def _result(task: TrainingTask, dataset: Dataset, collective: Collective, progre
         best_checkpoint=step_url(task.training.run_url, best.step),
         rows=progress.rows,
         dropped_rows=rows % batch if task.training.last_batch == "drop" else 0,
+        skipped_steps=progress.skipped,
         collective=collective.name,
         shared_memory=collective.shares_memory,
         reader=reader_of(task.reader),

@@ -92,5 +92,5 @@ def test_made_up_labels_vary_and_are_valid(label_type: Any, labels: int) -> None
     label = made_up_label(schema, 4)
     assert label.shape == ((4,) if labels == 1 else (4, 2))
     assert len(label.unique()) > 1
-    assert 0 <= label.min()
+    assert label.min() >= 0
     assert label.max() <= (2 if label_type == "multiclass" else 1)

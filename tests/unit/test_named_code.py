@@ -21,7 +21,7 @@ from pipeline.task import TrainingResult, TrainingTask, UserCode
 from pipeline.testing import tiny_dataset
 from pipeline.training.collective import SoloCollective
 from pipeline.training.worker import train
-from tests.unit.test_loop import Notes
+from tests.one_rank import Notes
 
 MODULE = """
 import torch

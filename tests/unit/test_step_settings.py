@@ -22,9 +22,9 @@ from pipeline.training.precision import LossScale
 from pipeline.training.step import Wishes, train_step
 from pipeline.training.worker import train
 from tests.fifty_steps import global_batch, learner_for, share
+from tests.one_rank import Notes
 from tests.small_model import small_dataset
 from tests.thread_ranks import on_thread_ranks
-from tests.unit.test_loop import Notes
 
 PLAIN: dict[str, Any] = {
     "precision": "float64",

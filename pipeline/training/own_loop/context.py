@@ -16,8 +16,8 @@ from pipeline.task import Reporter, TrainingTask
 from pipeline.training.batches import Batch
 from pipeline.training.build import build_learner, seeded_model, steps_per_epoch
 from pipeline.training.collective import Collective
+from pipeline.training.divergence import judge_epoch, judge_step, judge_training
 from pipeline.training.loader import Loader
-from pipeline.training.loop import refuse_divergence
 from pipeline.training.objectives import is_better
 from pipeline.training.optimizers import without_compiler
 from pipeline.training.own_loop.loader import OwnLoader
@@ -170,7 +170,8 @@ class TrainingContext:
     def step(self) -> None:
         """Move the weights, once a batch: the optimizer, and what ``training`` says of clipping, l1 and ema_decay.
 
-        A step whose gradient is not finite is skipped. Buffers, as batch norm has them, become their mean over ranks.
+        A step whose loss or gradient is not finite is skipped. Buffers, as batch norm has them, become their mean over
+        ranks.
         """
         self._count(self._attached().move(self.progress.step))
 
@@ -193,8 +194,8 @@ class TrainingContext:
             raise ConfigError(f"training.best_by is {name}; expected auto or one of {', '.join(sorted(metrics))}")
         values = self.collective.broadcast_object({each: float(value) for each, value in metrics.items()})
         progress.validated_step = progress.step
-        if self.rank == 0:
-            self._reporter.metrics(values, progress.step)
+        if self._teller is not None:
+            self._teller.metrics(values, progress.step)
         than = None if progress.best is None else progress.best.metrics.get(name)
         if name == "auto" or is_better(name, values[name], than, config.best_is, self.schema.labels):
             progress.best = Best(progress.epoch + self._in_epoch, progress.step, values.get(name, 0.0), values)
@@ -226,6 +227,7 @@ class TrainingContext:
         if self.progress.best is None:
             raise ConfigError("the loop returned without an epoch; expected `for epoch in context.epochs()` in it")
         self._saves.wait()
+        judge_training(self.progress)
 
     def _attached(self) -> OwnStep:
         if self._step is None:
@@ -234,6 +236,11 @@ class TrainingContext:
             )
         return self._step
 
+    @property
+    def _teller(self) -> Reporter | None:
+        """The reporter where this is rank 0: what all ranks know is told once."""
+        return self._reporter if self.rank == 0 else None
+
     def _steps_are_left(self) -> bool:
         """Of the epoch under way, whose end saves anyway."""
         return self._in_epoch and self.progress.steps_in_epoch < self.steps_per_epoch
@@ -241,7 +248,7 @@ class TrainingContext:
     def _count(self, outcome: Outcome) -> None:
         """A step is done, or left out, on all ranks."""
         self.progress.count_step(outcome, self.world_size)
-        refuse_divergence(self.progress, self.task.training.max_skipped_steps)
+        judge_step(self.progress, outcome, self.task.training.max_skipped_steps, self._teller)
         self._saves.agreed(outcome)
         self._rows += outcome.rows
         self._loss = outcome.loss / outcome.weight if outcome.weight else self._loss
@@ -260,6 +267,7 @@ class TrainingContext:
     def _end_epoch(self) -> None:
         """Where nothing was reported that could choose, the last weights are the best."""
         progress, name = self.progress, self.task.training.best_by
+        judge_epoch(progress, self.task.training, self._teller)
         best = progress.best
         if best is None or (progress.validated_step != progress.step if name == "auto" else name not in best.metrics):
             progress.best = Best(progress.epoch + 1, progress.step, 0.0, {})

@@ -6,10 +6,9 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from pipeline.errors import InterruptedRunError
 from pipeline.task import TrainingTask
 from pipeline.training.checkpoint_writer import CheckpointWriter
-from pipeline.training.progress import Progress
+from pipeline.training.progress import Progress, interruption
 from pipeline.training.saving import snapshot
 from pipeline.training.step import Learner, Outcome, Wishes
 
@@ -83,7 +82,4 @@ class OwnSaves:
             InterruptedRunError: always.
         """
         self.wait()
-        raise InterruptedRunError(
-            f"training was stopped after step {self._progress.step}; expected to run to the end; "
-            "run the same command again to resume from there"
-        )
+        raise interruption(self._progress)

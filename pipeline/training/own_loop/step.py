@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.training.step import Learner, Outcome, Wishes, clip_factor, move_weights, share_buffers
+from pipeline.training.step import Learner, Outcome, Totals, Wishes, mean_gradients, move, start_sums
 
 State = Literal["outside", "given", "begun", "summed", "done"]
 
@@ -30,7 +29,7 @@ class OwnStep:
         self.state: State = "outside"
         self.learner, self._wishes = learner, wishes
         self._rows, self._weight, self._loss = 0, 0.0, 0.0
-        self._totals: list[float] = []
+        self._totals: Totals
 
     @property
     def under_way(self) -> bool:
@@ -59,15 +58,11 @@ class OwnStep:
 
     def _last_backward(self, loss: torch.Tensor | None) -> None:
         learner = self.learner
-        totals = torch.tensor(self._contribution(), dtype=torch.float64)
-        handle = learner.collective.sum_async(totals, "step")
-        learner.gradients.arm(lambda: float(handle.wait()[0]))
+        sums = start_sums(learner, self._weight, self._loss, self._rows, self._wishes())
         if loss is not None:
             loss.backward()
-        learner.gradients.reduce()
+        self._totals = mean_gradients(learner, sums)
         learner.gradients.restore()
-        self._totals = handle.wait().tolist()
-        learner.gradients.scale(1.0 / max(self._totals[0], 1e-300))
 
     def move(self, step: int) -> Outcome:
         """Move the weights along the mean gradient, if it is finite."""
@@ -75,17 +70,10 @@ class OwnStep:
             raise ConfigError(
                 "context.step() was called without a last context.backward() before it; expected both once a batch"
             )
-        learner = self.learner
-        norm = learner.gradients.norm()
-        if finite := math.isfinite(norm):
-            if (factor := clip_factor(learner.config.clip_norm, norm)) != 1.0:
-                learner.gradients.scale(factor)
-            move_weights(learner, step)
-        else:
-            learner.gradients.compression.reset()
-        share_buffers(learner)
-        learner.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch's schedulers look whether it stepped
-        return self._outcome(skipped=not finite)
+        self.state = "done"
+        outcome = move(self.learner, step, self._totals)
+        self.learner.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch's schedulers look whether it stepped
+        return outcome
 
     def end(self) -> Outcome | None:
         """Before the next batch is given: what became of this one, if the loop left it out."""
@@ -97,16 +85,7 @@ class OwnStep:
             )
         if self.state == "done":
             return None
-        self._rows = 0
-        self._totals = self.learner.collective.sum(np.array(self._contribution())).tolist()
-        return self._outcome(skipped=False)
-
-    def _contribution(self) -> list[float]:
-        """What ranks add up in a step."""
-        wishes = self._wishes()
-        return [self._weight, self._loss, float(self._rows), float(wishes.stop), float(wishes.checkpoint)]
-
-    def _outcome(self, skipped: bool) -> Outcome:
         self.state = "done"
-        weight, loss, rows, stop, checkpoint = self._totals
-        return Outcome(loss, weight, int(rows), skipped, stop > 0, checkpoint > 0)
+        wishes = self._wishes()
+        nothing = np.array([0.0, 0.0, 0.0, wishes.stop, wishes.checkpoint])
+        return Totals(*self.learner.collective.sum(nothing).tolist()).outcome(skipped=False)
