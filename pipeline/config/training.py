@@ -120,7 +120,7 @@ class TrainingConfig(Section):
     global_batch_size: int = Field(default=2048, ge=1)
     """Rows per optimizer step over all ranks."""
     micro_batch_size: int = Field(default=1024, ge=1)
-    """Most rows in one forward on one rank; accumulation follows from it."""
+    """Most rows in one forward on one rank, also in validation; accumulation follows from it."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     loss: DottedName | None = None
@@ -136,7 +136,8 @@ class TrainingConfig(Section):
     l1: float = Field(default=0.0, ge=0)
     """Weight of the sum of absolute weights in the loss; `optimizer.weight_decay` is its squared brother."""
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(ge=0)]] | None = None
-    """Factors of the row weights by class; `balanced` gives every class the same total in the train split."""
+    """Factors of the row weights by class, in the loss (that of validation too); metrics are of the rows as they weigh
+    in the data. `balanced` gives every class the same total in the train split."""
     init_from: ModelReference | None = None
     """A model folder, run folder or checkpoint, or `models:/<name>@<alias>` or `models:/<name>/<version>` of the
     registry, whose weights are the start; tensors of other shapes keep their random start, and the log names them."""
@@ -151,7 +152,8 @@ class TrainingConfig(Section):
     last_batch: Literal["keep", "drop"] = "keep"
     """Whether the rows that fill no batch at the end of an epoch are used."""
     best_by: str = "auto"
-    """The validation metric that chooses the best epoch; `auto` is roc_auc, or loss where there is none."""
+    """The validation metric that chooses the best epoch; `auto` is roc_auc, or loss where there is none: the mean of
+    what is minimized, with `class_weights`."""
     best_is: Literal["auto", "min", "max"] = "auto"
     """Whether the least or the greatest value of `best_by` is best; `auto` knows it of our own metrics."""
     early_stopping: int | None = Field(default=None, ge=1)

@@ -15,8 +15,9 @@ from pipeline.training.checkpoint import published_steps
 from pipeline.training.collective import Collective
 from pipeline.training.compression import build_compression
 from pipeline.training.gradients import Gradients
+from pipeline.training.moving_average import MovingAverage
 from pipeline.training.objectives import build_objective, class_weight_table
-from pipeline.training.optimizers import MovingAverage, build_optimizer, scaled_learning_rate
+from pipeline.training.optimizers import build_optimizer, scaled_learning_rate
 from pipeline.training.precision import LossScale, take_device, weight_dtype
 from pipeline.training.randomness import seed_all
 from pipeline.training.step import Learner

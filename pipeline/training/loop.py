@@ -13,11 +13,9 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import cast
-
-import numpy as np
+from typing import NoReturn, cast
 
 from pipeline.config.training import CheckpointConfig
 from pipeline.errors import DataError
@@ -25,11 +23,12 @@ from pipeline.task import Reporter
 from pipeline.training.batches import Batch
 from pipeline.training.divergence import judge_epoch, judge_step, judge_training, judge_validation
 from pipeline.training.loader import Loader
-from pipeline.training.objectives import Sums, choose_metric, is_better
+from pipeline.training.objectives import choose_metric, is_better
 from pipeline.training.profile import profiled
 from pipeline.training.progress import Best, Progress, interruption
-from pipeline.training.step import Learner, Outcome, Wishes, train_step, validation_step
+from pipeline.training.step import Learner, Outcome, Wishes, train_step
 from pipeline.training.timing import Clock
+from pipeline.training.validation import validate
 
 REPORT_SECONDS = 0.5
 
@@ -148,7 +147,12 @@ def _report_progress(rank: Rank, loss: float, weight: float) -> None:
     )
 
 
-def _interrupt(rank: Rank) -> None:
+def _sign_of_life(rank: Rank) -> None:
+    """With the mean loss of the epoch so far."""
+    _report_progress(rank, rank.progress.epoch_loss, rank.progress.epoch_weight)
+
+
+def _interrupt(rank: Rank) -> NoReturn:
     rank.save()
     rank.finish_saving()
     raise interruption(rank.progress)
@@ -190,62 +194,29 @@ def _report_and_save(rank: Rank, values: dict[str, float]) -> None:
             vain = f"{rank.progress.without_better} validations without a better one (training.early_stopping)"
             rank.teller.event(f"stopped early, after step {rank.progress.step}: {vain}")
     if rank.callback is not None:
-        _report_progress(rank, rank.progress.epoch_loss, rank.progress.epoch_weight)
+        _sign_of_life(rank)
         rank.callback(rank.progress, values)
-        _report_progress(rank, rank.progress.epoch_loss, rank.progress.epoch_weight)
+        _sign_of_life(rank)
     _save(rank)
 
 
 def _validated(rank: Rank) -> dict[str, float]:
     """Metrics of the validation split under the names that are reported; the best one is remembered."""
-    metrics = validate(rank)
+    metrics = _validate(rank)
     judge_validation(metrics, rank.progress, rank.teller)
     compare_with_best(rank.progress, rank.learner, metrics)
     rank.progress.validated_step = rank.progress.step
     return {f"validation_{name}": value for name, value in metrics.items()}
 
 
-def validate(rank: Rank) -> dict[str, float]:
-    """Metrics of the validation split, exact over all ranks; empty without such a split."""
+def _validate(rank: Rank) -> dict[str, float]:
+    """Metrics of the validation split; empty without one. A run that is stopped meanwhile does it again."""
     if rank.validation is None:
         return {}
-    learner = rank.learner
-    learner.model.eval()
-    if learner.average is not None:
-        learner.average.swap()
-    rank.validation.set_epoch(0)
-    told = np.zeros(1)
-    own = _summed(validation_step(learner, batch) for batch in _until_told(rank, rank.validation, told))
-    sums = learner.collective.sum(np.append(own, told))
-    if learner.average is not None:
-        learner.average.swap()
-    if sums[-1]:
+    metrics = validate(rank.learner, rank.validation, lambda: _sign_of_life(rank), rank.stop)
+    if metrics is None:
         _interrupt(rank)
-    loss = float(sums[0] / sums[1]) if sums[1] else math.nan
-    return {"loss": loss, **learner.objective.metrics(sums[2:-1])}
-
-
-def _until_told(rank: Rank, loader: Loader, told: Sums) -> Iterator[Batch]:
-    """The batches of a validation, which may take longer than the deadline of a step, until this rank is told to stop.
-
-    The others learn it from the sum that follows, and nobody uses what was measured: a resumed run validates again.
-    """
-    with contextlib.closing(cast("Generator[Batch, None, None]", iter(loader))) as batches:
-        for batch in batches:
-            _report_progress(rank, rank.progress.epoch_loss, rank.progress.epoch_weight)
-            yield batch
-            if rank.stop():
-                told[0] = 1
-                return
-
-
-def _summed(vectors: Iterable[Sums]) -> Sums:
-    """One running sum: the vectors are long, and there are many."""
-    total: Sums | None = None
-    for vector in vectors:
-        total = vector if total is None else np.add(total, vector, out=total)
-    assert total is not None, "a split with rows has a step on every rank"
-    return total
+    return metrics
 
 
 def compare_with_best(progress: Progress, learner: Learner, metrics: dict[str, float]) -> None:

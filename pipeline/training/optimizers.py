@@ -1,8 +1,4 @@
-"""RANK. Optimizers by name, the learning rate of every step, and a moving average of the weights.
-
-The learning rate is a pure function of the step, so there is no scheduler to save; an optimizer's state is
-tensors and JSON values, so there is nothing to unpickle.
-"""
+"""RANK. Optimizers by name or from code, and their step."""
 
 from __future__ import annotations
 
@@ -14,9 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from pipeline.config.training import OptimizerConfig, ScheduleConfig
+from pipeline.config.training import OptimizerConfig
 from pipeline.errors import ConfigError
 
 _UNCOMPILED = "__dynamo_disable"
@@ -135,103 +130,3 @@ def scaled_learning_rate(config: OptimizerConfig, global_batch_size: int) -> flo
     """The base learning rate for a batch size (Goyal et al. 2017: linear; Krizhevsky 2014: square root)."""
     ratio = global_batch_size / config.base_batch_size
     return config.learning_rate * {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[config.scaling]
-
-
-def learning_rate_factor(config: ScheduleConfig, step: int, total_steps: int, epochs: int = 1, drops: int = 0) -> float:
-    """What the base learning rate is multiplied by in a step.
-
-    Args:
-        config: which schedule.
-        step: counted from 0.
-        total_steps: of the whole run.
-        epochs: of the whole run.
-        drops: how often validation has found no progress any more (plateau).
-    """
-    if config.name == "one_cycle":
-        return _one_cycle(step / max(1, total_steps - 1))
-    warmup_steps = round(config.warmup_fraction * total_steps)
-    if step < warmup_steps:
-        return (step + 1) / (warmup_steps + 1)
-    if config.name == "cosine":
-        return _cosine(1.0, 0.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-    if config.name == "step":
-        return float(config.gamma ** (step * epochs // total_steps // config.every_epochs))
-    if config.name == "plateau":
-        return float(config.gamma**drops)
-    return 1.0
-
-
-def _cosine(start: float, end: float, progress: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
-
-
-def _one_cycle(progress: float, rise: float = 0.3) -> float:
-    """Smith and Topin's super-convergence cycle with the defaults of torch's ``OneCycleLR``."""
-    if progress < rise:
-        return _cosine(1 / 25, 1.0, progress / rise)
-    return _cosine(1.0, 1 / 25e4, (progress - rise) / (1 - rise))
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Scale the base rate of every parameter group."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
-
-
-class MovingAverage:
-    """An exponential moving average of a model's weights.
-
-    Args:
-        decay: weight of the past; during the first steps less, so that the random start is soon forgotten.
-    """
-
-    def __init__(self, model: torch.nn.Module, decay: float) -> None:
-        self._decay = decay
-        self._live = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.weights: dict[str, Tensor] = {name: p.detach().clone() for name, p in self._live.items()}
-
-    def update(self, step: int) -> None:
-        """Take in the weights after a step, counted from 0."""
-        decay = min(self._decay, (1 + step) / (10 + step))
-        live = [parameter.detach() for parameter in self._live.values()]
-        torch._foreach_lerp_(list(self.weights.values()), live, 1 - decay)
-
-    def swap(self) -> None:
-        """Exchange the average with the weights in the model; again, to exchange them back."""
-        with torch.no_grad():
-            for name, parameter in self._live.items():
-                kept = parameter.detach().clone()
-                parameter.copy_(self.weights[name])
-                self.weights[name].copy_(kept)
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The optimizer's state as named tensors, and what is not a tensor as JSON values."""
-    tensors: dict[str, Tensor] = {}
-    values: dict[str, Any] = {}
-    for number, parameter in enumerate(_parameters(optimizer)):
-        for key, value in optimizer.state.get(parameter, {}).items():
-            (tensors if isinstance(value, Tensor) else values)[f"{number}.{key}"] = value
-    groups = [{k: v for k, v in group.items() if k != "params" and _is_json(v)} for group in optimizer.param_groups]
-    return tensors, {"values": values, "groups": groups}
-
-
-def load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], rest: dict[str, Any]) -> None:
-    """Take over what `optimizer_state` gave, bit by bit: ``load_state_dict`` would change dtypes."""
-    parameters = _parameters(optimizer)
-    optimizer.state.clear()
-    for name, value in {**tensors, **rest["values"]}.items():
-        number, _, key = name.partition(".")
-        optimizer.state[parameters[int(number)]][key] = value
-    for group, saved in zip(optimizer.param_groups, rest["groups"], strict=True):
-        group.update({k: tuple(v) if isinstance(group.get(k), tuple) else v for k, v in saved.items()})
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _is_json(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(_is_json(item) for item in value)
-    return value is None or isinstance(value, bool | int | float | str)

@@ -18,7 +18,7 @@ from pipeline.training.checkpoint import (
 )
 from pipeline.training.checkpoint_writer import CheckpointWriter, Snapshot
 from pipeline.training.collective import Collective
-from pipeline.training.optimizers import load_optimizer_state, optimizer_state
+from pipeline.training.optimizer_state import load_optimizer_state, optimizer_state
 from pipeline.training.progress import Progress
 from pipeline.training.randomness import load_random_states, random_states
 from pipeline.training.states import load_states, states_of
@@ -41,7 +41,7 @@ def snapshot(task: TrainingTask, learner: Learner, progress: Progress) -> Snapsh
     own |= {f"compression.{name}": value for name, value in learner.gradients.compression.state().items()}
     files = {"model": dict(learner.model.state_dict()), "optimizer": tensors}
     if learner.average is not None:
-        files["ema"] = learner.average.weights
+        files["ema"] = learner.average.state()
     if others:
         files["others"] = others
     progress.loss_scale = (learner.scale.value, learner.scale.good_steps)
@@ -111,8 +111,7 @@ def _restore(learner: Learner, checkpoint: Checkpoint, state: dict[str, Any], re
     tensors = {name: tensor.to(learner.device) for name, tensor in checkpoint.tensors("optimizer").items()}
     load_optimizer_state(learner.optimizer, tensors, state["optimizer"])
     if learner.average is not None:
-        for name, value in checkpoint.tensors("ema").items():
-            learner.average.weights[name].copy_(value)
+        learner.average.load(checkpoint.tensors("ema"))
     load_states(learner.others, checkpoint.tensors("others"), state.get("others", {}), learner.device)
     collective = learner.collective
     if checkpoint.world_size != collective.world_size:

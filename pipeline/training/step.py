@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,10 +20,12 @@ from pipeline.errors import ConfigError
 from pipeline.training.batches import Batch
 from pipeline.training.collective import Collective, Handle
 from pipeline.training.gradients import Gradients
-from pipeline.training.objectives import Objective, Sums, row_weights
-from pipeline.training.optimizers import MovingAverage, learning_rate_factor, optimizer_step, set_learning_rate
+from pipeline.training.moving_average import MovingAverage
+from pipeline.training.objectives import Objective, row_weights
+from pipeline.training.optimizers import optimizer_step
 from pipeline.training.precision import LossScale, mixed, weight_dtype
 from pipeline.training.randomness import seed_all
+from pipeline.training.schedules import learning_rate_factor, set_learning_rate
 from pipeline.training.states import Stateful
 
 CPU = torch.device("cpu")
@@ -75,7 +76,7 @@ class Learner:
     """Everything that changes as a rank learns, and what it takes to change it.
 
     Attributes:
-        class_weights: factor of the row weight for each class.
+        class_weights: factor of the row weight for each class, in the loss.
         scale: of the loss, for float16.
         rate_drops: how often the plateau schedule has lowered the learning rate.
         others: what else has a state, in a user's own loop: name to object with state_dict and load_state_dict.
@@ -119,15 +120,14 @@ def train_step(learner: Learner, batch: Batch, step: int, wishes: Wishes) -> Out
 
 def _backward(learner: Learner, batch: Batch, wishes: Wishes) -> Handle:
     """Back-propagate the losses of all micro-batches; the handle gives the sums of the step over all ranks."""
-    batch, weights = _ready(learner, batch)
+    batch, weights = ready(learner, batch)
+    weights = loss_weights(learner, batch.label, weights)
     losses = 0.0
     loss: Tensor | None = None
     for part, weight in micro_batches(batch, weights, learner.config.micro_batch_size):
         if loss is not None:
             loss.backward()
-        with mixed(learner.config, learner.device):
-            predictions = learner.model(part.inputs)
-        value = learner.objective.loss(_full(predictions), part.label, weight)
+        value = learner.objective.loss(predicted(learner, part), part.label, weight)
         losses += float(value.detach())
         loss = value * learner.scale.value
     handle = start_sums(learner, float(weights.sum()), losses, batch.rows, wishes)
@@ -195,7 +195,7 @@ def _move_weights(learner: Learner, step: int) -> None:
         learner.average.update(step)
 
 
-def _ready(learner: Learner, batch: Batch) -> tuple[Batch, Tensor]:
+def ready(learner: Learner, batch: Batch) -> tuple[Batch, Tensor]:
     """The batch where the model is and in its floating-point type, and the weights of its rows."""
     dtype, device = weight_dtype(learner.config), learner.device
     inputs = {
@@ -204,13 +204,20 @@ def _ready(learner: Learner, batch: Batch) -> tuple[Batch, Tensor]:
     }
     label = batch.label.to(device, non_blocking=True)
     weights = row_weights(batch.weight, batch.label, dtype).to(device, non_blocking=True)
-    if learner.class_weights is not None:
-        weights = weights * learner.class_weights[label.long()].to(dtype)
     return Batch(inputs, label), weights
 
 
-def _full(predictions: Tensor) -> Tensor:
-    """Losses are computed in full precision."""
+def loss_weights(learner: Learner, label: Tensor, weights: Tensor) -> Tensor:
+    """The weights of rows in the loss: those of the rows themselves times those of their classes."""
+    if learner.class_weights is None:
+        return weights
+    return weights * learner.class_weights[label.long()].to(weights.dtype)
+
+
+def predicted(learner: Learner, batch: Batch) -> Tensor:
+    """The model's output; losses and metrics are computed in full precision."""
+    with mixed(learner.config, learner.device):
+        predictions: Tensor = learner.model(batch.inputs)
     return predictions.float() if predictions.dtype in (torch.float16, torch.bfloat16) else predictions
 
 
@@ -237,14 +244,3 @@ def share_buffers(learner: Learner) -> None:
     flat = learner.collective.sum_async(flat, "buffers").wait() / learner.collective.world_size
     for buffer, values in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
         buffer.copy_(values.view_as(buffer))
-
-
-def validation_step(learner: Learner, batch: Batch) -> Sums:
-    """What a batch adds to the validation sums: weighted loss, weight, and the sums of the objective."""
-    batch, weights = _ready(learner, batch)
-    with torch.inference_mode():
-        with mixed(learner.config, learner.device):
-            predictions = _full(learner.model(batch.inputs))
-        loss = float(learner.objective.loss(predictions, batch.label, weights)) if batch.rows else 0.0
-        sums = learner.objective.sums(predictions, batch.label, weights)
-    return np.concatenate([[loss, float(weights.sum())], sums])

@@ -15,9 +15,9 @@ from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, DataError, InterruptedRunError
 from pipeline.task import UserCode
 from pipeline.testing import tiny_dataset
-from pipeline.training import loop
+from pipeline.training import validation
 from pipeline.training.checkpoint import latest_good, published_steps, read_weights, step_url
-from pipeline.training.step import validation_step
+from pipeline.training.validation import validation_step
 from tests.one_rank import Notes, trained
 
 
@@ -183,7 +183,7 @@ def test_a_stop_ends_a_validation_which_is_done_again_when_training_goes_on(
         measured.append(1)
         return validation_step(*of)
 
-    monkeypatch.setattr(loop, "validation_step", measure)
+    monkeypatch.setattr(validation, "validation_step", measure)
     step = every_steps or 30
     with pytest.raises(InterruptedRunError, match=f"after step {step};"):
         trained(dataset, tmp_path / "broken", stop=lambda: len(measured) == 3, **options)

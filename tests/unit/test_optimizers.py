@@ -1,4 +1,4 @@
-"""Optimizers by name, learning rates as a function of the step, the moving average."""
+"""Optimizers by name, and learning rates as a function of the step."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ import torch
 
 from pipeline.config.training import OptimizerConfig, ScheduleConfig
 from pipeline.errors import ConfigError
-from pipeline.training.optimizers import (
-    MovingAverage,
-    build_optimizer,
-    learning_rate_factor,
-    load_optimizer_state,
-    optimizer_state,
-    optimizer_step,
-)
+from pipeline.training.optimizer_state import load_optimizer_state, optimizer_state
+from pipeline.training.optimizers import build_optimizer, optimizer_step
+from pipeline.training.schedules import learning_rate_factor
 
 
 def _parameter() -> torch.nn.Parameter:
@@ -108,21 +103,6 @@ def test_one_cycle_rises_to_the_rate_and_falls_to_nearly_nothing() -> None:
     assert factors[100] == pytest.approx(1 / 25e4)
     assert factors[:31] == sorted(factors[:31])
     assert factors[30:] == sorted(factors[30:], reverse=True)
-
-
-def test_the_average_follows_the_weights_and_swaps_places_with_them() -> None:
-    model = torch.nn.Linear(2, 1, bias=False)
-    average = MovingAverage(model, decay=0.5)
-    start = model.weight.detach().clone()
-    with torch.no_grad():
-        model.weight += 1
-    average.update(step=100)
-    assert torch.allclose(average.weights["weight"], start + 0.5)
-    live = model.weight.detach().clone()
-    average.swap()
-    assert torch.allclose(model.weight, start + 0.5)
-    average.swap()
-    assert torch.equal(model.weight, live)
 
 
 def test_an_optimizer_that_wants_a_closure_is_refused_by_name_and_from_code() -> None:

@@ -17,8 +17,9 @@ from pipeline.task import TrainingResult, TrainingTask, UserCode
 from pipeline.training.checkpoint import latest_good
 from pipeline.training.collective import SoloCollective
 from pipeline.training.gradients import Gradients
-from pipeline.training.optimizers import learning_rate_factor, scaled_learning_rate
+from pipeline.training.optimizers import scaled_learning_rate
 from pipeline.training.precision import LossScale
+from pipeline.training.schedules import learning_rate_factor
 from pipeline.training.step import Wishes, train_step
 from pipeline.training.worker import train
 from tests.fifty_steps import global_batch, learner_for, share
