@@ -12,6 +12,7 @@ from pipeline.config.training import ModelConfig, TrainingConfig
 from pipeline.models import build_model
 from pipeline.testing import tiny_schema, tiny_values
 from pipeline.training.batches import Batch
+from pipeline.training.buffers import SharedBuffers
 from pipeline.training.collective import Collective
 from pipeline.training.compression import build_compression
 from pipeline.training.gradients import Gradients
@@ -51,6 +52,7 @@ def learner_for(collective: Collective, **training: Any) -> Learner:
         gradients=Gradients(
             model.parameters(), build_compression(config.compression, collective, 4), config.bucket_bytes
         ),
+        buffers=SharedBuffers(model, collective),
         average=None,
         collective=collective,
         config=config,

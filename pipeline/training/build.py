@@ -11,6 +11,7 @@ from pipeline.dataset import Dataset
 from pipeline.errors import DataError
 from pipeline.models import build_model
 from pipeline.task import TrainingTask, UserCode
+from pipeline.training.buffers import SharedBuffers
 from pipeline.training.checkpoint import published_steps
 from pipeline.training.collective import Collective
 from pipeline.training.compression import build_compression
@@ -59,6 +60,7 @@ def build_learner(
         objective=build_objective(dataset.schema, code.loss, code.metrics, dataset.manifest.statistics.get("label")),
         optimizer=optimizer or _optimizer(config, model, code),
         gradients=Gradients(model.parameters(), compression, config.bucket_bytes),
+        buffers=SharedBuffers(model, collective),
         average=MovingAverage(model, config.ema_decay) if config.ema_decay else None,
         collective=collective,
         config=config,

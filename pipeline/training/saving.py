@@ -108,6 +108,7 @@ def _refuse_another_training(task: TrainingTask, saved: dict[str, Any]) -> None:
 
 def _restore(learner: Learner, checkpoint: Checkpoint, state: dict[str, Any], reporter: Reporter) -> None:
     learner.model.load_state_dict(checkpoint.tensors("model"))
+    learner.buffers.keep()
     tensors = {name: tensor.to(learner.device) for name, tensor in checkpoint.tensors("optimizer").items()}
     load_optimizer_state(learner.optimizer, tensors, state["optimizer"])
     if learner.average is not None:

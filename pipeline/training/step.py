@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pipeline.config.training import TrainingConfig
 from pipeline.errors import ConfigError
 from pipeline.training.batches import Batch
+from pipeline.training.buffers import SharedBuffers
 from pipeline.training.collective import Collective, Handle
 from pipeline.training.gradients import Gradients
 from pipeline.training.moving_average import MovingAverage
@@ -87,6 +88,7 @@ class Learner:
     objective: Objective
     optimizer: torch.optim.Optimizer
     gradients: Gradients
+    buffers: SharedBuffers
     average: MovingAverage | None
     collective: Collective
     config: TrainingConfig
@@ -180,7 +182,7 @@ def move(learner: Learner, step: int, totals: Totals) -> Outcome:
     if not finite:
         learner.gradients.compression.reset()
     learner.scale.update(learner.config, finite)
-    share_buffers(learner)
+    learner.buffers.share()
     return totals.outcome(skipped=not finite)
 
 
@@ -233,14 +235,3 @@ def micro_batches(batch: Batch, weights: Tensor, size: int) -> Iterator[tuple[Ba
 def clip_factor(bound: float | None, norm: float) -> float:
     """What a gradient of such a norm is multiplied by."""
     return 1.0 if bound is None or norm <= bound else bound / norm
-
-
-def share_buffers(learner: Learner) -> None:
-    """Average what layers such as batch norm keep beside weights, so that all ranks hold the very same model."""
-    buffers = [buffer for buffer in learner.model.buffers() if buffer.is_floating_point()]
-    if not buffers or learner.collective.world_size == 1:
-        return
-    flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
-    flat = learner.collective.sum_async(flat, "buffers").wait() / learner.collective.world_size
-    for buffer, values in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
-        buffer.copy_(values.view_as(buffer))

@@ -16,16 +16,14 @@ from pipeline.dataset import Dataset
 from pipeline.task import TrainingResult, TrainingTask, UserCode
 from pipeline.training.checkpoint import latest_good
 from pipeline.training.collective import SoloCollective
-from pipeline.training.gradients import Gradients
 from pipeline.training.optimizers import scaled_learning_rate
 from pipeline.training.precision import LossScale
 from pipeline.training.schedules import learning_rate_factor
 from pipeline.training.step import Wishes, train_step
 from pipeline.training.worker import train
-from tests.fifty_steps import global_batch, learner_for, share
+from tests.fifty_steps import global_batch, learner_for
 from tests.one_rank import Notes
 from tests.small_model import small_dataset
-from tests.thread_ranks import on_thread_ranks
 
 PLAIN: dict[str, Any] = {
     "precision": "float64",
@@ -153,33 +151,3 @@ def test_the_loss_scale_doubles_after_many_good_steps() -> None:
     assert scale.value == 16
     scale.update(config, finite=False)
     assert (scale.value, scale.good_steps) == (8, 0)
-
-
-def test_buffers_such_as_those_of_batch_norm_become_their_mean_over_the_ranks() -> None:
-    def buffers(collective: Any) -> tuple[list[float], list[float]]:
-        learner = learner_for(collective, **PLAIN)
-        norm = torch.nn.BatchNorm1d(5, dtype=torch.float64)
-        body = learner.model
-
-        class Normed(torch.nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.norm, self.body = norm, body
-
-            def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-                return self.body({**inputs, "numeric": self.norm(inputs["numeric"])})
-
-        learner.gradients.close()
-        learner.model = Normed()
-        learner.gradients = Gradients(learner.model.parameters(), learner.gradients.compression, 1 << 20)
-        part = share(global_batch(0), collective.rank, collective.world_size)
-        mine = 0.1 * part.inputs["numeric"].double().mean(0)  # momentum 0.1, from 0
-        train_step(learner, part, 0, Wishes())
-        learner.gradients.close()
-        return mine.tolist(), norm.running_mean.tolist()
-
-    ranks = on_thread_ranks(3, buffers)
-    mean = np.mean([mine for mine, _ in ranks], axis=0)
-    for mine, after in ranks:
-        assert after == pytest.approx(mean, abs=1e-9)
-        assert mine != pytest.approx(mean, abs=1e-4)
