@@ -247,9 +247,11 @@ class DriftConfig(Section):
     missing_change: float = Field(default=0.1, ge=0, le=1)
     """How much the fraction of missing values may change."""
     stability_index: float = Field(default=0.25, ge=0)
-    """Population stability index over deciles of the previous version, or over its categories."""
+    """Population stability index over deciles of the previous version, or over its categories, less what samples of one
+    distribution have on average."""
     unseen_rate: float = Field(default=0.05, ge=0, le=1)
-    """Rows whose category the previous version had not."""
+    """Values whose category the previous version had not, beyond those that were too rare for its vocabulary. Columns
+    without a vocabulary are compared with its most frequent values; sensitive ones then are not."""
 
 
 class DatasetConfig(Section):

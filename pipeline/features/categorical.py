@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,72 +13,21 @@ from pipeline.config.features import (
     CategoriesFeature,
     ConstantCategory,
     HashedFeature,
-    NormalizeConfig,
 )
 from pipeline.dataset import Column
 from pipeline.features.kinds import Array, Raw
-from pipeline.features.lists import Lists, text_lists
-from pipeline.features.sketches import Fitting, Values, ask
+from pipeline.features.lists import text_lists
+from pipeline.features.names import Items, Names, Text, digest_of
+from pipeline.features.sketches import Fitting
 from pipeline.features.texts import Texts, coded, objects
+from pipeline.features.vocabulary import Coverage, fit_vocabulary
 
 NULL, UNSEEN, FIRST = 1, 2, 3
 
 
-@dataclass(frozen=True)
-class Text:
-    """How a raw text becomes a category's name; done once per distinct value.
-
-    Attributes:
-        mapping: pairs of a text, after trim, unicode form and case, and what it stands for.
-        secret: names are replaced by salted digests, so that no state shows them.
-    """
-
-    trim: bool = False
-    unicode: str | None = None
-    case: str | None = None
-    mapping: tuple[tuple[str, str], ...] = ()
-    secret: str | None = None
-
-    @classmethod
-    def of(cls, config: NormalizeConfig | None, secret: str | None = None) -> Text:
-        """From the configuration."""
-        if config is None:
-            return cls(secret=secret)
-        return cls(config.trim, config.unicode, config.case, tuple(sorted(config.mapping.items())), secret)
-
-    def __call__(self, texts: Texts) -> Texts:
-        """The names of the texts."""
-        return texts if self == Text() else texts.renamed(self._name)
-
-    def _name(self, value: str) -> str:
-        if self.unicode is not None:
-            value = unicodedata.normalize(self.unicode, value)  # type: ignore[arg-type]
-        if self.trim:
-            value = value.strip()
-        if self.case is not None:
-            value = value.casefold() if self.case == "lower" else value.upper()
-        value = dict(self.mapping).get(value, value)
-        return _digest(self.secret + value).hex()[:32] if self.secret is not None else value
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
 def hash_bucket(text: str, buckets: int) -> int:
     """A stable bucket of a text, the same on every machine and in every version."""
-    return int.from_bytes(_digest(text)[:8], "little") % buckets
-
-
-@dataclass(frozen=True)
-class Names:
-    """The names of the categories in a raw column."""
-
-    column: str
-    text: Text = Text()
-
-    def __call__(self, raw: Raw) -> Texts:
-        return self.text(coded(raw[self.column]))
+    return int.from_bytes(digest_of(text)[:8], "little") % buckets
 
 
 def lookup(texts: Texts, ids: dict[str, int], unseen: int = 1, missing: int = NULL) -> Array:
@@ -97,15 +43,17 @@ class Categorical:
         fill: the name that a null stands for; without it null has id 1.
         unseen: buckets for unseen and rare names, ids from 2 on; the vocabulary follows.
         indicator: also give ``<name>_missing``.
+        coverage: of the train rows; only while preparing.
     """
 
     name: str
     column: str
     vocabulary: tuple[str, ...] = ()
-    text: Text = Text()
+    text: Text = field(default_factory=Text)
     fill: str | None = None
     unseen: int = 1
     indicator: bool = False
+    coverage: Coverage = field(default=Coverage(), metadata={"transient": True}, compare=False)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -145,14 +93,13 @@ def fit_categorical(name: str, config: CategoricalFeature) -> Fitting:
     draft = Categorical(
         name, config.column or name, text=text, unseen=config.unseen_buckets, indicator=config.indicator
     )
-    values = Values(config.max_size, config.min_count)
-    found: Sequence[tuple[str, int]] = yield from ask(draft.inputs, draft.names, values)
+    found, coverage = yield from fit_vocabulary(draft.inputs, draft.names, config)
     fill = None
     if config.missing == "mode":
         fill = found[0][0] if found else None
     elif isinstance(config.missing, ConstantCategory):
         fill = str(text(coded(objects([config.missing.constant]))).values[0])
-    return replace(draft, vocabulary=tuple(value for value, _ in found), fill=fill)
+    return replace(draft, vocabulary=tuple(value for value, _ in found), fill=fill, coverage=coverage)
 
 
 def fit_hashed(name: str, config: HashedFeature) -> Fitting:
@@ -163,13 +110,18 @@ def fit_hashed(name: str, config: HashedFeature) -> Fitting:
 
 @dataclass(frozen=True)
 class Categories:
-    """Several categories in one value: ids padded with 0, or cut, to a fixed length; a null inside has id 1."""
+    """Several categories in one value: ids padded with 0, or cut, to a fixed length; a null inside has id 1.
+
+    Attributes:
+        coverage: of the train rows; only while preparing.
+    """
 
     name: str
     column: str
     length: int
     vocabulary: tuple[str, ...] = ()
-    text: Text = Text()
+    text: Text = field(default_factory=Text)
+    coverage: Coverage = field(default=Coverage(), metadata={"transient": True}, compare=False)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -187,27 +139,25 @@ class Categories:
         """Name -> id."""
         return {value: FIRST + position for position, value in enumerate(self.vocabulary)}
 
-    def names(self, raw: Raw) -> Texts:
-        """All names of all rows, one after the other."""
-        return self._names(text_lists(raw[self.column]))
+    @property
+    def names(self) -> Items:
+        """The names of all categories of all rows."""
+        return Items(self.column, self.text)
 
     def encode(self, raw: Raw) -> dict[str, Array]:
         """From the canonical raw column to a matrix of ids."""
         rows = text_lists(raw[self.column])
-        ids = lookup(self._names(rows), self.ids)
+        ids = lookup(self.text(coded(rows.items)), self.ids)
         matrix = np.zeros((len(rows), self.length), dtype=np.int32)
         matrix[np.arange(self.length) < rows.lengths[:, None]] = ids[rows.places < self.length]
         return {self.name: matrix}
-
-    def _names(self, rows: Lists) -> Texts:
-        return self.text(coded(rows.items))
 
 
 def fit_categories(name: str, config: CategoriesFeature) -> Fitting:
     """The vocabulary over all items of the train rows."""
     draft = Categories(name, config.column or name, config.length, text=Text.of(config.normalize))
-    found = yield from ask(draft.inputs, draft.names, Values(config.max_size, config.min_count))
-    return replace(draft, vocabulary=tuple(value for value, _ in found))
+    found, coverage = yield from fit_vocabulary(draft.inputs, draft.names, config)
+    return replace(draft, vocabulary=tuple(value for value, _ in found), coverage=coverage)
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from pipeline.features.categorical import (
     Boolean,
     Categorical,
     Categories,
-    Text,
     fit_boolean,
     fit_categorical,
     fit_categories,
     fit_hashed,
 )
 from pipeline.features.kinds import Array, Kind, Raw, merge_kinds
+from pipeline.features.names import Text
 from pipeline.features.numeric import Bucket, Numeric, fit_bucket, fit_elapsed, fit_numeric
 from pipeline.features.repair import Repair, repaired
 from pipeline.features.sketches import Fitting, side_by_side

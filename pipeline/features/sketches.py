@@ -17,7 +17,7 @@ import pandas as pd
 
 from pipeline.features.kinds import Array
 from pipeline.features.lists import Lists
-from pipeline.features.texts import Texts, coded
+from pipeline.features.texts import Texts, coded, objects
 
 Bits = npt.NDArray[np.int64]
 
@@ -61,6 +61,13 @@ class Cells:
             return many[0]
         low, high = np.minimum.reduceat(low, first), np.maximum.reduceat(high, first)
         return cls(np.add.reduceat(count, first), key[first], low, high, text[first])
+
+    def most_frequent(self, limit: int, min_count: int) -> Cells:
+        """Those of the largest counts, then of the smallest text and key; none of a count below the least."""
+        chosen = np.flatnonzero(self.count >= min_count)
+        _, text = np.unique(objects([text.encode() for text in self.text[chosen]]), return_inverse=True)
+        order = chosen[np.lexsort((self.key[chosen], text, -self.count[chosen]))][:limit]
+        return Cells(*(each[order] for each in (self.count, self.key, self.low, self.high, self.text)))
 
 
 class Sketch(Protocol):
@@ -124,6 +131,11 @@ def side_by_side(fits: Sequence[Fitting]) -> Fitting:
         found = iter((yield [want for wants in rounds.values() for want in wants]))
         answers = {position: [next(found) for _ in wants] for position, wants in rounds.items()}
     return results
+
+
+def result_of(sketch: Sketch, cells: Cells) -> Any:
+    """The statistic from all merged cells of a sketch, of which it may want only the most frequent."""
+    return sketch.result(cells if sketch.limit is None else cells.most_frequent(sketch.limit, sketch.min_count))
 
 
 def ordered_bits(values: Array) -> Bits:

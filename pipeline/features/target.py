@@ -9,16 +9,30 @@ import numpy as np
 
 from pipeline.config.features import TargetFeature
 from pipeline.dataset import Column
-from pipeline.features.categorical import Names, Text
 from pipeline.features.kinds import Array, Raw
 from pipeline.features.label_sums import Labelled, LabelSums, mean_of
-from pipeline.features.sketches import Fitting, Values, ask
+from pipeline.features.names import Names, Text
+from pipeline.features.sketches import Fitting, ask
 from pipeline.features.texts import Texts
+from pipeline.features.vocabulary import Coverage, fit_vocabulary
 
 LABEL, FOLD = "_label", "_fold"
 """Raw columns that preparation adds: the label as a number, and a hash of the row's id. Serving has neither."""
 _NULL = "\0null"
 _REST = "\0rest"
+
+
+@dataclass(frozen=True)
+class NamesOrNull:
+    """The names of the categories in a raw column; null is one of them."""
+
+    column: str
+    text: Text
+
+    def __call__(self, raw: Raw) -> Texts:
+        names = Names(self.column, self.text)(raw)
+        codes = np.where(names.codes < 0, len(names.names), names.codes)
+        return Texts(codes, np.append(names.names, np.array([_NULL], dtype=object)))
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,7 @@ class Target:
     Attributes:
         vocabulary: the categories, and means: their values, from all train rows.
         fold_means: for each fold the means without its rows and, last, their overall mean; only while preparing.
+        coverage: of the train rows; only while preparing.
     """
 
     name: str
@@ -38,6 +53,7 @@ class Target:
     text: Text = field(default_factory=Text)
     folds: int = 5
     fold_means: tuple[tuple[float, ...], ...] = field(default=(), metadata={"transient": True}, compare=False)
+    coverage: Coverage = field(default=Coverage(), metadata={"transient": True}, compare=False)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -53,11 +69,10 @@ class Target:
     def _places(self) -> dict[str, int]:
         return {value: place for place, value in enumerate(self.vocabulary)}
 
-    def names(self, raw: Raw) -> Texts:
-        """The names of the categories; null is one of them."""
-        names = Names(self.column, self.text)(raw)
-        codes = np.where(names.codes < 0, len(names.names), names.codes)
-        return Texts(codes, np.append(names.names, np.array([_NULL], dtype=object)))
+    @property
+    def names(self) -> NamesOrNull:
+        """The names of the categories, from canonical raw columns."""
+        return NamesOrNull(self.column, self.text)
 
     def measured(self, raw: Raw) -> Labelled:
         """Category, fold and label of each row, for `LabelSums`."""
@@ -76,8 +91,8 @@ class Target:
 def fit_target(name: str, config: TargetFeature) -> Fitting:
     """The frequent categories, then rows and label sums of each in each fold."""
     draft = Target(name, config.column or name, text=Text.of(config.normalize), folds=config.folds)
-    found = yield from ask(draft.inputs, draft.names, Values(config.max_size, config.min_count))
-    draft = replace(draft, vocabulary=tuple(value for value, _ in found))
+    found, coverage = yield from fit_vocabulary(draft.inputs, draft.names, config)
+    draft = replace(draft, vocabulary=tuple(value for value, _ in found), coverage=coverage)
     sums = yield from ask((*draft.inputs, LABEL, FOLD), draft.measured, LabelSums())
     table = np.zeros((config.folds, len(draft.vocabulary) + 1, 2), dtype=object)
     places = {value: place for place, value in enumerate(draft.vocabulary)}

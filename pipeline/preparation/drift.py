@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,51 +14,63 @@ from pipeline.config import PipelineConfig
 from pipeline.config.data import DriftConfig
 from pipeline.dataset import Dataset, commit_numbers, version_url
 from pipeline.errors import DataError, StorageError
+from pipeline.features import FittedFeatures, Kind
+from pipeline.features.histogram import Histogram
 from pipeline.features.kinds import Array
+from pipeline.features.vocabulary import Coverage
+from pipeline.preparation.known import Known, known_categories
 from pipeline.preparation.profile import PROFILE_FORMAT
 
 logger = logging.getLogger(__name__)
 
 
-def drift_of(config: PipelineConfig, profile: Mapping[str, Any]) -> list[str]:
-    """How a new profile differs from that of the newest version; nothing if there is none.
+@dataclass(frozen=True)
+class Previous:
+    """What the newest version looked like, and how it was encoded."""
+
+    profile: Mapping[str, Any]
+    features: FittedFeatures
+
+    def known(self, kinds: Mapping[str, Kind]) -> list[Known]:
+        """The categories that it had, in those raw columns that are read as they were then."""
+        return known_categories(self.profile, self.features, kinds)
+
+
+def previous_version(config: PipelineConfig) -> Previous | None:
+    """What is to be compared with; None if there is nothing, or `dataset.drift.action` is off.
 
     Raises:
-        StorageError: that of the newest version cannot be read, and `dataset.drift.action` is fail.
+        StorageError: the newest version cannot be read, and `dataset.drift.action` is fail.
     """
-    url, limits = config.dataset.url, config.dataset.drift
-    if limits.action == "off" or not commit_numbers(url):
-        return []
+    url, action = config.dataset.url, config.dataset.drift.action
+    if action == "off" or not commit_numbers(url):
+        return None
     try:
-        previous = Dataset.open(url)
-        old = storage.read_json(storage.join(version_url(url, previous.content_id), "profile.json"), *PROFILE_FORMAT)
+        newest = Dataset.open(url)
+        profile = storage.read_json(storage.join(version_url(url, newest.content_id), "profile.json"), *PROFILE_FORMAT)
+        return Previous(profile, FittedFeatures.from_json(newest.manifest.statistics))
     except StorageError as error:
-        if limits.action == "fail":
+        if action == "fail":
             raise
         logger.warning("drift: the previous version cannot be read, so nothing is compared: %s", error)
-        return []
-    features = previous.manifest.statistics.get("features", ())
-    plain = (one for one in features if one["type"] == "categorical" and not any(one["text"].values()))
-    vocabularies = {one["column"]: one["vocabulary"] for one in plain}
-    types = compare_types(old["query"], profile["query"]) if "query" in old else []
-    return types + compare(old["columns"], profile["columns"], vocabularies, limits)
+        return None
 
 
-def compare(
-    old: Mapping[str, Any], new: Mapping[str, Any], vocabularies: Mapping[str, Sequence[str]], limits: DriftConfig
+def drift_of(
+    previous: Previous, profile: Mapping[str, Any], known: Mapping[Known, Coverage], limits: DriftConfig
 ) -> list[str]:
-    """What differs between two profiles by more than the limits, one sentence each.
+    """How a new version differs from the previous one by more than the limits, one sentence each.
 
     Args:
-        old: column name to its profile, of the previous version.
-        new: the same of this one.
-        vocabularies: per raw column the categories that the previous version knew, beside those in its profile.
+        previous: the version before.
+        profile: of the new one.
+        known: how much of the new train rows the categories of `Previous.known` cover.
         limits: the thresholds.
     """
-    findings = []
-    for name in (name for name in new if name in old):
-        findings += _compare_column(name, old[name], new[name], vocabularies.get(name), limits)
-    return findings
+    old = previous.profile
+    types = compare_types(old["query"], profile["query"]) if "query" in old else []
+    unseen = [finding for one, found in known.items() for finding in one.unseen(found, limits.unseen_rate)]
+    return [*types, *compare(old["columns"], profile["columns"], limits), *dict.fromkeys(unseen)]
 
 
 def compare_types(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
@@ -68,9 +81,13 @@ def compare_types(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     return findings + [f"column {n} was {old[n]} and is {new[n]}" for n in both if old[n] != new[n]]
 
 
-def _compare_column(
-    name: str, old: Mapping[str, Any], new: Mapping[str, Any], vocabulary: Sequence[str] | None, limits: DriftConfig
-) -> list[str]:
+def compare(old: Mapping[str, Any], new: Mapping[str, Any], limits: DriftConfig) -> list[str]:
+    """What differs between the profiles of two versions, by column name, by more than the limits."""
+    both = [name for name in new if name in old]
+    return [finding for name in both for finding in _compare_column(name, old[name], new[name], limits)]
+
+
+def _compare_column(name: str, old: Mapping[str, Any], new: Mapping[str, Any], limits: DriftConfig) -> list[str]:
     if old["kind"] != new["kind"]:
         return [f"column {name} was read as {old['kind']} and is read as {new['kind']}"]
     findings = []
@@ -82,50 +99,39 @@ def _compare_column(
     index = stability_index(old, new)
     if index is not None and index > limits.stability_index:
         findings.append(f"column {name}: population stability index is {index:.3f}; limit {limits.stability_index:g}")
-    if vocabulary is not None and "top" in new and new["rows"] > new["missing"]:
-        # Of values that are rarer than `min_count` the vocabulary knows nothing.
-        known = {*vocabulary, *(value for value, _ in old.get("top", ()))}
-        unseen = sum(count for value, count in new["top"] if value not in known) / (new["rows"] - new["missing"])
-        if unseen > limits.unseen_rate:
-            findings.append(
-                f"column {name}: {unseen:.3f} of the values are unseen categories; limit {limits.unseen_rate:g}"
-            )
     return findings
 
 
 def stability_index(old: Mapping[str, Any], new: Mapping[str, Any]) -> float | None:
     """Population stability index: sum of (p - q) ln(p / q) over tenths of the old values, or old categories.
 
-    Shares below 1e-4 count as 1e-4. None where one of the columns has no distribution.
+    Shares below 1e-4 count as 1e-4. What samples of one distribution would have on average is taken off, since with
+    many categories and few rows it is much (B. Yurdakul, J. Naranjo: Statistical properties of the population stability
+    index, 2020). None where one of the columns has no distribution.
     """
-    if "bins" in old and "bins" in new:
-        edges = _tenths(old["bins"])
-        groups = [
-            np.bincount(
-                np.searchsorted(edges, [k for k, _ in one["bins"]], side="left"),
-                weights=[c for _, c in one["bins"]],
-                minlength=len(edges) + 1,
-            )
-            for one in (old, new)
-        ]
+    if old.get("cells") and new.get("cells"):
+        groups = _rows_by_tenth(*(Histogram.from_json(one["cells"]) for one in (old, new)))
     elif old.get("top") and new.get("top"):
         names = [value for value, _ in old["top"]]
-        groups = [_shares(dict(map(tuple, one["top"])), names) for one in (old, new)]
+        groups = [_rows_by_name(one, names) for one in (old, new)]
     else:
         return None
-    p, q = (np.maximum(group / max(1.0, group.sum()), 1e-4) for group in groups)
-    return float(((p - q) * np.log(p / q)).sum())
+    rows = [max(1.0, group.sum()) for group in groups]
+    p, q = (np.maximum(group / total, 1e-4) for group, total in zip(groups, rows, strict=True))
+    by_chance = float((len(p) - 1) * sum(1 / total for total in rows))
+    index = float(((p - q) * np.log(p / q)).sum())
+    return max(0.0, index - by_chance)
 
 
-def _tenths(bins: Sequence[Sequence[int]]) -> list[int]:
-    cumulative = np.cumsum([count for _, count in bins])
-    places = {int(np.searchsorted(cumulative, cumulative[-1] * tenth / 10)) for tenth in range(1, 10)}
-    return [bins[place][0] for place in sorted(places)]
+def _rows_by_tenth(old: Histogram, new: Histogram) -> list[Array]:
+    edges = old.tenths()
+    return [np.diff(one.share_up_to(edges), prepend=0.0, append=1.0) * one.total for one in (old, new)]
 
 
-def _shares(counts: Mapping[str, int], names: Sequence[str]) -> Array:
+def _rows_by_name(profile: Mapping[str, Any], names: Sequence[str]) -> Array:
+    counts = dict(map(tuple, profile["top"]))
     known = [counts.get(name, 0) for name in names]
-    return np.array([*known, sum(counts.values()) - sum(known)], dtype=np.float64)
+    return np.array([*known, profile["rows"] - profile["missing"] - sum(known)], dtype=np.float64)
 
 
 def report_drift(findings: Sequence[str], config: PipelineConfig) -> None:

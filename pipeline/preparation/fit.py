@@ -17,7 +17,7 @@ from pipeline import storage
 from pipeline.config.data import FeatureConfig
 from pipeline.features import FittedFeatures, Kind, fit_features
 from pipeline.features.repair import Repair, repaired
-from pipeline.features.sketches import Cells, Fitting, Want
+from pipeline.features.sketches import Cells, Fitting, Want, result_of
 from pipeline.features.target import FOLD
 from pipeline.preparation.columns import HASH, raw_arrays, with_typed
 from pipeline.preparation.session import spark_errors
@@ -174,10 +174,5 @@ def _merged(cells: DataFrame, limits: Mapping[int, _Limit]) -> DataFrame:
 
 def _result(want: Want, found: pd.DataFrame) -> Any:
     """The statistic from the cells of its measurement, of which it may take fewer than others do."""
-    sketch = want.sketch
-    if sketch.limit is not None:
-        found = found[found["count"] >= sketch.min_count]
-        found = found.assign(order=found["text"].str.encode("utf-8"))
-        found = found.sort_values(["count", "order", "key"], ascending=[False, True, True]).head(sketch.limit)
     numbers = {name: found[name].to_numpy(dtype=np.int64) for name in ("count", "key", "low", "high")}
-    return sketch.result(Cells(text=found["text"].to_numpy(dtype=object), **numbers))
+    return result_of(want.sketch, Cells(text=found["text"].to_numpy(dtype=object), **numbers))

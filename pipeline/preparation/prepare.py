@@ -17,22 +17,19 @@ from pipeline import storage
 from pipeline.config import PipelineConfig
 from pipeline.dataset import SPLITS, Accounting, Dataset, DatasetSchema
 from pipeline.errors import ConfigError, DataError, StorageError
-from pipeline.features import FittedFeatures, raw_inputs
 from pipeline.lease import Lease
 from pipeline.preparation import account, publish
 from pipeline.preparation.append import Base
 from pipeline.preparation.clean import add_reasons, check_columns
-from pipeline.preparation.drift import drift_of, report_drift
-from pipeline.preparation.fit import fit
 from pipeline.preparation.inputs import Inputs, all_files, check_unchanged, fingerprints, list_inputs, request_of
 from pipeline.preparation.jobs import ended_jobs, remove_left
-from pipeline.preparation.label import LabelEncoder, classes_of, fit_labels, label_encoders, label_state
+from pipeline.preparation.label import classes_of, label_state
 from pipeline.preparation.layout import Layout, choose_layout, vector_bytes
-from pipeline.preparation.profile import kept_kinds, label_profiles, profiles
+from pipeline.preparation.learn import Learned, learn
 from pipeline.preparation.progress import Progress, StepProgress
 from pipeline.preparation.read import Census, compares_ids, parsed, query_rows, source_frames, take_census
-from pipeline.preparation.rules import check_rule_limits, repairs_of
-from pipeline.preparation.schema import check_names, dataset_schema, effective_features, plain_sources
+from pipeline.preparation.rules import check_rule_limits
+from pipeline.preparation.schema import check_names, dataset_schema, plain_sources
 from pipeline.preparation.sensitive import check_sensitive_features, check_sensitive_names
 from pipeline.preparation.session import OwnSettings, named_views, preparation_settings, spark_errors
 from pipeline.preparation.snapshot import check_contents, files_now, files_of_tables, fingerprint
@@ -170,18 +167,20 @@ class _Preparation:
         if self.base is None:
             account.check_weights(rows.files, rows.layout, self.config)
         self.progress("fitting the features on train rows")
-        features, labels, profile = self._fit(rows, classes)
-        check_names(self.config, features)
+        paths = [str(one.path) for one in self._files(rows, "train")]
+        learned = learn(self.session, self.config, paths, rows.frame.schema, rows.query, classes, self.base)
+        check_names(self.config, learned.features)
         self.progress("encoding and writing")
-        schema = dataset_schema(self.config, features, rows.frame.schema, classes)
+        schema = dataset_schema(self.config, learned.features, rows.frame.schema, classes)
         if self.base:
             self.base.check_schema(schema)
-        written = self._write(rows, features, labels, schema)
+        written = self._write(rows, learned, schema)
         check_unchanged(listed, {**list_inputs(self.config), **files_now(tables)})
         others = {name: frames[name] for name in self.config.source.inputs if name in census and name not in listed}
         check_contents(census, take_census(others, self.config, primary))
         self.progress("publishing")
-        statistics = {**features.to_json(), "label": label_state(self.config.label, labels, class_counts)}
+        label = label_state(self.config.label, learned.labels, class_counts)
+        statistics = {**learned.features.to_json(), "label": label}
         return publish.publish(
             self.config,
             lease,
@@ -193,32 +192,10 @@ class _Preparation:
                 class_counts=class_counts,
                 request=request_of(self.config, self.inputs),
                 inputs=_known_of_inputs(listed, census),
-                profile=profile,
+                profile=learned.profile,
                 base=self.base.dataset.manifest if self.base else None,
             ),
         )
-
-    def _fit(
-        self, rows: _Rows, classes: tuple[str, ...]
-    ) -> tuple[FittedFeatures, tuple[LabelEncoder, ...], dict[str, Any]]:
-        """Fit features and labels, and profile the columns, in the same passes over the train rows."""
-        config = self.config
-        paths = [str(one.path) for one in self._files(rows, "train")]
-        kinds = {**kept_kinds(config, rows.frame.schema), **raw_inputs(config.features)}
-        wanted_profiles = {**profiles(kinds, config.source.sensitive), **label_profiles(config)}
-        units = [] if self.base else fit_labels(config.label)
-        configured = {} if self.base else effective_features(config)
-        others = [*units, *wanted_profiles.values()]
-        features, found = fit(self.session, configured, kinds, paths, repairs_of(config), others)
-        if self.base:
-            features, labels = self.base.features, self.base.labels(config.label)
-        else:
-            labels = label_encoders(config.label, classes, found[: len(units)])
-        columns = dict(zip(wanted_profiles, found[len(units) :], strict=True))
-        profile = {"of": "new train rows" if self.base else "train rows", "query": rows.query, "columns": columns}
-        drift = drift_of(config, profile)
-        report_drift(drift, config)
-        return features, labels, {**profile, "drift": drift}
 
     def _stage(self, frames: Mapping[str, DataFrame], census: Mapping[str, Census], primary: str) -> _Rows:
         with self.own.sql():
@@ -269,14 +246,12 @@ class _Preparation:
     def _files(self, rows: _Rows, split: str) -> Sequence[Staged]:
         return files_of(rows.files, rows.layout, split)
 
-    def _write(
-        self, rows: _Rows, features: FittedFeatures, labels: tuple[LabelEncoder, ...], schema: DatasetSchema
-    ) -> dict[str, list[dict[str, Any]]]:
-        encoded = {column.name: column for column in features.columns}
+    def _write(self, rows: _Rows, learned: Learned, schema: DatasetSchema) -> dict[str, list[dict[str, Any]]]:
+        encoded = {column.name: column for column in learned.features.columns}
         sources = tuple(plain_sources(self.config, encoded).items())
-        labels = (*labels, *weight_encoders(self.config.label))
+        labels = (*learned.labels, *weight_encoders(self.config.label))
         wide, group = self.config.dataset.wide, rows.layout.rows_per_row_group
-        writer = PartWriter(features, labels, schema, sources, wide, self._folder("parts"), group)
+        writer = PartWriter(learned.features, labels, schema, sources, wide, self._folder("parts"), group)
         staged = [(split, one) for split in SPLITS for one in self._files(rows, split)]
         with spark_errors("encoding"):
             results = run_tasks(self.session, writer, [(split, str(one.path)) for split, one in staged])

@@ -20,7 +20,7 @@ def columns(profile: Mapping[str, Any]) -> str:
                 text(name),
                 text(one["kind"]),
                 f"{one['missing'] / max(1, one['rows']):.2%}",
-                _distinct(one),
+                f"{one['distinct']:,}" if "distinct" in one else "–",
                 text(_values(one)),
             ]
         )
@@ -34,11 +34,6 @@ def columns(profile: Mapping[str, Any]) -> str:
         f"<h3>Unlike the version before</h3><ul class='note'>{drift}</ul>" if drift else "",
         note=f"Of {of}, before encoding; large numbers of distinct values are estimates.",
     )
-
-
-def _distinct(one: Mapping[str, Any]) -> str:
-    """An estimate is never of more values than there are rows."""
-    return f"{min(one['distinct'], one['rows'] - one['missing']):,}" if "distinct" in one else "–"
 
 
 def _values(one: Mapping[str, Any]) -> str:

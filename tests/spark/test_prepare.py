@@ -304,12 +304,12 @@ def test_a_dataframe_from_code(spark: SparkSession, make: Make, tmp_path: Path) 
 def test_an_input_that_changes_meanwhile_is_not_published(
     spark: SparkSession, make: Make, trips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fit_and_touch(*arguments: Any) -> Any:
+    def learn_and_touch(*arguments: Any) -> Any:
         append_lines(trips / "cities.csv", "Paris,2.1")
-        return fit(*arguments)
+        return learn(*arguments)
 
-    fit = module.fit
-    monkeypatch.setattr(module, "fit", fit_and_touch)
+    learn = module.learn
+    monkeypatch.setattr(module, "learn", learn_and_touch)
     with pytest.raises(InterruptedRunError, match=r"cities\.csv changed"):
         prepare_dataset(spark, make())
     assert not commit_numbers(make().dataset.url)

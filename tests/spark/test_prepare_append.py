@@ -86,8 +86,8 @@ def test_new_rows_become_further_files_and_nothing_is_rewritten(
 
     after = files_below(Path(old.url, "versions"))
     assert {path: after[path] for path in before} == before
-    table = read_all(new).set_index("sale")
-    assert sorted(table.index) == list(range(ROWS + MORE))
+    table = read_all(new).set_index("sale").sort_index()
+    assert table.index.tolist() == list(range(ROWS + MORE))
     assert (table["split"][split_of_old.index] == split_of_old).all()
     for split in SPLITS:
         parts, more = old.manifest.splits[split], new.manifest.splits[split]
@@ -97,6 +97,10 @@ def test_new_rows_become_further_files_and_nothing_is_rewritten(
     assert new.manifest.statistics == old.manifest.statistics
     (category,) = table.loc[[ROWS], "shop"]
     assert category == 2, "what the old version did not know is unseen"
+    for dataset, rows, unseen in ((old, split_of_old, 0), (new, table["split"][ROWS:], 1)):
+        profile = json.loads(Path(dataset.url, "versions", dataset.content_id, "profile.json").read_text())
+        train = rows.index[rows == "train"]
+        assert profile["coverage"] == {"shop": {"values": len(train), "outside": unseen * (ROWS in train)}}
     rows = new.manifest.accounting
     assert (rows.rows_in, rows.published, rows.duplicates) == (ROWS + MORE + 5, ROWS + MORE, 5)
     assert published(make(old.content_id)).content_id == new.content_id

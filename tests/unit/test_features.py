@@ -36,20 +36,11 @@ from pipeline.features.exact import Moments, exact_sum
 from pipeline.features.label_sums import UNIT, Labelled, LabelSums
 from pipeline.features.quantiles import quantiles
 from pipeline.features.repair import Repair, repaired
-from pipeline.features.sketches import Cells, Mode, Sketch, Values
+from pipeline.features.sketches import Cells, Values, result_of
 from pipeline.features.texts import Texts, coded, objects
+from tests.fitting import merge, run_fit
 
 finite = st.floats(-1e100, 1e100, allow_nan=False)
-
-
-def merge(sketch: Sketch, parts: list[Cells]) -> Cells:
-    """What the engine does with the cells of many tasks."""
-    table = pd.concat([pd.DataFrame(vars(part)) for part in parts])
-    merged = table.groupby(["text", "key"], as_index=False).agg({"count": "sum", "low": "min", "high": "max"})
-    if sketch.limit is not None:
-        merged = merged[merged["count"] >= sketch.min_count].sort_values(["count", "text"], ascending=[False, True])
-        merged = merged.head(sketch.limit)
-    return Cells(**{name: merged[name].to_numpy() for name in ("count", "key", "low", "high", "text")})
 
 
 some_cells = st.lists(
@@ -67,36 +58,11 @@ some_cells = st.lists(
 
 @given(st.lists(some_cells, min_size=1, max_size=4))
 def test_cells_of_row_groups_are_merged_as_the_engine_merges_those_of_tasks(parts: list[Cells]) -> None:
-    parts = [merge(Mode(limit=None), [part]) for part in parts]
-    expected, found = (pd.DataFrame(vars(cells)) for cells in (merge(Mode(limit=None), parts), Cells.merged(parts)))
+    parts = [merge([part]) for part in parts]
+    expected, found = (pd.DataFrame(vars(cells)) for cells in (merge(parts), Cells.merged(parts)))
     order = ["text", "key"]
     expected, found = (table.sort_values(order, ignore_index=True) for table in (expected, found))
     pd.testing.assert_frame_equal(found, expected, check_dtype=False)
-
-
-def run_fit(fits: Any, raw: dict[str, np.ndarray], chunks: int = 1) -> Any:
-    """Answer the rounds of a fit from arrays cut into chunks."""
-    answers = None
-    while True:
-        try:
-            wants = fits.send(answers)
-        except StopIteration as end:
-            return end.value
-        answers = [
-            want.sketch.result(
-                merge(
-                    want.sketch,
-                    [want.sketch.cells(want.prepared(part)) for part in split(raw, want.columns, chunks)],
-                )
-            )
-            for want in wants
-        ]
-
-
-def split(raw: dict[str, np.ndarray], columns: tuple[str, ...], chunks: int) -> list[dict[str, np.ndarray]]:
-    arrays = {name: raw[name].values if isinstance(raw[name], Texts) else raw[name] for name in columns}
-    parts = {name: np.array_split(array, chunks) for name, array in arrays.items()}
-    return [{name: parts[name][number] for name in columns} for number in range(chunks)]
 
 
 def fit_one(config: Any, values: Any) -> FittedFeatures:
@@ -110,7 +76,7 @@ def test_moments_are_exact_and_do_not_depend_on_the_order(values: list[float], r
     first = sketch.result(sketch.cells(np.array(values)))
     random.shuffle(values)
     parts = [sketch.cells(np.array([value])) for value in values]
-    assert sketch.result(merge(sketch, parts)) == first
+    assert sketch.result(merge(parts)) == first
     assert first.mean == math.fsum(values) / len(values) or math.isclose(
         first.mean, math.fsum(values) / len(values), rel_tol=1e-15, abs_tol=1e-300
     )
@@ -175,7 +141,7 @@ def test_quantiles_are_those_of_numpy_however_many_passes_find_them(
 def test_the_vocabulary_is_by_count_then_value(values: list[str], limit: int) -> None:
     sketch = Values(limit)
     array = canonical(values, "string")
-    found = sketch.result(merge(sketch, [sketch.cells(part) for part in np.array_split(array, 3)]))
+    found = result_of(sketch, merge([sketch.cells(part) for part in np.array_split(array, 3)]))
     counts = {value: values.count(value) for value in values}
     assert found == sorted(counts.items(), key=lambda pair: (-pair[1], pair[0].encode()))[:limit]
 
@@ -384,7 +350,7 @@ def test_sums_of_labels_are_exact_and_their_limbs_small(labels: list[float]) -> 
     rows = Labelled(
         Texts(np.zeros(len(labels), dtype=np.int64), objects(["a"])), np.ones(len(labels)), np.array(labels)
     )
-    cells = merge(LabelSums(), [LabelSums().cells(rows)] * 3)
+    cells = merge([LabelSums().cells(rows)] * 3)
     found = LabelSums().result(cells).get("a", {1: (0, 0)})[1]
     assert found == (3 * len(labels), sum(3 * int(Fraction(label) * UNIT) for label in labels))
     assert (abs(cells.count) <= 3 * 2**33).all()
@@ -394,7 +360,7 @@ def test_sums_of_labels_are_exact_and_their_limbs_small(labels: list[float]) -> 
 def test_distinct_values_are_counted_nearly_in_any_order_and_parts(count: int) -> None:
     numbers = np.random.default_rng(count).normal(size=count)
     parts = [np.append(numbers, math.nan), numbers[::-1], np.append(numbers[: count // 2], -0.0) + 0.0]
-    found = Distinct().result(merge(Distinct(), [Distinct().cells(part) for part in parts]))
+    found = Distinct().result(merge([Distinct().cells(part) for part in parts]))
     assert found == pytest.approx(count + 1, rel=0.12, abs=1)
     texts = coded(canonical([f"text {n}" for n in range(count)], "string"))
     assert Distinct().result(Distinct().cells(texts)) == pytest.approx(count, rel=0.12, abs=1)

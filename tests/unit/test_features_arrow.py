@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DataError
 from pipeline.features import Kind, canonical
-from pipeline.features.categorical import Categories, Text
+from pipeline.features.categorical import Categories
 from pipeline.features.lists import Lists
+from pipeline.features.names import Text
 from pipeline.features.sketches import Present, Values
 from pipeline.features.texts import Texts, objects
 from pipeline.features.vector import Vector

@@ -52,7 +52,7 @@ def run_url(tmp_path_factory, evaluation):
                 "kind": "number",
                 "rows": 2000,
                 "missing": 500,
-                "distinct": 1600,
+                "distinct": 1500,
                 "min": 1,
                 "mean": 2.5,
                 "max": 9,
