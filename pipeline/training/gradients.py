@@ -3,6 +3,10 @@
 Gradients live in fixed flat buckets, last layers first: the order in which backward finishes them. A bucket's
 reduction starts when its last gradient is there, and always in bucket order, so that every run adds the
 same numbers in the same order: the base of exact resume.
+
+How often a backward pass adds to a gradient is learned from the passes before: once as a rule, but several times for
+a block that is used several times under reentrant checkpointing, which has a backward pass inside for each use. So the
+first pass of a process only counts, and its reductions follow it.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
+from pipeline.errors import RankFailedError
 from pipeline.training.compression import Bucket, Compression
 
 
@@ -30,12 +35,15 @@ class Gradients:
         self.compression = compression
         self.buckets = fixed_buckets([p for p in parameters if p.requires_grad], bucket_bytes)
         self._hooks = [
-            parameter.register_post_accumulate_grad_hook(self._hook(number, view))
+            parameter.register_post_accumulate_grad_hook(self._hook(number, place, view))
             for number, bucket in enumerate(self.buckets)
-            for parameter, view in zip(bucket.parameters, bucket.views, strict=True)
+            for place, (parameter, view) in enumerate(zip(bucket.parameters, bucket.views, strict=True))
         ]
         self._total_weight: Callable[[], float] | None = None
-        self._missing: list[int] = []
+        self._times = [[1] * len(bucket.parameters) for bucket in self.buckets]
+        self._counted = False
+        self._left: list[list[int]] = []  # additions that each gradient of each bucket still waits for
+        self._missing: list[int] = []  # gradients that each bucket still waits for
         self._running: list[Iterator[None]] = []
         self.restore()
 
@@ -47,11 +55,13 @@ class Gradients:
     def arm(self, total_weight: Callable[[], float]) -> None:
         """Let the next backward pass, the last of this step, start reductions as it goes."""
         self._total_weight = total_weight
-        self._missing = [len(bucket.parameters) for bucket in self.buckets]
+        self._left = [list(times) for times in self._times]
+        self._missing = [len(times) for times in self._times]
         self._running = []
 
     def reduce(self) -> None:
         """Start what backward has not started (parameters without gradient, no rows at all), wait for everything."""
+        self._counted = self._counted or self._left != self._times
         while len(self._running) < len(self.buckets):
             self._start_next()
         running = self._running
@@ -96,17 +106,34 @@ class Gradients:
             for parameter in bucket.parameters:
                 parameter.grad = None
 
-    def _hook(self, number: int, view: Tensor) -> Callable[[Tensor], None]:
+    def _hook(self, number: int, place: int, view: Tensor) -> Callable[[Tensor], None]:
         def gradient_is_there(parameter: Tensor) -> None:
             if parameter.grad is not view:  # somebody has set it to None since
                 assert parameter.grad is not None
                 view.copy_(parameter.grad)
                 parameter.grad = view
             if self._total_weight is not None:
-                self._missing[number] -= 1
-                self._start_ready()
+                self._note(number, place)
+                if self._counted:
+                    self._start_ready()
 
         return gradient_is_there
+
+    def _note(self, number: int, place: int) -> None:
+        """Something was added to a gradient."""
+        if number < len(self._running):
+            shape = tuple(self.buckets[number].views[place].shape)
+            raise RankFailedError(
+                f"a backward pass has added to a gradient of shape {shape} more often than any before it, when it was "
+                "on its way to the other ranks; expected the same number of times in every step; give "
+                "torch.utils.checkpoint use_reentrant=False"
+            )
+        left = self._left[number]
+        left[place] -= 1
+        if left[place] == 0:
+            self._missing[number] -= 1
+        elif left[place] < 0:
+            self._times[number][place] += 1
 
     def _start_ready(self) -> None:
         while len(self._running) < len(self.buckets) and not self._missing[len(self._running)]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline.errors import RankFailedError
 from pipeline.training.collective import SoloCollective
 from pipeline.training.compression import SixteenBit, build_compression
 from pipeline.training.gradients import Gradients, fixed_buckets
@@ -37,24 +39,85 @@ def test_a_bucket_has_one_dtype() -> None:
     assert [bucket.flat.dtype for bucket in fixed_buckets(parameters, 1024)] == [torch.float64, torch.float32]
 
 
-def test_reductions_start_during_backward_and_in_bucket_order() -> None:
-    started: list[str] = []
+class Watched(SoloCollective):
+    """Notes what is summed, and the numbers as they are when the sum begins."""
 
-    class Watched(SoloCollective):
-        def sum_async(self, tensor: torch.Tensor, name: str):  # type: ignore[no-untyped-def]
-            started.append(name)
-            return super().sum_async(tensor, name)
+    def __init__(self) -> None:
+        self.started: dict[str, list[float]] = {}
 
+    def sum_async(self, tensor: torch.Tensor, name: str):  # type: ignore[no-untyped-def]
+        self.started[name] = tensor.tolist()
+        return super().sum_async(tensor, name)
+
+
+def _two_buckets(watched: Watched) -> tuple[Gradients, torch.nn.Parameter, torch.nn.Parameter]:
     first, last = _parameters(3, 3)
-    gradients = Gradients([first, last], build_compression("none", Watched(), 4), bucket_bytes=1024 // 100)
-    gradients.arm(lambda: 1.0)
-    (last * 2).sum().backward()
-    assert started == ["gradients 0"], "the last parameter's bucket is under way, the other one waits for its gradient"
-    gradients.reduce()
-    assert started == ["gradients 0", "gradients 1"], "a parameter without gradient does not hold the others up"
+    return Gradients([first, last], build_compression("none", watched, 4), bucket_bytes=10), first, last
+
+
+def test_reductions_start_during_backward_and_in_bucket_order_once_a_pass_was_counted() -> None:
+    watched = Watched()
+    gradients, first, last = _two_buckets(watched)
+    for under_way in ([], ["gradients 0"]):
+        watched.started.clear()
+        gradients.zero()
+        gradients.arm(lambda: 1.0)
+        (last * 2).sum().backward()
+        assert list(watched.started) == under_way, "the other bucket waits for its gradient"
+        gradients.reduce()
+        assert list(watched.started) == ["gradients 0", "gradients 1"], "no gradient does not hold the others up"
     assert first.grad is not None
     assert first.grad.tolist() == [0, 0, 0]
     gradients.close()
+
+
+class _Recomputed(torch.autograd.Function):
+    """What reentrant checkpointing of a product does: a backward pass of its own inside the backward pass."""
+
+    @staticmethod
+    def forward(context: Any, value: torch.Tensor, factor: torch.nn.Parameter) -> torch.Tensor:
+        context.save_for_backward(value)
+        context.factor = factor
+        return value * factor
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> Any:
+        (value,) = context.saved_tensors
+        value = value.detach().requires_grad_()
+        with torch.enable_grad():
+            torch.autograd.backward(value * context.factor, gradient)
+        return value.grad, None
+
+
+def _used_twice_in_one_pass(parameter: torch.nn.Parameter, start: torch.Tensor) -> torch.Tensor:
+    return _Recomputed.apply(_Recomputed.apply(start, parameter), parameter).sum()  # type: ignore[no-any-return]
+
+
+def test_a_gradient_to_which_one_backward_pass_adds_several_times_is_summed_after_the_last_time() -> None:
+    watched = Watched()
+    gradients, first, last = _two_buckets(watched)
+    start = torch.ones(3, requires_grad=True)
+    with torch.no_grad():
+        last.fill_(3.0)
+    for step in range(3):
+        watched.started.clear()
+        gradients.zero()
+        gradients.arm(lambda: 1.0)
+        _used_twice_in_one_pass(last, first * start).backward()
+        assert len(watched.started) == (2 if step else 0), "under way again when it is known how often"
+        gradients.reduce()
+        assert watched.started == {"gradients 0": [6.0] * 3, "gradients 1": [9.0] * 3}
+
+
+def test_a_gradient_to_which_a_later_pass_adds_more_often_is_an_error_and_no_wrong_sum() -> None:
+    gradients, _, last = _two_buckets(Watched())
+    start = torch.ones(3, requires_grad=True)
+    gradients.arm(lambda: 1.0)
+    last.sum().backward()
+    gradients.reduce()
+    gradients.arm(lambda: 1.0)
+    with pytest.raises(RankFailedError, match=r"added to a gradient of shape \(3,\) more often.*use_reentrant=False"):
+        _used_twice_in_one_pass(last, start).backward()
 
 
 def test_gradients_of_micro_batches_add_up_and_only_the_last_one_reduces() -> None:
