@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import math
 import sys
@@ -13,6 +14,7 @@ import torch
 
 from pipeline.config.training import OptimizerConfig
 from pipeline.errors import ConfigError
+from pipeline.models.compiler import compiler_cache_not_kept
 
 _UNCOMPILED = "__dynamo_disable"
 _NEED_MORE = {"SparseAdam", "Optimizer"}  # sparse gradients, the base class
@@ -104,7 +106,8 @@ def without_compiler() -> Iterator[None]:
     """Keep torch from importing its compiler, only to be told not to compile an optimizer's constructor.
 
     That import takes two seconds of every rank's start, makes a temporary folder and sets an environment variable.
-    The attribute is where torch (``torch._compile._disable_dynamo``) remembers the function to call.
+    The attribute is where torch (``torch._compile._disable_dynamo``) remembers the function to call; a torch that
+    looks elsewhere imports it, and nothing else changes.
     """
     function = getattr(torch.optim.Optimizer.add_param_group, "__wrapped__", None)
     spared = function is not None and "torch._dynamo" not in sys.modules and not hasattr(function, _UNCOMPILED)
@@ -118,12 +121,20 @@ def without_compiler() -> Iterator[None]:
 
 
 def optimizer_step(optimizer: torch.optim.Optimizer) -> None:
-    """One update of the weights; torch's own optimizers without the wrapper that imports the compiler, see above."""
-    if type(optimizer).__module__.startswith("torch.optim."):
+    """One update of the weights, with the hooks that were registered for it.
+
+    A step that torch has written is hooked as torch does it, without the wrapper that imports the compiler, see above.
+    One from code, and one that a scheduler of torch has wrapped to see it called, is taken as it is.
+    """
+    step = inspect.unwrap(type(optimizer).step)
+    if step.__module__.startswith("torch.optim.") and "step" not in vars(optimizer):
         with torch.no_grad():
-            inspect.unwrap(type(optimizer).step)(optimizer)
-    else:
-        optimizer.step()
+            torch.optim.Optimizer.profile_hook_step(step)(optimizer)
+        return
+    if "torch._dynamo" not in sys.modules:
+        with compiler_cache_not_kept():
+            importlib.import_module("torch._dynamo")
+    optimizer.step()
 
 
 def scaled_learning_rate(config: OptimizerConfig, global_batch_size: int) -> float:

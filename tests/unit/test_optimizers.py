@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from pipeline.config.training import OptimizerConfig, ScheduleConfig
 from pipeline.errors import ConfigError
 from pipeline.training.optimizer_state import load_optimizer_state, optimizer_state
-from pipeline.training.optimizers import build_optimizer, optimizer_step
+from pipeline.training.optimizers import build_optimizer, optimizer_step, without_compiler
 from pipeline.training.schedules import learning_rate_factor
 
 
@@ -55,6 +56,44 @@ def test_no_rank_pays_for_the_compiler() -> None:
         "assert 'torch._dynamo' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+class Inherited(torch.optim.SGD):
+    """Has torch's step."""
+
+
+class Overridden(torch.optim.SGD):
+    def step(self, closure: Any = None) -> Any:
+        return super().step(closure)
+
+
+def Scheduled(parameters: Any, lr: float) -> torch.optim.Optimizer:
+    """A scheduler of torch wraps the step, to see it called."""
+    optimizer = torch.optim.SGD(parameters, lr)
+    optimizer.kept_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)  # type: ignore[attr-defined]
+    return optimizer
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW, Inherited, Overridden, Scheduled])
+def test_hooks_of_an_optimizer_run_around_its_step(kind: Any) -> None:
+    parameter = _parameter()
+    start, called = parameter.detach().clone(), []
+    with without_compiler():
+        optimizer = kind([parameter], lr=0.1)
+    optimizer.register_step_pre_hook(lambda *_: called.append(("before", torch.equal(parameter, start))))
+    optimizer.register_step_post_hook(lambda *_: called.append(("after", torch.equal(parameter, start))))
+    parameter.grad = torch.ones_like(parameter)
+    optimizer_step(optimizer)
+    assert (called[0], called[-1]) == (("before", True), ("after", False))
+
+
+def test_a_scheduler_of_torch_sees_the_step(recwarn: pytest.WarningsRecorder) -> None:
+    parameter = _parameter()
+    optimizer: Any = Scheduled([parameter], 0.1)
+    parameter.grad = torch.ones_like(parameter)
+    optimizer_step(optimizer)
+    optimizer.kept_scheduler.step()
+    assert [str(warning.message) for warning in recwarn if "optimizer.step()" in str(warning.message)] == []
 
 
 def test_an_unknown_optimizer_and_an_unknown_option_are_named() -> None:

@@ -71,9 +71,7 @@ class OwnStep:
                 "context.step() was called without a last context.backward() before it; expected both once a batch"
             )
         self.state = "done"
-        outcome = move(self.learner, step, self._totals)
-        self.learner.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch's schedulers look whether it stepped
-        return outcome
+        return move(self.learner, step, self._totals)
 
     def end(self) -> Outcome | None:
         """Before the next batch is given: what became of this one, if the loop left it out."""
