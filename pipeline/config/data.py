@@ -155,7 +155,7 @@ class RuleConfig(Section):
     """The greatest value that is fit."""
     not_null: bool = False
     """Null is not fit; bounds, lists and patterns let it pass."""
-    allowed: list[str | int | float | bool] | None = None
+    allowed: list[str | int | float | bool] | None = Field(default=None, min_length=1)
     """All values that are fit."""
     pattern: Annotated[str, AfterValidator(_closed)] | None = None
     """A regular expression of Java's that a text must match as a whole."""
@@ -172,7 +172,7 @@ class RuleConfig(Section):
     default: float | str | None = None
     """What stands in, for the action of that name."""
     max_fraction: float | None = Field(default=None, ge=0, le=1)
-    """The most rows that this rule may reject."""
+    """The most rows that this rule may reject, whichever of its conditions they break."""
 
     @model_validator(mode="after")
     def _action_fits(self) -> RuleConfig:
@@ -185,6 +185,10 @@ class RuleConfig(Section):
             raise ValueError("default is missing; expected the value that stands in")
         if self.action == "clip" and self.min is None and self.max is None:
             raise ValueError("action is clip; expected min or max to clip to")
+        if self.action != "default" and self.default is not None:
+            raise ValueError(f"default is set, but action is {self.action}; expected action: default")
+        if self.action != "reject" and self.max_fraction is not None:
+            raise ValueError(f"max_fraction is set, but action is {self.action}; expected it of rules that reject rows")
         if self.action != "reject" and (self.not_null or self.unique or self.condition or self.pattern):
             raise ValueError(f"action is {self.action}; expected min, max, allowed or lengths; use reject for others")
         return self

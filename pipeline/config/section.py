@@ -103,6 +103,11 @@ def _is_plain(name: str) -> str:
     return name
 
 
+def number_text(number: float) -> str:
+    """A number with all the digits that tell it from others, and no more."""
+    return repr(float(number)).removesuffix(".0")
+
+
 def check_order(low: float | None, high: float | None, names: str = "min and max") -> None:
     """Refuse bounds that nothing can lie between.
 
@@ -110,7 +115,8 @@ def check_order(low: float | None, high: float | None, names: str = "min and max
         ValueError: the lower is above the upper.
     """
     if low is not None and high is not None and low > high:
-        raise ValueError(f"{names} are {low:g} and {high:g}; expected them in this order")
+        given = f"{number_text(low)} and {number_text(high)}"
+        raise ValueError(f"{names} are {given}; expected them in this order")
 
 
 Url = Annotated[str, BeforeValidator(_resolve)]

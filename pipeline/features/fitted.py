@@ -104,7 +104,10 @@ class FittedFeatures:
 
     def transform(self, raw: Raw) -> dict[str, Array]:
         """Encode canonical raw columns (see `canonical`): encoded column name -> float32, int32 or uint8 array."""
-        raw = repaired(raw, self.repairs)
+        return self.encode(repaired(raw, self.repairs)[0])
+
+    def encode(self, raw: Raw) -> dict[str, Array]:
+        """Encode raw columns that `repairs` have changed already."""
         encoded: dict[str, Array] = {}
         for feature in self.features:
             encoded.update(feature.encode(raw))

@@ -16,7 +16,7 @@ from pipeline.errors import DataError, InterruptedRunError
 from pipeline.preparation.files import write_partitions
 from pipeline.preparation.inputs import query_of
 from pipeline.preparation.layout import Layout
-from pipeline.preparation.read import FAULT, Census
+from pipeline.preparation.read import Census
 from pipeline.preparation.stage import SAMPLE_ROWS, Staged, files_of
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,11 @@ def account(census: Census | None, staged: Sequence[Staged]) -> Accounting:
     for one in staged:
         reasons.update(one.reasons)
     return Accounting(rows_in, published, duplicates, rejected, dict(sorted(reasons.items())))
+
+
+def rejected_by_rule(staged: Sequence[Staged]) -> dict[str, int]:
+    """Rows that each rule with a limit of its own rejects, by its place."""
+    return dict(sum((Counter(one.rules) for one in staged), Counter[str]()))
 
 
 def check_faults(census: Mapping[str, Census], primary: str, config: PipelineConfig, quarantine: str) -> None:

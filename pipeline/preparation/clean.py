@@ -17,13 +17,14 @@ from pipeline.config.features import ElapsedFeature, NumericFeature, VectorFeatu
 from pipeline.errors import DataError
 from pipeline.features import Kind, raw_inputs
 from pipeline.features.fitted import numbers_and_categories
-from pipeline.preparation.casts import TYPES, text_as
+from pipeline.preparation.casts import read_as, read_type
 from pipeline.preparation.columns import BUCKET, CHECKS, HASH, KNOWN, KNOWN_ROWS, is_typed, typed_name
 from pipeline.preparation.label import label_checks, staged_labels
 from pipeline.preparation.quoting import column
 from pipeline.preparation.read import check_once
-from pipeline.preparation.rules import rule_checks, unfit_rule
+from pipeline.preparation.rules import rule_checks
 from pipeline.preparation.split import split_checks
+from pipeline.preparation.unfit_rules import check_patterns, unfit_rules
 from pipeline.preparation.weight import weight_checks
 
 REASONS = "_reasons"
@@ -44,8 +45,10 @@ def check_columns(frame: DataFrame, config: PipelineConfig) -> None:
     """Every column that the configuration names must be there, once.
 
     Raises:
+        ConfigError: a rule has a pattern that Java does not know.
         DataError: the missing, double and unusable columns, all at once, with those that there are.
     """
+    check_patterns(config, frame)
     check_once(frame.columns, "the query", "give one an alias")
     taken = {*RESERVED, *staged_labels(config.label)}
     offences = [
@@ -102,9 +105,9 @@ def _unusable_types(frame: DataFrame, config: PipelineConfig) -> Iterable[str]:
     weight = frame.schema[config.weight].dataType if config.weight is not None else T.DoubleType()
     if not isinstance(weight, (*_NUMBERS, T.StringType)):
         yield f"label.weight {config.weight} has type {weight.simpleString()}; expected numbers; cast it in the query"
-    for number, rule in enumerate(config.clean.rules):
-        for offence in unfit_rule(rule, kinds.get(rule.column), frame.schema[rule.column].dataType):
-            yield f"clean.rules.{number} {offence}"
+    yield from unfit_rules(
+        config, frame, {one.name: read_type(one.dataType, kinds.get(one.name)) for one in frame.schema}
+    )
 
 
 def add_reasons(frame: DataFrame, config: PipelineConfig) -> DataFrame:
@@ -119,12 +122,12 @@ def add_reasons(frame: DataFrame, config: PipelineConfig) -> DataFrame:
     checks += weight_checks(frame, config.label)
     checks += split_checks(frame, config)
     types = {field.name: field.dataType for field in frame.schema}
-    typed = {name: cast for name, kind in kinds.items() if (cast := _cast(name, types[name], kind)) is not None}
+    typed = {name: cast for name, kind in kinds.items() if (cast := read_as(name, types[name], kind)) is not None}
     for name, cast in typed.items():
         checks.append((column(name).isNotNull() & cast.isNull(), f"{name} is not a {kinds[name]}"))
     values = {name: typed.get(name, column(name)) for name in frame.columns}
     checks += _merged_categories(values, types, config)
-    types |= {name: TYPES[kinds[name]] for name in typed}
+    types = {name: read_type(type_, kinds.get(name)) for name, type_ in types.items()}
     checks += _kind_checks(values, types, config)
     checks += _missing_checks(values, types, config)
     checks += rule_checks(config, types, values)
@@ -138,17 +141,6 @@ def add_reasons(frame: DataFrame, config: PipelineConfig) -> DataFrame:
         *(value.alias(typed_name(name)) for name, value in typed.items()),
         F.when(unfit, reasons).alias(REASONS),
     )
-
-
-def _cast(name: str, type_: T.DataType, kind: Kind) -> Column | None:
-    """A column that features do not read as it is, as they read it."""
-    if kind in TYPES and isinstance(type_, T.StringType):
-        return text_as(name, kind)
-    if kind == "number" and isinstance(type_, T.DecimalType):
-        return column(name).cast("double")
-    if kind == "timestamp" and isinstance(type_, (T.DateType, T.TimestampNTZType)):
-        return column(name).cast("timestamp")
-    return None
 
 
 def _kind_checks(

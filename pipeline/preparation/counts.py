@@ -27,14 +27,17 @@ class Counts:
         counted: Mapping[str, str],
         sensitive: tuple[str, ...],
         most_classes: int | None,
+        limited: Mapping[str, tuple[str, ...]],
     ) -> None:
         self.most_classes = most_classes
         self.labels = labels
         self.counted = counted
         self.sensitive = sensitive
+        self.limited = limited
         self.duplicates = self.rejected = self.known = self.weightless = 0
         self.checks = [0, 0]
         self.reasons: Counter[str] = Counter()
+        self.rules: Counter[str] = Counter()
         self.classes: Counter[str] = Counter()
 
     def keeping(self, batches: Iterable[pa.RecordBatch], ties: Ties) -> Iterator[pa.Table]:
@@ -69,14 +72,21 @@ class Counts:
         """Rejected rows with their reasons, the first ``limit`` of them."""
         for batch in batches:
             table = pa.Table.from_batches([self._checked(batch)])
-            for reason in pc.value_counts(pc.list_flatten(batch.column(REASONS))).to_pylist():
-                self.reasons[reason["values"]] += reason["counts"]
+            self._count_reasons(batch.column(REASONS))
             wanted = len(table) if limit is None else max(0, min(len(table), limit - self.rejected))
             self.rejected += len(table)
             hidden = {*_INTERNAL, *self.labels, WEIGHT} - {REASONS}
             shown = table.select([name for name in table.column_names if name not in hidden and not is_typed(name)])
             shown = shown.slice(0, wanted)
             yield _without_values(shown, self.sensitive)
+
+    def _count_reasons(self, reasons: pa.Array) -> None:
+        """Each reason, and each rule with a limit once for a row, whichever of its reasons the row has."""
+        given, rows = pc.list_flatten(reasons), pc.list_parent_indices(reasons)
+        for reason in pc.value_counts(given).to_pylist():
+            self.reasons[reason["values"]] += reason["counts"]
+        for rule, own in self.limited.items():
+            self.rules[rule] += len(pc.unique(rows.filter(pc.is_in(given, value_set=pa.array(own)))))
 
     def _checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         for which, name in enumerate(CHECKS):

@@ -87,9 +87,8 @@ class _Measure:
         added = {column: HASH if column == FOLD else column for column in columns if column not in kinds}
         cells: list[list[Cells]] = [[] for _ in self.measured]
         for table in read_groups(path, [added.get(column, column) for column in columns]):
-            raw = dict(repaired(raw_arrays(table, kinds), self.repairs))
-            raw |= {column: table.column(staged).to_numpy() for column, staged in added.items()}
-            prepared = _Prepared(raw)
+            raw, _ = repaired(raw_arrays(table, kinds), self.repairs)
+            prepared = _Prepared({**raw, **{name: table.column(staged).to_numpy() for name, staged in added.items()}})
             for place, want in enumerate(self.measured):
                 cells[place].append(want.sketch.cells(prepared(want)))
         yield from (_batch(place, Cells.merged(many)) for place, many in enumerate(cells) if many)

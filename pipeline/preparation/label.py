@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from pipeline.config.data import LabelConfig
+from pipeline.config.section import number_text
 from pipeline.errors import DataError
 from pipeline.features.exact import Moments
 from pipeline.features.kinds import Array, Raw
@@ -82,9 +83,9 @@ def _checks(frame: DataFrame, config: LabelConfig, column: str) -> Checks:
     checks.append((present & odd, f"{name} is not a finite number"))
     fit = present & ~odd
     if config.min is not None:
-        checks.append((fit & (value < config.min), f"{name} is below {config.min:g}"))
+        checks.append((fit & (value < config.min), f"{name} is below {number_text(config.min)}"))
     if config.max is not None:
-        checks.append((fit & (value > config.max), f"{name} is above {config.max:g}"))
+        checks.append((fit & (value > config.max), f"{name} is above {number_text(config.max)}"))
     return checks
 
 

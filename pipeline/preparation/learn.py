@@ -12,6 +12,7 @@ from pyspark.sql import types as T
 
 from pipeline.config import PipelineConfig
 from pipeline.features import FittedFeatures, raw_inputs
+from pipeline.features.repair import repairs_of
 from pipeline.features.sketches import side_by_side
 from pipeline.preparation.append import Base
 from pipeline.preparation.drift import drift_of, previous_version, report_drift
@@ -19,7 +20,6 @@ from pipeline.preparation.fit import fit
 from pipeline.preparation.known import coverage_fits, vocabularies
 from pipeline.preparation.label import LabelEncoder, fit_labels, label_encoders
 from pipeline.preparation.profile import kept_kinds, label_profiles, profiles
-from pipeline.preparation.rules import repairs_of
 from pipeline.preparation.schema import effective_features
 
 
@@ -72,7 +72,7 @@ def learn(
         {} if base else effective_features(config),
         kinds,
         paths,
-        repairs_of(config),
+        repairs_of(config.clean.rules),
         [side_by_side([*fits]) for fits in asked],
     )
     if base:

@@ -240,7 +240,7 @@ class _Preparation:
             )
         account.check_rejected(accounting, self.config, folder)
         account.check_faults(census, primary, self.config, folder)
-        check_rule_limits(accounting, self.config)
+        check_rule_limits(account.rejected_by_rule(rows.files), accounting.rows_in, self.config)
         return self.base.balance(accounting, sum(one.known for one in rows.files)) if self.base else accounting
 
     def _files(self, rows: _Rows, split: str) -> Sequence[Staged]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import or_
+from typing import Any
 
 from pyspark.sql import Column, Window
 from pyspark.sql import functions as F
@@ -10,57 +13,25 @@ from pyspark.sql import types as T
 
 from pipeline.config import PipelineConfig
 from pipeline.config.data import RuleConfig
-from pipeline.dataset import Accounting
+from pipeline.config.section import number_text
 from pipeline.errors import DataError
-from pipeline.features import Kind
-from pipeline.features.repair import Repair
+from pipeline.features import Kind, canonical
+from pipeline.features.repair import conditions_of
+from pipeline.preparation.casts import text_as
 from pipeline.preparation.quoting import column
 
 Checks = Iterable[tuple[Column, str]]
-_USE_CONDITION = "expected a column of numbers; use a condition, in SQL"
 
 
-def repairs_of(config: PipelineConfig) -> tuple[Repair, ...]:
-    """The rules that change values instead of rejecting rows."""
-    return tuple(Repair.of(rule) for rule in config.clean.rules if rule.action != "reject")
-
-
-def unfit_rule(rule: RuleConfig, kind: Kind | None, type_: T.DataType) -> Iterable[str]:
-    """What a rule says that would never be applied, or could not.
-
-    Args:
-        rule: the rule.
-        kind: as what features read its column, if one does.
-        type_: the column's type.
-    """
-    bounds = [name for name in ("min", "max") if getattr(rule, name) is not None]
-    lengths = [name for name in ("min_length", "max_length") if getattr(rule, name) is not None]
-    if rule.action == "reject":
-        if bounds and not isinstance(type_, (T.NumericType, T.StringType, T.BooleanType)):
-            yield f"has {bounds[0]} for column {rule.column} of type {type_.simpleString()}; {_USE_CONDITION}"
-        return
-    if kind not in ("number", "boolean", "string"):
-        yield (
-            f"changes column {rule.column}, of which no feature reads numbers or texts; "
-            "expected a column of such a feature, no times and no lists; use action: reject"
-        )
-    elif kind == "string" and bounds:
-        yield f"has {bounds[0]} for {rule.column}, which features read as texts; expected allowed or lengths"
-    elif kind != "string" and lengths:
-        yield f"has {lengths[0]} for {rule.column}, which features read as numbers; expected min, max or allowed"
-    elif kind != "string":
-        given = [*(rule.allowed or ()), *([] if rule.default is None else [rule.default])]
-        for value in given:
-            if not _is_number(value):
-                yield f"has {value!r} for {rule.column}, which features read as numbers; expected numbers"
-
-
-def _is_number(value: object) -> bool:
-    try:
-        float(str(value)) if not isinstance(value, bool) else value
-    except ValueError:
-        return False
-    return True
+def compared_as(type_: T.DataType) -> Kind | None:
+    """As what bounds and lists of a rule see the values of a type; None if they cannot."""
+    kinds: dict[Kind, tuple[type[T.DataType], ...]] = {
+        "number": (T.NumericType,),
+        "boolean": (T.BooleanType,),
+        "string": (T.StringType,),
+        "timestamp": (T.TimestampType, T.TimestampNTZType, T.DateType),
+    }
+    return next((kind for kind, types in kinds.items() if isinstance(type_, types)), None)
 
 
 def rule_checks(config: PipelineConfig, types: Mapping[str, T.DataType], values: Mapping[str, Column]) -> Checks:
@@ -78,23 +49,11 @@ def rule_checks(config: PipelineConfig, types: Mapping[str, T.DataType], values:
 
 def reasons_of(rule: RuleConfig) -> dict[str, str]:
     """For each condition of a rule the reason that it gives."""
-    name = rule.column
-    texts = {
-        "not_null": f"{name} is null",
-        "min": f"{name} is below {rule.min:g}" if rule.min is not None else "",
-        "max": f"{name} is above {rule.max:g}" if rule.max is not None else "",
-        "allowed": f"{name} is not an allowed value",
-        "pattern": f"{name} does not match {rule.pattern}",
-        "min_length": f"{name} is shorter than {rule.min_length}",
-        "max_length": f"{name} is longer than {rule.max_length}",
-        "unique": f"{name} is not unique",
-        "condition": f"{name} fails {rule.condition}",
-    }
-    return {check: text for check, text in texts.items() if _is_set(getattr(rule, check))}
+    return {check: f"{rule.column} {text}" for check, text in conditions_of(rule).items()}
 
 
-def _is_set(value: object) -> bool:
-    return value is not None and value is not False
+def _no_number(rule: RuleConfig) -> str:
+    return f"{rule.column} is not a number"
 
 
 def _checks(rule: RuleConfig, value: Column, type_: T.DataType, ids: Sequence[str]) -> Checks:
@@ -103,12 +62,17 @@ def _checks(rule: RuleConfig, value: Column, type_: T.DataType, ids: Sequence[st
     text = column(rule.column).cast("string")
     # All rows of a value meet in one task; those without one need not, and may be many.
     same = Window.partitionBy(value, F.when(~present, F.xxhash64(*map(column, ids))) if ids else F.lit(None))
+    number, bounded = value, present
+    if isinstance(type_, T.StringType) and (rule.min is not None or rule.max is not None):
+        number = text_as(rule.column, "number")
+        bounded = present & ~F.isnan(number)
+        yield present & number.isNull(), _no_number(rule)
     conditions = {
         "not_null": lambda: ~present,
-        "min": lambda: present & (value < F.lit(rule.min)),
-        "max": lambda: present & (value > F.lit(rule.max)),
-        "allowed": lambda: present & ~value.isin(rule.allowed),
-        "pattern": lambda: present & ~text.rlike(rf"\A(?:{rule.pattern})\z"),
+        "min": lambda: bounded & (number < F.lit(rule.min)),
+        "max": lambda: bounded & (number > F.lit(rule.max)),
+        "allowed": lambda: present & ~_is_one_of(value, type_, rule.allowed or ()),
+        "pattern": lambda: present & ~text.rlike(whole(str(rule.pattern))),
         "min_length": lambda: present & (F.length(text) < F.lit(rule.min_length)),
         "max_length": lambda: present & (F.length(text) > F.lit(rule.max_length)),
         "unique": lambda: present & (F.count(F.lit(1)).over(same) > 1),
@@ -118,20 +82,54 @@ def _checks(rule: RuleConfig, value: Column, type_: T.DataType, ids: Sequence[st
         yield conditions[check](), reason
 
 
-def check_rule_limits(accounting: Accounting, config: PipelineConfig) -> None:
+def whole(pattern: str) -> str:
+    """The pattern of which a text is a match from its beginning to its end."""
+    return rf"\A(?:{pattern})\z"
+
+
+def _is_one_of(value: Column, type_: T.DataType, allowed: Sequence[Any]) -> Column:
+    """Never null where the value is not: values of no kind that Spark would cast in its own way are compared."""
+    if isinstance(type_, T.IntegralType) and all(isinstance(one, int) for one in allowed):
+        return value.isin([int(one) for one in allowed])
+    kind = compared_as(type_)
+    assert kind is not None
+    known = canonical(list(allowed), kind)
+    if kind == "timestamp":
+        moments = (F.lit(str(one)).cast("timestamp") for one in known)
+        return reduce(or_, (value.cast("timestamp") == moment for moment in moments))
+    if kind == "number":
+        return value.cast("double").isin(known.tolist())
+    return value.isin([bool(one) for one in known] if kind == "boolean" else known.tolist())
+
+
+def limited_rules(config: PipelineConfig) -> dict[str, tuple[str, ...]]:
+    """The rules with a limit of their own, by their place, and the reasons that they give."""
+    return {
+        str(number): (*reasons_of(rule).values(), _no_number(rule))
+        for number, rule in enumerate(config.clean.rules)
+        if rule.max_fraction is not None
+    }
+
+
+def check_rule_limits(rejected: Mapping[str, int], rows_in: int, config: PipelineConfig) -> None:
     """Refuse data of which one rule rejected too much.
+
+    Args:
+        rejected: rows by the place of a rule, of those of `limited_rules`.
+        rows_in: all rows.
+        config: has the rules.
 
     Raises:
         DataError: every such rule with fraction and limit.
     """
     offences = []
-    for rule in config.clean.rules:
-        for reason in reasons_of(rule).values():
-            fraction = accounting.reasons.get(reason, 0) / max(1, accounting.rows_in)
-            if rule.max_fraction is not None and fraction > rule.max_fraction:
-                offences.append(
-                    f"{reason}: {fraction:.2%} of the rows are rejected; expected at most the rule's max_fraction "
-                    f"{rule.max_fraction:g}; mend the data or the rule"
-                )
+    for place, rows in rejected.items():
+        rule = config.clean.rules[int(place)]
+        fraction = rows / max(1, rows_in)
+        if rule.max_fraction is not None and fraction > rule.max_fraction:
+            offences.append(
+                f"clean.rules.{place} ({', '.join(reasons_of(rule).values())}) rejects {fraction:.2%} of the rows; "
+                f"expected at most its max_fraction {number_text(rule.max_fraction)}; mend the data or the rule"
+            )
     if offences:
         raise DataError(*offences)

@@ -31,6 +31,7 @@ from pipeline.preparation.label import counted_as, label_values, staged_labels
 from pipeline.preparation.layout import Layout, placement
 from pipeline.preparation.quoting import column
 from pipeline.preparation.read import hashable, id_checks
+from pipeline.preparation.rules import limited_rules
 from pipeline.preparation.session import spark_errors, temporary_settings
 from pipeline.preparation.split import split_of
 from pipeline.preparation.ties import Ties
@@ -50,6 +51,7 @@ class Staged:
         known: published rows of the ids that came again.
         checks: sums of the two id hashes over all rows, duplicates included, modulo 2**64; 0 if not wanted.
         reasons: how often each reason to reject was given; a row may have several.
+        rules: rows that each of `pipeline.preparation.rules.limited_rules` rejects.
         classes: rows of each class, see `pipeline.preparation.label.counted_as`.
         weightless: rows in the file whose weight is 0.
     """
@@ -61,6 +63,7 @@ class Staged:
     rejected: int
     checks: tuple[int, int]
     reasons: Mapping[str, int] = field(default_factory=dict)
+    rules: Mapping[str, int] = field(default_factory=dict)
     classes: Mapping[str, int] = field(default_factory=dict)
     known: int = 0
     weightless: int = 0
@@ -90,7 +93,8 @@ def stage(
     most = config.label.max_classes if config.label and config.label_type == "multiclass" else None
     ties = _ties(config, ids, names, frame.columns)
     shown = {"all": None, "sample": SAMPLE_ROWS, "none": 0}[config.clean.quarantine]
-    writer = _StageWriter(folder, layout, tuple(frame.columns), ties, shown, labels, counted, sensitive, most)
+    limited = limited_rules(config)
+    writer = _StageWriter(folder, layout, tuple(frame.columns), ties, shown, labels, counted, sensitive, most, limited)
     session = frame.sparkSession
     with spark_errors("cleaning"), temporary_settings(session, {_BATCH: str(_batch_rows(session, config))}):
         rows = by_bucket.mapInArrow(writer, "staged string").collect()
@@ -187,6 +191,7 @@ class _StageWriter:
     counted: Mapping[str, str]
     sensitive: tuple[str, ...]
     most_classes: int | None
+    limited: Mapping[str, tuple[str, ...]]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for bucket, run in itertools.groupby(_runs(map(self._named, batches), self.layout), key=lambda pair: pair[0]):
@@ -207,7 +212,7 @@ class _StageWriter:
     def _write(self, bucket: int, batches: Iterator[pa.RecordBatch]) -> Staged:
         split, group = self.layout.split_of(bucket), self.layout.rows_per_staged_group
         url = storage.join(self.folder, split, f"part-{bucket:05d}-{uuid.uuid4().hex}.parquet")
-        counts = Counts(self.labels, self.counted, self.sensitive, self.most_classes)
+        counts = Counts(self.labels, self.counted, self.sensitive, self.most_classes, self.limited)
         if split == "rejected":  # which become the quarantine
             written = write_rows(url, counts.rejecting(batches, self.most_shown), group)
             rows = written[0] if written else None
@@ -224,6 +229,7 @@ class _StageWriter:
             rejected=counts.rejected,
             checks=(counts.checks[0], counts.checks[1]),
             reasons=counts.reasons,
+            rules=counts.rules,
             classes=counts.classes,
             known=counts.known,
             weightless=counts.weightless,

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.dataset import Column, DatasetSchema, PackedColumn
 from pipeline.features import FittedFeatures
-from pipeline.features.kinds import Array
+from pipeline.features.kinds import Array, Raw
+from pipeline.features.repair import repaired
 from pipeline.features.target import FOLD, Target
 from pipeline.layout import parquet_options
 from pipeline.preparation.columns import HASH, is_typed, raw_arrays
@@ -77,15 +78,13 @@ class PartWriter:
         names = [*staged_labels, HASH, *dict.fromkeys([*self.features.inputs, *(source for _, source in self.sources)])]
         out_of_fold = train and any(isinstance(feature, Target) for feature in self.features.features)
         for table in read_groups(staged, names):
-            raw = raw_arrays(table, self.features.inputs)
-            for repair in self.features.repairs:
-                repairs[repair.name] += int(repair.broken(raw[repair.column]).sum())
-            if out_of_fold:
-                raw[FOLD] = table.column(HASH).to_numpy()
-            yield self._encode(table, raw)
+            raw, changed = repaired(raw_arrays(table, self.features.inputs), self.features.repairs)
+            repairs.update(changed)
+            yield self._encode(table, {**raw, FOLD: table.column(HASH).to_numpy()} if out_of_fold else raw)
 
-    def _encode(self, table: pa.Table, raw: dict[str, Array]) -> pa.Table:
-        encoded = self.features.transform(raw)
+    def _encode(self, table: pa.Table, raw: Raw) -> pa.Table:
+        """One row group; ``raw`` is what repairs left of it."""
+        encoded = self.features.encode(raw)
         sources, labels = dict(self.sources), {label.column: label for label in self.labels}
         columns: dict[str, pa.Array] = {}
         for column in self.schema.columns:

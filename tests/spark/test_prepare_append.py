@@ -129,7 +129,10 @@ def test_what_rules_changed_in_old_files_counts_with_what_they_changed_in_new_on
     new = prepare_dataset(spark, make(old.content_id, clean={"rules": rules}))
     for dataset, count in ((old, ROWS), (new, ROWS + MORE)):
         beyond = int((rows_of_sales(0, count)["price"] > 10).sum())
-        assert dataset.manifest.accounting.repaired == {"price: clip": beyond, "price: null": 0}
+        assert dataset.manifest.accounting.repaired == {
+            "price is above 10: clip": beyond,
+            "price is below 0: null": 0,
+        }
 
 
 def test_a_row_that_is_published_stays_so_whatever_new_rules_say(

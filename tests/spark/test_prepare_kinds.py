@@ -271,8 +271,9 @@ def test_rules_reject_with_their_reasons_and_repairs_are_part_of_the_state(
     }
     assert accounting.rejected == len(not_ab | threes)
     beyond = {row for row in range(ROWS) if abs(plain["n"][row]) > 1}
-    assert accounting.repaired == {"n: clip": len(beyond - not_ab - threes)}
-    assert f"n: clip: {accounting.repaired['n: clip']:,} values" in describe(dataset.url)
+    ((rule, changed),) = accounting.repaired.items()
+    assert (rule, changed) == ("n is below -1 or is above 1: clip", len(beyond - not_ab - threes))
+    assert f"{rule}: {changed:,} values" in describe(dataset.url)
     features = FittedFeatures.from_json(dataset.manifest.statistics)
     low, high = features.transform({"n": np.array([-50.0, 50]), "c": canonical(["a", "a"], "string")})["n"]
     same = features.transform({"n": np.array([-1.0, 1]), "c": canonical(["a", "a"], "string")})["n"]
@@ -280,7 +281,7 @@ def test_rules_reject_with_their_reasons_and_repairs_are_part_of_the_state(
     with pytest.raises(DataError, match=r"t is not unique"):
         prepare_dataset(spark, make(features=SMALL, clean={"rules": rules[3:], "max_rejected_fraction": 0.5}))
     limited = {"rules": [{**rules[1], "max_fraction": 0.1}], "max_rejected_fraction": 1}
-    with pytest.raises(DataError, match=r"c does not match \[ab\]: .*max_fraction 0\.1"):
+    with pytest.raises(DataError, match=r"rules\.0 \(c does not match \[ab\]\) rejects 3\d\.\d+%.*max_fraction 0\.1"):
         prepare_dataset(spark, make(features=SMALL, clean=limited))
 
 

@@ -35,7 +35,7 @@ from pipeline.features.distinct import Distinct
 from pipeline.features.exact import Moments, exact_sum
 from pipeline.features.label_sums import UNIT, Labelled, LabelSums
 from pipeline.features.quantiles import quantiles
-from pipeline.features.repair import Repair, repaired
+from pipeline.features.repair import Repair, repaired, repairs_of
 from pipeline.features.sketches import Cells, Values, result_of
 from pipeline.features.texts import Texts, coded, objects
 from tests.fitting import merge, run_fit
@@ -389,10 +389,44 @@ def test_rules_that_change_a_value_belong_to_the_state() -> None:
         "c": canonical(["z", "b", None], "string"),
     }
     repairs = tuple(Repair.of(rule) for rule in rules)
-    fitted, _ = run_fit(fit_features(features, repairs), dict(repaired(raw, repairs)))
+    changed, counts = repaired(raw, repairs)
+    fitted, _ = run_fit(fit_features(features, repairs), changed)
     again = FittedFeatures.from_json(json.loads(json.dumps(fitted.to_json())))
     encoded = again.transform(raw)
     assert encoded["n"].tolist() == [0, 5, 9]
     assert encoded["m"].tolist() == [1, -1, -1]
     assert encoded["c"].tolist() == [3, 4, 1]
-    assert [int(repair.broken(raw[repair.column]).sum()) for repair in repairs] == [2, 1, 1]
+    assert counts == {
+        "n is below 0 or is above 9: clip": 2,
+        "c is not an allowed value: default a": 1,
+        "m is above 5: null": 1,
+    }
+
+
+def test_each_rule_counts_what_it_changed_of_what_those_before_left() -> None:
+    rules: list[dict[str, Any]] = [
+        {"column": "n", "min": -1, "max": 1, "action": "clip"},
+        {"column": "n", "min": -0.5, "max": 1, "action": "null"},
+        {"column": "n", "min": -2, "action": "default", "default": 0},
+        {"column": "n", "max": 0.25, "action": "default", "default": 1000000.5},
+        {"column": "n", "max": 0.25, "action": "default", "default": 1000000.5},
+        {"column": "c", "allowed": ["a", 1], "action": "default", "default": "b"},
+        {"column": "c", "allowed": ["a", 1], "action": "null"},
+    ]
+    repairs = repairs_of([RuleConfig(**rule) for rule in rules])
+    raw = {
+        "n": np.array([-5.0, -0.75, 0.1, 0.5, 7, math.nan]),
+        "c": canonical(["a", "1", "z", "b", None, "b"], "string"),
+    }
+    changed, counts = repaired(raw, repairs)
+    assert counts == {
+        "n is below -1 or is above 1: clip": 2,
+        "n is below -0.5 or is above 1: null": 2,
+        "n is below -2: default 0": 0,
+        "n is above 0.25: default 1000000.5 (rule 3)": 2,
+        "n is above 0.25: default 1000000.5 (rule 4)": 0,
+        "c is not an allowed value: default b": 1,
+        "c is not an allowed value: null": 3,
+    }
+    assert changed["n"].tolist()[2:5] == [0.1, 1000000.5, 1000000.5]
+    assert changed["c"].values.tolist() == ["a", "1", None, None, None, None]
