@@ -25,6 +25,7 @@ def check_training(config: PipelineConfig, dataset: Dataset, code: UserCode) -> 
     from pipeline.inference.predictor import check_exportable
     from pipeline.models.dry_run import dry_run
     from pipeline.training.checkpoint import published_steps
+    from pipeline.training.dry_batch import refuse_lone_row
     from pipeline.training.own_loop.settings import refuse_without_effect
     from pipeline.training.warm_start import fitting_tensors
 
@@ -41,8 +42,9 @@ def check_training(config: PipelineConfig, dataset: Dataset, code: UserCode) -> 
         fitting_tensors(model, training.init_from)
     if code.loop is None:
         _check_built_in_loop(training, dataset, code, model)
-    if code.model is not None:
-        check_exportable(config.model, dataset.schema, code)
+        if (ranks := config.cluster.known_ranks) is not None:
+            refuse_lone_row(lambda: model, dataset.schema, training, dataset.manifest.rows("train"), ranks)
+    check_exportable(config.model, dataset.schema, code, training.micro_batch_size)
 
 
 def _check_built_in_loop(config: TrainingConfig, dataset: Dataset, code: UserCode, model: nn.Module) -> None:

@@ -251,6 +251,13 @@ class ClusterConfig(Section):
         return self
 
     @property
+    def known_ranks(self) -> int | None:
+        """The number of ranks to begin with; None where the cluster decides."""
+        if self.launcher == "in_process":
+            return 1
+        return None if self.num_proc == "auto" else self.num_proc
+
+    @property
     def fewest_ranks(self) -> int:
         """The smallest number of ranks that training may go on with."""
         return self.min_proc or (1 if self.num_proc == "auto" else self.num_proc)

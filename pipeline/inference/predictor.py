@@ -26,7 +26,7 @@ from pipeline.features import FittedFeatures, canonical
 from pipeline.fingerprint import source_digest
 from pipeline.inference.inputs import model_inputs
 from pipeline.inference.model_folder import ModelDescription, read_model_folder, write_model_folder
-from pipeline.inference.program import ProgramModel, export_program
+from pipeline.inference.program import ProgramModel, answer_of, export_program
 from pipeline.models import build_model
 from pipeline.models.answers import Answers
 
@@ -66,7 +66,7 @@ def export_model(
     program = source = None
     from_code = user_code is not None and user_code.model is not None
     if from_code or model.factory is not None:
-        module = build_model(model, dataset.schema, user_code)
+        module = build_model(model, dataset.schema, user_code).float()
         module.load_state_dict(dict(weights))
         try:
             program, weights = export_program(module, example_inputs(dataset.schema))
@@ -82,14 +82,30 @@ def export_model(
     return write_model_folder(folder, description, weights, made_with)
 
 
-def check_exportable(model: ModelConfig, schema: DatasetSchema, user_code: UserCode) -> None:
-    """Before hours of training, make sure that the user's model can be kept.
+def check_exportable(model: ModelConfig, schema: DatasetSchema, user_code: UserCode, rows: int = CHUNK_ROWS) -> None:
+    """Before hours of training, make sure that a model of the user's predicts, and that one from code can be kept.
+
+    Args:
+        model: its configuration.
+        schema: of the dataset.
+        user_code: a model class or function in it takes the place of the configured one.
+        rows: in the forward that is tried, if fewer than those of a chunk.
 
     Raises:
         ConfigError: says why not.
     """
-    if user_code.model is not None:
-        export_program(build_model(model, schema, user_code), example_inputs(schema))
+    from_code = user_code.model is not None
+    if not from_code and model.factory is None:
+        return
+    module = build_model(model, schema, user_code).float()
+    inputs = {name: tensor[:rows] for name, tensor in example_inputs(schema).items()}
+    answer_of(module, inputs)
+    try:
+        export_program(module, inputs)
+    except ConfigError as error:
+        if from_code:
+            raise
+        logger.info("%s; whoever loads it must allow %s, as it is now", error, model.factory)
 
 
 def example_inputs(schema: DatasetSchema) -> dict[str, Tensor]:
@@ -182,7 +198,7 @@ class Predictor:
                 f"{description.source[:12]}; that is {now[:12] if now else 'missing'} now; expected the same; "
                 "bring that source back, or train again"
             )
-        module = build_model(description.architecture, description.schema)
+        module = build_model(description.architecture, description.schema).float()
         try:
             module.load_state_dict(weights)
         except RuntimeError as error:

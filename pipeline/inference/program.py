@@ -54,13 +54,31 @@ def export_program(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Program
     names = set(program["weights"].values())
     tensors = {**dict(exported.constants), **exported.state_dict}
     weights = {name: tensors[name].detach().clone().contiguous() for name in sorted(names)}
-    answer, expected = run_program(program, weights, inputs), model(inputs)
+    answer, expected = run_program(program, weights, inputs), answer_of(model, inputs)
     if not torch.allclose(answer, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
         raise ConfigError(
             f"model {type(model).__name__} gives other results when traced, by up to "
             f"{float((answer - expected).abs().max()):.2g}; expected the same; is its forward random in eval mode?"
         )
     return program, weights
+
+
+def answer_of(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    """What a model gives in eval mode, without gradients.
+
+    Raises:
+        ConfigError: it fails.
+    """
+    try:
+        with torch.no_grad():
+            answer: Tensor = model.eval()(inputs)
+    except Exception as error:
+        rows = len(next(iter(inputs.values())))
+        raise ConfigError(
+            f"model {type(model).__name__} fails in eval mode on {rows} rows: {type(error).__name__}: {error}; "
+            "expected it to predict what it was trained for, from inputs of float32"
+        ) from error
+    return answer
 
 
 @contextlib.contextmanager

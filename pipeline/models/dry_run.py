@@ -27,11 +27,13 @@ def dry_run(config: ModelConfig, schema: DatasetSchema, user_code: UserCode | No
         The model, for whoever wants to know its size.
 
     Raises:
-        ConfigError: it fails, gives another shape, or the loss is not a differentiable sum over rows.
+        ConfigError: it fails, gives another shape, has a state that no checkpoint can hold, or the loss is not a
+            differentiable sum over rows.
     """
     code = user_code or UserCode()
     with torch.random.fork_rng(devices=[]):
         model = build_model(config, schema, code).float()
+        _check_state(model)
         inputs = made_up_inputs(schema, ROWS)
         try:
             output = model(inputs)
@@ -78,6 +80,18 @@ def made_up_weight(rows: int) -> Tensor:
 
 def _shapes(inputs: dict[str, Tensor]) -> str:
     return ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in inputs.items())
+
+
+def _check_state(model: nn.Module) -> None:
+    odd = {name: type(value).__name__ for name, value in model.state_dict().items() if not isinstance(value, Tensor)}
+    if odd:
+        raise ConfigError(
+            *(
+                f"the model's state has {name}, a {kind}; expected tensors, since nothing is pickled; leave out its "
+                "get_extra_state(), or let that give a tensor"
+                for name, kind in odd.items()
+            )
+        )
 
 
 def _check_output(output: Any, schema: DatasetSchema, has_own_loss: bool) -> None:

@@ -1,10 +1,13 @@
-"""DRIVER. A made-up batch through what a step and a validation do, so that ranks do not find out after an epoch."""
+"""DRIVER and RANK. A made-up batch through what a step and a validation do, before an epoch has to find out."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from pipeline.config.training import TrainingConfig
 from pipeline.dataset import DatasetSchema
 from pipeline.errors import ConfigError
 from pipeline.models.dry_run import HALVES, ROWS, made_up_inputs, made_up_label, made_up_weight
@@ -28,6 +31,44 @@ def dry_step(model: nn.Module, objective: Objective, optimizer: torch.optim.Opti
                 f"the optimizer {type(optimizer).__name__} fails in its first step: {type(error).__name__}: {error}; "
                 "expected one that takes these options and dense gradients; change training.optimizer.options"
             ) from error
+
+
+def refuse_lone_row(
+    model: Callable[[], nn.Module], schema: DatasetSchema, config: TrainingConfig, rows: int, world_size: int
+) -> None:
+    """Refuse a model that takes no single row, as torch's batch norm does not, where a forward of training has one.
+
+    Args:
+        model: gives one to try, in float32; called only if there is such a forward.
+        schema: of the dataset.
+        config: how rows are divided.
+        rows: of the train split.
+        world_size: of the ranks among which a batch is divided.
+
+    Raises:
+        ConfigError: the model fails.
+    """
+    last = 0 if config.last_batch == "drop" else rows % config.global_batch_size
+    batches = [last] if rows < config.global_batch_size else [config.global_batch_size, last]
+    lone = [batch for batch in batches if _has_lone_row(batch, world_size, config.micro_batch_size)]
+    if not lone:
+        return
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
+            model().train()(made_up_inputs(schema, 1))
+        except Exception as error:
+            raise ConfigError(
+                f"the model fails in training on a single row ({type(error).__name__}: {error}), which is what a batch "
+                f"of {lone[0]} rows leaves to one of {world_size} ranks, or to a micro-batch; expected one that takes "
+                "it, for instance with pipeline.models.tabular.BatchNorm instead of torch's; or choose another "
+                "training.global_batch_size, or training.last_batch drop"
+            ) from error
+
+
+def _has_lone_row(batch: int, world_size: int, micro_batch_size: int) -> bool:
+    """Whether some rank's share, or a micro-batch of it, is one row."""
+    shares = {batch // world_size, -(-batch // world_size)} - {0}
+    return any(share // -(-share // micro_batch_size) == 1 for share in shares)
 
 
 def dry_validation(model: nn.Module, objective: Objective, schema: DatasetSchema) -> dict[str, float]:

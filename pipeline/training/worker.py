@@ -9,10 +9,11 @@ from typing import Any
 from pipeline.dataset import Dataset
 from pipeline.stack import reader_of
 from pipeline.task import Reporter, TrainingResult, TrainingTask
-from pipeline.training.build import build_learner, steps_per_epoch
+from pipeline.training.build import build_learner, seeded_model, steps_per_epoch
 from pipeline.training.checkpoint import step_url
 from pipeline.training.checkpoint_writer import CheckpointWriter
 from pipeline.training.collective import Collective
+from pipeline.training.dry_batch import refuse_lone_row
 from pipeline.training.loader import Loader
 from pipeline.training.loop import Rank, run_epochs
 from pipeline.training.own_loop import TrainingContext
@@ -49,6 +50,10 @@ def train(task: TrainingTask, collective: Collective, reporter: Reporter, stop: 
 def _train(
     task: TrainingTask, dataset: Dataset, collective: Collective, reporter: Reporter, stop: Callable[[], bool]
 ) -> Progress:
+    rows = dataset.manifest.rows("train")
+    refuse_lone_row(
+        lambda: seeded_model(task, dataset).float(), dataset.schema, task.training, rows, collective.world_size
+    )
     learner = build_learner(task, dataset, collective)
     with contextlib.closing(learner.gradients), checkpoint_writer(task, collective, reporter) as writer:
         progress = resume(task, learner, reporter)

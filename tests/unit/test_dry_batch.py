@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ from torch import Tensor
 
 from pipeline.before_launch import check_training
 from pipeline.config import PipelineConfig, parse_config
+from pipeline.config.training import ClusterConfig, TrainingConfig
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError
+from pipeline.models.tabular import BatchNorm
 from pipeline.task import UserCode
-from pipeline.testing import tiny_dataset
+from pipeline.testing import tiny_dataset, tiny_schema
+from pipeline.training.dry_batch import refuse_lone_row
+from tests.one_rank import trained
 
 Metrics = Callable[[Tensor, Tensor, Tensor], dict[str, Any]]
 
@@ -119,3 +124,65 @@ def test_an_optimizer_that_fails_in_its_first_step_is_refused(tmp_path: Path) ->
         checked(tmp_path, code, optimizer={"options": {"amsgrad": True}})
     with pytest.raises(ConfigError, match=r"the optimizer SparseAdam fails in its first step: RuntimeError"):
         checked(tmp_path, UserCode(optimizer=lambda parameters: torch.optim.SparseAdam(parameters)))
+
+
+class Normed(torch.nn.Module):
+    def __init__(self, schema: Any, norm: type[torch.nn.Module] = torch.nn.BatchNorm1d) -> None:
+        super().__init__()
+        self.norm, self.layer = norm(len(schema.numeric)), torch.nn.Linear(len(schema.numeric), 1)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        return self.layer(self.norm(inputs["numeric"])).squeeze(1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "ranks", "micro_batch_size", "lone"),
+    [
+        (128, 1, 1024, None),
+        (129, 1, 1024, 1),
+        (130, 1, 1024, None),
+        (130, 2, 1024, 2),
+        (131, 2, 1024, 3),
+        (132, 2, 1024, None),
+        (129, 3, 1024, 1),
+        (128, 1, 1, 64),
+        (131, 1, 2, 3),
+        (128, 64, 1024, 64),
+        (3, 2, 1024, 3),
+    ],
+)
+def test_a_model_that_takes_no_single_row_is_refused_where_a_rank_or_a_micro_batch_has_one(
+    rows: int, ranks: int, micro_batch_size: int, lone: int | None
+) -> None:
+    schema = tiny_schema(3, 0, {}, "binary", ())
+    config = TrainingConfig(run_url="run", global_batch_size=64, micro_batch_size=micro_batch_size)
+    expected = (
+        nullcontext()
+        if lone is None
+        else pytest.raises(
+            ConfigError, match=f"single row .ValueError.*a batch of {lone} rows leaves .* of {ranks} ranks"
+        )
+    )
+    with expected:
+        refuse_lone_row(lambda: Normed(schema), schema, config, rows, ranks)
+    refuse_lone_row(lambda: Normed(schema, BatchNorm), schema, config, rows, ranks)
+
+
+def test_the_last_batch_that_is_dropped_leaves_nobody_a_single_row() -> None:
+    schema = tiny_schema(3, 0, {}, "binary", ())
+    config = TrainingConfig(run_url="run", global_batch_size=64, last_batch="drop")
+    refuse_lone_row(lambda: Normed(schema), schema, config, 129, 1)
+
+
+def test_a_single_row_is_found_on_the_driver_where_it_knows_the_ranks_and_else_by_them_before_they_train(
+    tmp_path: Path,
+) -> None:
+    dataset, code = tiny_dataset(str(tmp_path), 65, categorical=0), UserCode(model=Normed)
+    config = config_of(dataset, "binary", global_batch_size=64)
+    check_training(config, dataset, code)  # on as many ranks as the cluster has
+    alone = config.model_copy(update={"cluster": ClusterConfig(launcher="in_process")})
+    with pytest.raises(ConfigError, match="single row"):
+        check_training(alone, dataset, code)
+    with pytest.raises(ConfigError, match="single row"):
+        trained(dataset, tmp_path / "run", code=code, model={}, global_batch_size=64)
+    assert not (tmp_path / "run").exists()

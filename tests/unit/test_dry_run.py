@@ -50,6 +50,15 @@ def test_a_model_of_another_shape_is_refused(options: dict[str, Any], message: s
         dry_run(ModelConfig(options=options), SCHEMA, UserCode(model=Net))
 
 
+def test_a_state_that_no_checkpoint_can_hold_is_refused_by_name() -> None:
+    class Extra(Net):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"calls": 1}
+
+    with pytest.raises(ConfigError, match=r"the model's state has _extra_state, a dict; expected tensors"):
+        dry_run(ModelConfig(), SCHEMA, UserCode(model=Extra))
+
+
 @pytest.mark.parametrize(
     "loss",
     [

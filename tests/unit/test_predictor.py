@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -134,11 +135,11 @@ def my_factory(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
-    def write(activation="torch.tanh", rows="1.0"):
+    def write(activation="torch.tanh", rows="1.0", cast=""):
         (folder / "my_factory.py").write_text(
             "import torch\nfrom pipeline.models.linear import Linear\n\nclass Net(Linear):\n"
             f"    def forward(self, inputs):\n        return {activation}(super().forward(inputs)) * {rows}\n\n"
-            "def build(schema):\n    return Net(schema)\n"
+            f"def build(schema):\n    return Net(schema){cast}\n"
         )
         sys.modules.pop("my_factory", None)
 
@@ -152,7 +153,7 @@ BY_VALUES = "float(inputs['numeric'].sum() > -1e9)"
 def exported_factory(dataset, folder):
     config = ModelConfig(factory="my_factory:build")
     torch.manual_seed(5)
-    export_model(dataset, config, build_model(config, dataset.schema).state_dict(), str(folder))
+    export_model(dataset, config, build_model(config, dataset.schema).float().state_dict(), str(folder))
     sys.modules.pop("my_factory")
 
 
@@ -189,6 +190,35 @@ def test_a_factory_is_refused_before_it_is_imported_unless_the_caller_allows_it(
     assert "my_factory" not in sys.modules
     allowed = Predictor.load(str(tmp_path / "model"), allow_factories=["my_factory:build"])
     assert len(allowed.predict(raw_rows(5))) == 5
+
+
+@pytest.mark.parametrize("rows", ["1.0", BY_VALUES], ids=["traced", "by its name"])
+def test_a_factory_of_another_precision_is_kept_in_that_of_its_training(tmp_path, dataset, my_factory, rows):
+    answers = []
+    for cast in ("", ".half()"):
+        my_factory("torch.tanh", rows, cast)
+        exported_factory(dataset, tmp_path / f"model{cast}")
+        predictor = Predictor.load(str(tmp_path / f"model{cast}"), allow_factories=["my_factory:build"])
+        answers.append(predictor.predict(raw_rows(50))["probability"].to_numpy())
+    assert answers[1] == pytest.approx(answers[0], abs=1e-3)  # its random start is rounded to half
+
+
+@pytest.mark.parametrize(
+    ("activation", "rows", "fault"),
+    [
+        ("torch.tanh", "1.0", None),
+        ("torch.tanh", BY_VALUES, None),
+        ("torch.tanh", "(1.0 if len(inputs['numeric']) <= 32 else missing)", None),
+        ("torch.tanh", "(1.0 if self.training else missing)", r"Net fails in eval mode on 32 rows: NameError"),
+    ],
+    ids=["traced", "by its name", "of few rows", "failing"],
+)
+def test_a_factory_is_tried_before_training_on_so_many_rows_as_a_forward_of_training_has(
+    dataset, my_factory, activation, rows, fault
+):
+    my_factory(activation, rows)
+    with pytest.raises(ConfigError, match=fault) if fault else nullcontext():
+        check_exportable(ModelConfig(factory="my_factory:build"), dataset.schema, UserCode(), rows=32)
 
 
 def own_model(schema):
