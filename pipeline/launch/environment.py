@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 @contextlib.contextmanager
@@ -40,6 +40,27 @@ def stop_on_signals(*signals: signal.Signals) -> Iterator[Callable[[], bool]]:
     finally:
         for number, action in before.items():
             signal.signal(number, action)
+
+
+@contextlib.contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """What a signal raises in this thread, it raises at the end of the block; for what takes a moment only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: dict[int, None] = {}
+    with contextlib.ExitStack() as stack:
+        stack.callback(_raise_again, came)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if callable(action := signal.getsignal(number)):
+                stack.callback(signal.signal, number, action)
+                signal.signal(number, lambda number, _: came.update({number: None}))
+        yield
+
+
+def _raise_again(numbers: Iterable[int]) -> None:
+    for number in numbers:
+        signal.raise_signal(number)
 
 
 @contextlib.contextmanager

@@ -1,15 +1,10 @@
-"""DRIVER. The Java process behind a Spark session that we start ourselves.
-
-It gets its own process group, so that Ctrl-C in a terminal reaches Python alone; what it says goes to a file;
-it ends with the session, and by itself when Python is killed: PySpark's gateway exits at the end of its stdin.
-"""
+"""DRIVER. A Spark session in a Java process of our own: both are gone at its end, whatever ends it."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -19,13 +14,12 @@ from typing import IO, Any
 
 from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
-from pyspark.errors import PySparkRuntimeError
-from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from pipeline.config.secret_values import from_environment, has_variable
 from pipeline.errors import ServiceError
 from pipeline.launch.environment import environment
+from pipeline.launch.gateway import JavaProcess
 
 _STOP_SECONDS = 15.0
 _BREAK_SECONDS = 2.0
@@ -33,18 +27,16 @@ _UNREGISTERED = "spark-application-"
 """How a session's id begins until a stand-alone master has given it one; without it Spark stops it soon after."""
 _BROKEN_OFF = ("while sending command", "while shutting down connection")
 
-logger = logging.getLogger(__name__)
-
 
 @contextlib.contextmanager
 def own_session(settings: Mapping[str, str], variables: Mapping[str, str], log: Path) -> Iterator[SparkSession]:
-    """Start a JVM and a session in it; both are gone at exit, also after Ctrl-C in the middle of a Spark job.
+    """Start a JVM and a session in it; both are gone at exit, also after Ctrl-C at any moment.
 
     Args:
         settings: Spark settings, known to the JVM from its start; those that name environment variables reach it over
             the connection, since everybody on the machine can read command lines.
         variables: environment of the JVM and of the Python workers it starts.
-        log: file for what the JVM and its children write to stdout and stderr.
+        log: file for what the JVM and its children write to stdout and stderr, in a temporary folder of ours.
 
     Raises:
         ConfigError: a setting names an environment variable that is not set.
@@ -52,43 +44,35 @@ def own_session(settings: Mapping[str, str], variables: Mapping[str, str], log: 
             detail.
     """
     paths = list(sys.path)
-    conf = _conf({key: from_environment(value, f"cluster.spark.{key}") for key, value in settings.items()})
-    shown = _conf({key: value for key, value in settings.items() if not has_variable(value)})
+    known = {key: from_environment(value, f"cluster.spark.{key}") for key, value in settings.items()}
+    shown = {key: value for key, value in settings.items() if not has_variable(value)}
+    java = JavaProcess(log.parent)
     with log.open("wb") as output, _quiet_connections():
-        process: list[subprocess.Popen[bytes]] = []
         try:
-            tempfile.gettempdir()  # Python remembers its answer: ask before TMPDIR becomes the JVM's
-            with environment(variables), _interrupt_handler_kept():
-                session = _start(conf, shown, output, process)
-            if str(session.sparkContext.applicationId).startswith(_UNREGISTERED):  # Spark raises nothing
-                raise RuntimeError("no master has answered")
-        except Exception as error:
-            _stop(process)
-            raise _not_started(settings, error, log) from error
-        except BaseException:
-            _stop(process)
-            raise
-        try:
-            yield session
-        except (Py4JError, ConnectionError) as error:
-            _wait_until_ended(process[0])
-            if process[0].poll() is None:
-                raise
-            raise _ended(settings, process[0].returncode, log) from error
+            try:
+                tempfile.gettempdir()  # Python remembers its answer: ask before TMPDIR becomes the JVM's
+                with environment(variables), _interrupt_handler_kept():
+                    session = _start(java, known, shown, output)
+                if str(session.sparkContext.applicationId).startswith(_UNREGISTERED):  # Spark raises nothing
+                    raise RuntimeError("no master has answered")
+            except Exception as error:
+                _stop(java)
+                raise _not_started(settings, error, log) from error
+            try:
+                yield session
+            except (Py4JError, ConnectionError) as error:
+                if (code := java.exit_code(_BREAK_SECONDS)) is None:  # a connection breaks a moment before its process
+                    raise
+                raise _ended(settings, code, log) from error
         finally:
-            _stop(process)
+            _stop(java)
             sys.path[:] = paths
 
 
-def _conf(settings: Mapping[str, str]) -> SparkConf:
-    return SparkConf(loadDefaults=False).setAll(list(settings.items()))
-
-
-def _start(
-    conf: SparkConf, shown: SparkConf, output: IO[bytes], process: list[subprocess.Popen[bytes]]
-) -> SparkSession:
-    gateway = launch_gateway(shown, {"stdout": output, "stderr": output, "start_new_session": True})  # type: ignore[no-untyped-call]
-    process.append(gateway.proc)
+def _start(java: JavaProcess, known: Mapping[str, str], shown: Mapping[str, str], output: IO[bytes]) -> SparkSession:
+    java.start(shown, output)
+    gateway = java.connect()
+    conf = SparkConf(loadDefaults=False).setAll(list(known.items()))
     return SparkSession(SparkContext(conf=conf, gateway=gateway))
 
 
@@ -130,22 +114,12 @@ def _quiet_connections() -> Iterator[None]:
 
 
 def _not_started(settings: Mapping[str, str], error: Exception, log: Path) -> ServiceError:
-    reason = (
-        str(error).splitlines()[0]
-        if str(error) and not isinstance(error, PySparkRuntimeError)
-        else "its Java process ended"
-    )
+    reason = (str(error) or type(error).__name__).splitlines()[0]
     return ServiceError(
         f"Spark with master {settings.get('spark.master')} did not start: {reason}; "
         "expected a session; see the last lines of its log below",
         detail=_last_lines(log),
     )
-
-
-def _wait_until_ended(process: subprocess.Popen[bytes]) -> None:
-    """A connection breaks a moment before its process is gone; one that lives on is waited for in vain."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_BREAK_SECONDS)
 
 
 def _ended(settings: Mapping[str, str], code: int, log: Path) -> ServiceError:
@@ -161,20 +135,22 @@ def _last_lines(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").strip().splitlines()[-20:])
 
 
-def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Stop session and JVM.
+def _stop(java: JavaProcess) -> None:
+    """Stop session and JVM; a Ctrl-C meanwhile ends the JVM at once.
 
     Asked from a thread of its own, since the connection of this thread may still wait for an interrupted job.
     """
-    aside = _stop_accumulators()
-    thread = threading.Thread(target=_stop_session, name="stop-spark", daemon=True)
-    thread.start()
-    thread.join(_STOP_SECONDS)
-    for process in processes:
-        _end(process)
+    try:
+        aside = _stop_accumulators()
+        thread = threading.Thread(target=_stop_session, name="stop-spark", daemon=True)
+        thread.start()
+        thread.join(_STOP_SECONDS)
+        java.end(_STOP_SECONDS)
+    finally:
+        java.kill()
+        _forget()
     for one in (thread, *aside):
         one.join(_STOP_SECONDS)  # the end of the JVM ends its call, if it had not answered in time
-    _forget()
 
 
 def _stop_accumulators() -> list[threading.Thread]:
@@ -202,18 +178,6 @@ def _stop_session() -> None:
     if context is not None:
         with contextlib.suppress(Exception):
             context.stop()
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        logger.warning("the Java process of Spark did not end by itself; killing it")
-        process.kill()
-        process.wait()
 
 
 def _forget() -> None:

@@ -1,6 +1,6 @@
 """DRIVER. A temporary folder that disappears with its owner, even if the owner is killed.
 
-The owner holds a lock file for as long as it lives, and the operating system drops the lock of a dead
+Its owners hold a lock file for as long as they live, and the operating system drops the lock of a dead
 process. So whoever comes next can tell a dead owner's folder from a living one's, without process ids.
 """
 
@@ -18,6 +18,7 @@ from typing import TextIO
 
 from pipeline import storage
 from pipeline.errors import StorageError
+from pipeline.launch.environment import interrupts_held_back
 
 _LOCK = "owner.lock"
 
@@ -32,23 +33,32 @@ def temporary_folder(workspace: str) -> Iterator[Path]:
         StorageError: the workspace cannot be written.
     """
     base = _base(workspace)
+    folder = base / uuid.uuid4().hex[:12]
     try:
-        with _locked(base / "sweep.lock"):
-            _sweep(base)
-            folder = base / uuid.uuid4().hex[:12]
-            folder.mkdir(mode=0o700)
-            owner = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(owner, fcntl.LOCK_EX)
-    except OSError as error:
-        raise StorageError(
-            f"{base} cannot be used: {error.strerror or error}; expected a folder to write temporary files in; "
-            "choose another workspace"
-        ) from error
-    try:
-        yield folder
+        with contextlib.ExitStack() as owner:
+            try:
+                with _locked(base / "sweep.lock"):
+                    dead = [other for other in base.iterdir() if other.is_dir() and not _has_owner(other)]
+                    folder.mkdir(mode=0o700)
+                    owner.enter_context(joint_owner(folder))
+                for other in dead:
+                    shutil.rmtree(other, ignore_errors=True)
+            except OSError as error:
+                raise StorageError(
+                    f"{base} cannot be used: {error.strerror or error}; expected a folder to write temporary files "
+                    "in; choose another workspace"
+                ) from error
+            yield folder
     finally:
-        os.close(owner)
         _remove(base, folder)
+
+
+@contextlib.contextmanager
+def joint_owner(folder: Path) -> Iterator[int]:
+    """Own a folder beside those who own it already; the file descriptor, with which a child process owns it too."""
+    with (folder / _LOCK).open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH)
+        yield stream.fileno()
 
 
 def _base(workspace: str) -> Path:
@@ -59,10 +69,12 @@ def _base(workspace: str) -> Path:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    while (stream := _lock(path)) is None:
-        pass
-    with stream:
-        yield
+    """Interrupts wait meanwhile: one that left the lock held would let the removal that it leads to wait for ever."""
+    with interrupts_held_back():
+        while (stream := _lock(path)) is None:
+            pass
+        with stream:
+            yield
 
 
 def _lock(path: Path) -> TextIO | None:
@@ -78,12 +90,6 @@ def _lock(path: Path) -> TextIO | None:
             return None
         stack.pop_all()
         return stream
-
-
-def _sweep(base: Path) -> None:
-    for folder in base.iterdir():
-        if folder.is_dir() and not _has_owner(folder):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _has_owner(folder: Path) -> bool:

@@ -125,7 +125,7 @@ def test_a_setting_from_the_environment_reaches_spark_but_no_command_line(
     )
     assert code.count("hunter2") == 1
     program = _start(tmp_path, code)
-    lines = [" ".join(child.cmdline()) for child in psutil.Process(program.pid).children(recursive=True)]
+    lines = [" ".join(child.cmdline()) for child in _family(program)]
     program.kill()
     program.communicate()
     assert any("java" in line for line in lines)
@@ -181,9 +181,15 @@ def _start(workspace: Path, code: str = _PROGRAM) -> subprocess.Popen[str]:
     assert program.stdout is not None
     assert program.stdout.readline() == "ready\n"
     deadline = time.monotonic() + 30
-    while len(psutil.Process(program.pid).children(recursive=True)) < 4 and time.monotonic() < deadline:
+    while len(_family(program)) < 4 and time.monotonic() < deadline:
         time.sleep(0.1)  # the JVM, the daemon of its Python workers, and two of them
     return program
+
+
+def _family(program: subprocess.Popen[str]) -> list[psutil.Process]:
+    """All processes below it; of the script that starts Java, the JVM sometimes inherits a zombie."""
+    children = psutil.Process(program.pid).children(recursive=True)
+    return [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 
 def _wait_until_gone(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -192,7 +198,7 @@ def _wait_until_gone(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 def test_ctrl_c_in_a_spark_job_ends_at_once_and_leaves_nothing(tmp_path: Path) -> None:
     program = _start(tmp_path)
-    family = psutil.Process(program.pid).children(recursive=True)
+    family = _family(program)
     started = time.monotonic()
     os.killpg(program.pid, signal.SIGINT)
     _, errors = program.communicate(timeout=60)
@@ -205,7 +211,7 @@ def test_ctrl_c_in_a_spark_job_ends_at_once_and_leaves_nothing(tmp_path: Path) -
 
 def test_after_sigkill_the_jvm_goes_by_itself_and_the_next_session_sweeps(tmp_path: Path) -> None:
     program = _start(tmp_path)
-    family = psutil.Process(program.pid).children(recursive=True)
+    family = _family(program)
     assert len(family) >= 4
     program.kill()
     program.communicate()

@@ -15,7 +15,7 @@ from pipeline.launch import jvm
 def test_a_session_that_no_master_has_given_an_id_is_69_with_the_end_of_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def start(conf: Any, shown: Any, output: Any, process: list[Any]) -> Any:
+    def start(java: Any, known: Any, shown: Any, output: Any) -> Any:
         output.write(b"All masters are unresponsive! Giving up.\n")
         output.flush()
         return SimpleNamespace(sparkContext=SimpleNamespace(applicationId="spark-application-1795500000000"))
