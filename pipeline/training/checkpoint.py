@@ -38,6 +38,7 @@ SIGN_SECONDS = 10.0
 """After which whoever reads or writes a checkpoint says so: nobody finishes a step meanwhile."""
 
 _PUBLISHED = re.compile(r"step-(\d+)")
+_ASIDE = "corrupt-"
 
 logger = logging.getLogger(__name__)
 
@@ -134,31 +135,37 @@ def published_steps(run_url: str) -> list[int]:
 
 
 def latest_good(run_url: str, tell: Callable[[str], None] = logger.warning) -> Checkpoint | None:
-    """The newest checkpoint that is intact to the last byte; none if there is no checkpoint at all.
+    """The newest checkpoint that is intact to the last byte; none if there has never been a checkpoint.
 
     Corrupt ones are set aside under another name, so that they never count among those that are kept.
 
     Raises:
-        StorageError: there are checkpoints, and all are corrupt.
+        StorageError: there are checkpoints, or were, and all are corrupt.
     """
-    steps = published_steps(run_url)
-    for step in reversed(steps):
-        url = step_url(run_url, step)
+    for step in reversed(published_steps(run_url)):
         try:
-            checkpoint = open_checkpoint(url)
+            checkpoint = open_checkpoint(step_url(run_url, step))
             checkpoint.verify(tell)
             return checkpoint
         except StorageError as error:
             tell(f"checkpoint step-{step} is not usable and is set aside, going back to the one before: {error}")
-            aside = storage.join(checkpoints_url(run_url), f"corrupt-step-{step}")
-            storage.remove(aside)
-            storage.move_folder(url, aside)
-    if steps:
+            set_aside(run_url, step)
+    folder = checkpoints_url(run_url)
+    if corrupt := [name for name in storage.list_names(folder) if name.startswith(_ASIDE)]:
         raise StorageError(
-            f"{checkpoints_url(run_url)} holds no intact checkpoint; expected at least one of {len(steps)}; "
-            "remove the run folder to train from the start"
+            f"{folder} holds no intact checkpoint, only {', '.join(sorted(corrupt))}; expected at least one; restore "
+            "one under its name step-<n>, or remove that folder to train from the start"
         )
     return None
+
+
+def set_aside(run_url: str, step: int) -> None:
+    """Give a corrupt checkpoint another name; nothing if there is none of that step."""
+    url = step_url(run_url, step)
+    if storage.exists(url):
+        aside = storage.join(checkpoints_url(run_url), f"{_ASIDE}step-{step}")
+        storage.remove(aside)
+        storage.move_folder(url, aside)
 
 
 def sweep(run_url: str) -> None:

@@ -21,11 +21,11 @@ from pipeline.config.training import CheckpointConfig
 from pipeline.errors import DataError
 from pipeline.task import Reporter
 from pipeline.training.batches import Batch
+from pipeline.training.best import compare_with_best
 from pipeline.training.divergence import judge_epoch, judge_step, judge_training, judge_validation
 from pipeline.training.loader import Loader
-from pipeline.training.objectives import choose_metric, is_better
 from pipeline.training.profile import profiled
-from pipeline.training.progress import Best, Progress, interruption
+from pipeline.training.progress import Progress, interruption
 from pipeline.training.step import Learner, Outcome, Wishes, train_step
 from pipeline.training.timing import Clock
 from pipeline.training.validation import validate
@@ -183,7 +183,8 @@ def _validate_if_due(rank: Rank) -> None:
     """Inside an epoch, before its next step: also after a resume, if the stop came between step and validation."""
     every, progress = rank.learner.config.validate_every_steps, rank.progress
     inside = 0 < progress.steps_in_epoch < rank.steps_per_epoch
-    if every is not None and inside and progress.step % every == 0 and progress.validated_step != progress.step:
+    due = every is not None and inside and progress.step % every == 0
+    if due and (progress.validated is None or progress.validated.step != progress.step):
         _report_and_save(rank, _validated(rank))
 
 
@@ -205,7 +206,6 @@ def _validated(rank: Rank) -> dict[str, float]:
     metrics = _validate(rank)
     judge_validation(metrics, rank.progress, rank.teller)
     compare_with_best(rank.progress, rank.learner, metrics)
-    rank.progress.validated_step = rank.progress.step
     return {f"validation_{name}": value for name, value in metrics.items()}
 
 
@@ -217,24 +217,3 @@ def _validate(rank: Rank) -> dict[str, float]:
     if metrics is None:
         _interrupt(rank)
     return metrics
-
-
-def compare_with_best(progress: Progress, learner: Learner, metrics: dict[str, float]) -> None:
-    """The first validation, and every one that is better, becomes the best; without any the last epoch does."""
-    config = learner.config
-    epoch = progress.epoch + 1
-    if not metrics:
-        progress.best = Best(epoch, progress.step, 0.0, {})
-        return
-    name = choose_metric(config.best_by, learner.objective, metrics)
-    than = progress.best.value if progress.best else None
-    if is_better(name, metrics[name], than, config.best_is, learner.objective.labels) or progress.best is None:
-        progress.best = Best(epoch, progress.step, metrics[name], metrics)
-        progress.without_better = 0
-    else:
-        progress.without_better += 1
-        if config.schedule.name == "plateau" and progress.without_better % config.schedule.patience == 0:
-            progress.rate_drops += 1
-            learner.rate_drops = progress.rate_drops
-    if config.early_stopping is not None and progress.without_better >= config.early_stopping:
-        progress.stopped_early = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,13 +13,28 @@ from pipeline.training.step import Outcome
 
 
 @dataclass(frozen=True)
-class Best:
-    """The best validation so far by the chosen metric; epochs count from 1."""
+class Validation:
+    """What a validation came to: the value of the metric that chooses, and all metrics.
+
+    Attributes:
+        epoch: in which it took place, or at whose end; counted from 1.
+        step: after which it took place.
+    """
 
     epoch: int
     step: int
     value: float
     metrics: Mapping[str, float]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Validation:
+        """From plain values; JSON has no NaN, but null."""
+        metrics = {name: _number(metric) for name, metric in value["metrics"].items()}
+        return cls(value["epoch"], value["step"], _number(value["value"]), metrics)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 @dataclass
@@ -32,7 +48,8 @@ class Progress:
         epoch_loss: weighted sum of losses of the epoch under way; ``epoch_weight`` its weight.
         skipped: steps whose loss or gradient was not finite, ``epoch_skipped`` of them in the epoch under way and
             ``skipped_in_a_row`` since the last one that moved the weights.
-        without_better: validations since the best one; ``validated_step`` is the step of the last.
+        best: the validation by which the model is chosen; ``validated`` is the last one.
+        without_better: validations since the best one.
         rate_drops: how often the plateau schedule has lowered the learning rate.
         loss_scale: for float16: the factor, and good steps since it changed.
         stopped_early: no further step is wanted; once set, also of a resumed run.
@@ -47,9 +64,9 @@ class Progress:
     skipped: int = 0
     epoch_skipped: int = 0
     skipped_in_a_row: int = 0
-    best: Best | None = None
+    best: Validation | None = None
+    validated: Validation | None = None
     without_better: int = 0
-    validated_step: int = 0
     rate_drops: int = 0
     loss_scale: tuple[float, int] | None = None
     stopped_early: bool = False
@@ -89,9 +106,14 @@ class Progress:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Progress:
-        """What `to_json` gave, also that of an earlier version, which counted less."""
-        best = value["best"]
-        return cls(**{**value, "best": None if best is None else Best(**best)})
+        """What `to_json` gave, also that of an earlier version, which knew less of skipped steps and validations."""
+        known = dict(value)
+        known.pop("validated_step", None)
+        for name in ("best", "validated"):
+            known[name] = Validation.from_json(value[name]) if value.get(name) is not None else None
+        if known["best"] is not None and known["best"].step == value.get("validated_step"):
+            known["validated"] = known["best"]
+        return cls(**known)
 
 
 def interruption(progress: Progress) -> InterruptedRunError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from typing import Any
 
@@ -9,17 +10,12 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.task import Reporter, TrainingTask
-from pipeline.training.checkpoint import (
-    Checkpoint,
-    latest_good,
-    open_checkpoint,
-    step_url,
-    sweep,
-)
+from pipeline.training.best import better_of, kept_best
+from pipeline.training.checkpoint import Checkpoint, latest_good, open_checkpoint, step_url, sweep
 from pipeline.training.checkpoint_writer import CheckpointWriter, Snapshot
 from pipeline.training.collective import Collective
 from pipeline.training.optimizer_state import load_optimizer_state, optimizer_state
-from pipeline.training.progress import Progress
+from pipeline.training.progress import Progress, Validation
 from pipeline.training.randomness import load_random_states, random_states
 from pipeline.training.states import load_states, states_of
 from pipeline.training.step import Learner
@@ -85,10 +81,14 @@ def resume(task: TrainingTask, learner: Learner, reporter: Reporter) -> Progress
     state = checkpoint.state()
     _refuse_another_training(task, state["identity"])
     _restore(learner, checkpoint, state, reporter)
+    progress = Progress.from_json(state["progress"])
     if collective.rank == 0:
         reporter.resumed(found)
         reporter.event(f"resumed from the checkpoint of step {found}")
-    progress = Progress.from_json(state["progress"])
+        better = better_of(learner, task.user_code.loop is not None)
+        progress.best = kept_best(run_url, progress, checkpoint, better, reporter.event)
+    best = collective.broadcast_object(None if progress.best is None else dataclasses.asdict(progress.best))
+    progress.best = None if best is None else Validation.from_json(best)
     learner.rate_drops = progress.rate_drops
     if progress.loss_scale is not None:
         learner.scale.value, learner.scale.good_steps = progress.loss_scale

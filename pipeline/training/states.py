@@ -1,11 +1,13 @@
 """RANK. The states of a user's own objects, such as schedulers and averages, as JSON values and named tensors.
 
 Nothing is pickled, so a state may hold numbers, texts, lists, tuples, dicts and tensors. What JSON would change is
-written with a mark: ``{"tuple": [...]}``, ``{"dict": [[key, value], ...]}``, ``{"tensor": [name, on the device]}``.
+written with a mark: ``{"tuple": [...]}``, ``{"dict": [[key, value], ...]}``, ``{"float": "inf"}``,
+``{"tensor": [name, on the device]}``.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -75,6 +77,8 @@ def _encode(value: Any, place: str, tensors: dict[str, Tensor], offences: list[s
     if isinstance(value, list | tuple):
         items = [_encode(item, f"{place}.{number}", tensors, offences) for number, item in enumerate(value)]
         return {"tuple": items} if isinstance(value, tuple) else items
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
     if value is not None and not isinstance(value, bool | int | float | str):
         offences.append(
             f"the state of {place} is a {type(value).__name__}; expected numbers, texts, lists, dicts and tensors, "
@@ -92,6 +96,8 @@ def _decode(value: Any, tensors: Mapping[str, Tensor], device: torch.device) -> 
     if mark == "tensor":
         name, on_device = inner
         return tensors[name].to(device) if on_device else tensors[name]
+    if mark == "float":
+        return float(inner)
     items = _decode(inner, tensors, device)
     if mark == "tuple":
         return tuple(items)

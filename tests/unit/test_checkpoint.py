@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -99,11 +100,14 @@ def test_a_file_that_is_missing_or_short_is_noticed(tmp_path: Path, fault: str) 
     assert checkpoint.step == 1
 
 
-def test_when_all_are_damaged_training_does_not_silently_start_anew(tmp_path: Path) -> None:
+def test_when_all_are_damaged_training_never_silently_starts_anew(tmp_path: Path) -> None:
     _save(tmp_path, _snapshot(1))
     (tmp_path / "checkpoints" / "step-1" / "manifest.json").write_text("{}")
-    with pytest.raises(StorageError, match="no intact checkpoint"):
-        latest_good(str(tmp_path), lambda message: None)
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"no intact checkpoint, only corrupt-step-1; .* remove that folder"):
+            latest_good(str(tmp_path), lambda message: None)
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert latest_good(str(tmp_path)) is None, "on purpose it does"
 
 
 def test_weights_are_checked_when_they_are_read(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from pipeline.training.own_loop.loader import OwnLoader
 from pipeline.training.own_loop.saves import OwnSaves
 from pipeline.training.own_loop.step import OwnStep
 from pipeline.training.precision import take_device, weight_dtype
-from pipeline.training.progress import Best, Progress
+from pipeline.training.progress import Progress, Validation
 from pipeline.training.randomness import seed_all
 from pipeline.training.saving import checkpoint_writer, resume
 from pipeline.training.states import Stateful, states_of
@@ -193,12 +193,13 @@ class TrainingContext:
         if (name := config.best_by) != "auto" and name not in metrics:
             raise ConfigError(f"training.best_by is {name}; expected auto or one of {', '.join(sorted(metrics))}")
         values = self.collective.broadcast_object({each: float(value) for each, value in metrics.items()})
-        progress.validated_step = progress.step
         if self._teller is not None:
             self._teller.metrics(values, progress.step)
+        value = values.get(name, 0.0)
+        progress.validated = Validation(progress.epoch + self._in_epoch, progress.step, value, values)
         than = None if progress.best is None else progress.best.metrics.get(name)
-        if name == "auto" or is_better(name, values[name], than, config.best_is, self.schema.labels):
-            progress.best = Best(progress.epoch + self._in_epoch, progress.step, values.get(name, 0.0), values)
+        if name == "auto" or is_better(name, value, than, config.best_is, self.schema.labels):
+            progress.best = progress.validated
             if name != "auto" and self._steps_are_left():
                 self._saves.save()
 
@@ -268,9 +269,10 @@ class TrainingContext:
         """Where nothing was reported that could choose, the last weights are the best."""
         progress, name = self.progress, self.task.training.best_by
         judge_epoch(progress, self.task.training, self._teller)
-        best = progress.best
-        if best is None or (progress.validated_step != progress.step if name == "auto" else name not in best.metrics):
-            progress.best = Best(progress.epoch + 1, progress.step, 0.0, {})
+        best, validated = progress.best, progress.validated
+        unmeasured = validated is None or validated.step != progress.step
+        if best is None or (unmeasured if name == "auto" else name not in best.metrics):
+            progress.best = Validation(progress.epoch + 1, progress.step, 0.0, {})
         progress.count_epoch()
         self._in_epoch = False
         self._attached().state = "outside"
