@@ -111,7 +111,7 @@ class Outcome:
 
     def evaluated(self, evaluated: Evaluated) -> None:
         """Note what the test split says."""
-        self.values["metrics"] = dict(evaluated.metrics)
+        self.values["metrics"] = storage.finite_json(evaluated.metrics)
 
     def model(self, model: Model) -> None:
         """Note which model version came of it."""

@@ -63,7 +63,8 @@ class RunFolder:
         record = self._record()
         if record is None or "result" not in record or record["identity"] != task.identity():
             return None
-        return TrainingResult(**record["result"]), record.get("mlflow_run_id")
+        result = {**record["result"], "best_metrics": storage.numbers(record["result"]["best_metrics"])}
+        return TrainingResult(**result), record.get("mlflow_run_id")
 
     def refuse_other_training(self, task: TrainingTask) -> None:
         """Make sure that going on here continues the same training.

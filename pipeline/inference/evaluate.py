@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from pipeline import storage
 from pipeline.config.release import EvaluationConfig
 from pipeline.dataset import Dataset, DatasetSchema
 from pipeline.errors import ConfigError, DataError, PipelineError
@@ -154,7 +155,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON; metrics that are not defined become null."""
-        return _without_nan(dataclasses.asdict(self))  # type: ignore[no-any-return]
+        return storage.finite_json(dataclasses.asdict(self))  # type: ignore[no-any-return]
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Evaluation:
@@ -169,17 +170,8 @@ class Evaluation:
         )
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def _with_nan(value: Mapping[str, Any]) -> dict[str, Any]:
-    metrics = {name: math.nan if number is None else number for name, number in value["metrics"].items()}
-    return {**value, "metrics": metrics}
+    return {**value, "metrics": storage.numbers(value["metrics"])}
 
 
 def evaluate(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
+import math
 import queue
 import time
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from pyspark import InheritableThread
@@ -92,7 +94,7 @@ class Attempt:
             PipelineError: the first cause of the end: a rank's own error, a lost rank, a missed deadline.
         """
         with plain_interrupts(), ChannelServer(*driver_addresses(self._spark)) as channel:
-            call = replace(call, channel=channel.address)
+            call = dataclasses.replace(call, channel=channel.address)
             thread = InheritableThread(target=self._launch, args=(call,), name="launch", daemon=True)
             thread.start()
             try:
@@ -221,10 +223,22 @@ def same_on_all_ranks(results: list[Any]) -> Any:
     Raises:
         RankFailedError: they do not: a bug of ours.
     """
-    odd = [rank for rank, result in enumerate(results) if result != results[0]]
+    values = [_comparable(result) for result in results]
+    odd = [rank for rank, value in enumerate(values) if value != values[0]]
     if odd:
         raise RankFailedError(
             f"the results of ranks {odd} differ from rank 0's; expected the same on all ranks; please report this bug",
             detail="\n".join(f"rank {rank}: {result}" for rank, result in enumerate(results)),
         )
     return results[0]
+
+
+def _comparable(value: Any) -> Any:
+    """Plain values, in which NaN is equal to NaN."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        return {name: _comparable(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_comparable(inner) for inner in value]
+    return "NaN" if isinstance(value, float) and math.isnan(value) else value

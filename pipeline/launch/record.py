@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -51,15 +50,21 @@ class RunRecord:
 
     def progress(self, *, epoch: int, step: int, steps: int, loss: float, rows_per_second: float) -> None:
         self._begin_at(step)
-        values = {"epoch": epoch, "step": step, "steps": steps, "loss": loss, "rows_per_second": rows_per_second}
-        self._note(**_finite(values), remaining_seconds=self._rate.remaining(step, steps))
-        self._tell(lambda listener: listener.progress(**values))  # type: ignore[arg-type]
+        values: dict[str, Any] = {
+            "epoch": epoch,
+            "step": step,
+            "steps": steps,
+            "loss": loss,
+            "rows_per_second": rows_per_second,
+        }
+        self._note(**values, remaining_seconds=self._rate.remaining(step, steps))
+        self._tell(lambda listener: listener.progress(**values))
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         self._begin_at(step)
-        self._metrics.append({"format": METRICS_FORMAT, "step": step, **_finite(values)})
+        self._metrics.append({"format": METRICS_FORMAT, "step": step, **storage.finite_json(values)})
         self._write_metrics()
-        self._note(step=step, metrics=_finite(values))
+        self._note(step=step, metrics=dict(values))
         self._tell(lambda listener: listener.metrics(values, step))
 
     def resumed(self, step: int) -> None:
@@ -146,13 +151,6 @@ class _Rate:
         self._first = self._first or (now, step)
         done, seconds = step - self._first[1], now - self._first[0]
         return round(seconds / done * (steps - step), 1) if done > 0 else None
-
-
-def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON knows neither NaN nor infinity: they become null."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
-    }
 
 
 def _read_lines(url: str) -> list[dict[str, Any]]:

@@ -28,7 +28,9 @@ from pipeline.storage.files import (
 )
 from pipeline.storage.json_files import (
     canonical_json,
+    finite_json,
     format_json,
+    numbers,
     parse_json,
     read_json,
     sha256_of,
@@ -52,6 +54,7 @@ __all__ = [
     "digest_file",
     "exists",
     "filesystem",
+    "finite_json",
     "format_json",
     "is_local",
     "is_whole",
@@ -59,6 +62,7 @@ __all__ = [
     "list_names",
     "local_path",
     "move_folder",
+    "numbers",
     "open_new",
     "open_read",
     "open_write",

@@ -1,9 +1,14 @@
-"""ANYWHERE. JSON: the one byte form that is hashed, and files that say of what format they are."""
+"""ANYWHERE. JSON: the one byte form that is hashed, and files that say of what format they are.
+
+JSON has no NaN and no infinity: they are written as null, and whoever expects a number reads null as NaN.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import StorageError
@@ -21,12 +26,27 @@ def sha256_of(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def format_json(kind: str, number: int, value: dict[str, Any]) -> bytes:
+def finite_json(value: Any) -> Any:
+    """A JSON value with null for every number that is not finite."""
+    if isinstance(value, Mapping):
+        return {key: finite_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_json(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Numbers by name as they were before `finite_json`: null is NaN."""
+    return {name: math.nan if value is None else value for name, value in values.items()}
+
+
+def format_json(kind: str, number: int, value: Mapping[str, Any]) -> bytes:
     """A readable JSON file's bytes, with ``format: <kind>/<number>`` as its first key."""
-    return (json.dumps({"format": f"{kind}/{number}", **value}, indent=1, ensure_ascii=False) + "\n").encode()
+    content = {"format": f"{kind}/{number}", **finite_json(value)}
+    return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def write_json(url: str, kind: str, number: int, value: dict[str, Any]) -> None:
+def write_json(url: str, kind: str, number: int, value: Mapping[str, Any]) -> None:
     """Write a JSON file of a known format, atomically."""
     write_bytes(url, format_json(kind, number, value))
 

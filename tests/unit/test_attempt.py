@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections.abc import Callable
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 
 from pipeline.config.training import DeadlineConfig
-from pipeline.errors import InterruptedRunError
+from pipeline.errors import InterruptedRunError, RankFailedError
 from pipeline.launch import attempt as attempt_module
-from pipeline.launch.attempt import Attempt
+from pipeline.launch.attempt import Attempt, same_on_all_ranks
 from pipeline.launch.channel import Message
+from pipeline.task import TrainingResult
 
 _SILENCE = 30.0
 
@@ -143,3 +145,19 @@ def test_a_job_that_is_submitted_after_it_was_cancelled_is_cancelled_again() -> 
     _attempt(_Record(), launcher)._stop(thread, _channel(), patient=False)  # type: ignore[arg-type]
     assert launcher.cancelled.is_set()
     thread.join()
+
+
+def _result(auc: float, steps: int = 4) -> TrainingResult:
+    metrics = {"roc_auc": auc, "loss": 0.5}
+    return TrainingResult(steps, epochs=1, best_epoch=1, best_metrics=metrics, best_checkpoint="c", rows=40)
+
+
+def test_ranks_agree_on_a_metric_that_is_not_defined() -> None:
+    results = [_result(float("nan")), _result(float("nan"))]
+    assert same_on_all_ranks(results) is results[0]
+
+
+@pytest.mark.parametrize("other", [_result(0.5), _result(math.nan, steps=5)])
+def test_ranks_whose_results_differ_are_named(other: TrainingResult) -> None:
+    with pytest.raises(RankFailedError, match=r"the results of ranks \[1\] differ from rank 0's"):
+        same_on_all_ranks([_result(math.nan), other])

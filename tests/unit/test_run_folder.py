@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -40,6 +41,17 @@ def test_a_finished_training_is_found_again_and_an_unfinished_one_is_not(tmp_pat
     folder.refuse_other_training(task)
     folder.finish(task, RESULT, "run-1")
     assert folder.finished(task) == (RESULT, "run-1")
+
+
+def test_a_metric_that_is_not_defined_is_one_again_when_the_training_is_found_again(tmp_path: Path) -> None:
+    task = task_in(tmp_path)
+    folder = begun(tmp_path, task)
+    folder.finish(task, replace(RESULT, best_metrics={"roc_auc": math.nan, "loss": 0.5}), None)
+    assert "NaN" not in (tmp_path / "training.json").read_text()
+    finished = folder.finished(task)
+    assert finished is not None
+    assert math.isnan(finished[0].best_metrics["roc_auc"])
+    assert finished[0].best_metrics["loss"] == 0.5
 
 
 def test_another_training_is_refused_and_everything_that_differs_is_named(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class Keeper:
 def _back(state: dict[str, Any]) -> Any:
     tensors, states = states_of({"kept": Keeper(state)})
     keeper = Keeper()
-    load_states({"kept": keeper}, tensors, json.loads(json.dumps(states)), torch.device("cpu"))
+    load_states({"kept": keeper}, tensors, json.loads(json.dumps(states, allow_nan=False)), torch.device("cpu"))
     return keeper.state
 
 

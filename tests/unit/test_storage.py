@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
+import math
 import os
 import zlib
 from pathlib import Path
@@ -143,6 +145,16 @@ def test_broken_json_is_named_as_possibly_corrupt(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(StorageError, match="may be corrupt"):
         storage.read_json(str(tmp_path / "x.json"), "thing", 1)
+
+
+def test_numbers_that_json_does_not_know_are_null_in_files_however_deep_they_lie(tmp_path: Path) -> None:
+    value = {"best": {"metrics": {"roc_auc": math.nan, "loss": 0.1}}, "bounds": (1, [math.inf, -math.inf])}
+    url = str(tmp_path / "a.json")
+    storage.write_json(url, "thing", 1, value)
+    assert json.loads(Path(url).read_text(), parse_constant=pytest.fail)["bounds"] == [1, [None, None]]
+    metrics = storage.numbers(storage.read_json(url, "thing", 1)["best"]["metrics"])
+    assert math.isnan(metrics["roc_auc"])
+    assert metrics["loss"] == 0.1
 
 
 def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
