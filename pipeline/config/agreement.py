@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.config.columns import shared_names
 from pipeline.config.features import ElapsedFeature, TargetFeature
 from pipeline.errors import ConfigError
 from pipeline.metrics import METRICS, LabelType, lower_is_better, metric_names
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 def disagreements(config: PipelineConfig) -> Iterator[str]:
     """One sentence for each setting that asks of the label what it is not."""
     yield from _of_features(config)
+    yield from shared_names(config)
     if config.split.by == "stratified" and not config.labels:
         yield "split.by is stratified, but there is no label; expected hash, group, time or column; or add a label"
     yield from _of_class_weights(config)

@@ -33,11 +33,25 @@ class NormalizeConfig(Section):
     """Texts, after all else, and what stands for them."""
 
 
+def missing_name(name: str) -> str:
+    """The encoded column that says where a feature's value was missing."""
+    return f"{name}_missing"
+
+
+def part_names(name: str, part: str, cyclic: bool) -> tuple[str, ...]:
+    """The encoded columns of a part of a timestamp; a year never comes back."""
+    return (f"{name}_{part}_sin", f"{name}_{part}_cos") if cyclic and part != "year" else (f"{name}_{part}",)
+
+
 class RawColumn(Section):
     """What all features share."""
 
     column: str | None = None
     """The raw column; by default of the feature's name."""
+
+    def encoded_names(self, name: str) -> tuple[str, ...]:
+        """The encoded columns that the feature of this name makes."""
+        return (name, missing_name(name)) if getattr(self, "indicator", False) else (name,)
 
 
 class NumericFeature(RawColumn):
@@ -152,6 +166,10 @@ class TimestampFeature(RawColumn):
     """Each becomes a feature `<name>_<part>`."""
     cyclic: bool = False
     """Two numbers in place of an id, so that the last hour is beside the first."""
+
+    def encoded_names(self, name: str) -> tuple[str, ...]:
+        """One or two columns for each part."""
+        return tuple(column for part in self.parts for column in part_names(name, part, self.cyclic))
 
 
 class ElapsedFeature(RawColumn):

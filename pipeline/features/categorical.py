@@ -13,6 +13,7 @@ from pipeline.config.features import (
     CategoriesFeature,
     ConstantCategory,
     HashedFeature,
+    missing_name,
 )
 from pipeline.dataset import Column
 from pipeline.features.kinds import Array, Raw
@@ -60,7 +61,7 @@ class Categorical:
         """The encoded columns."""
         size = UNSEEN + self.unseen + len(self.vocabulary)
         column = Column(self.name, "int32", "categorical", cardinality=size)
-        return (column, Column(f"{self.name}_missing", "float32", "numeric")) if self.indicator else (column,)
+        return (column, Column(missing_name(self.name), "float32", "numeric")) if self.indicator else (column,)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -83,7 +84,7 @@ class Categorical:
         fill = NULL if self.fill is None else int(lookup(coded(objects([self.fill])), self.ids, self.unseen)[0])
         encoded = {self.name: lookup(names, self.ids, self.unseen, fill)}
         if self.indicator:
-            encoded[f"{self.name}_missing"] = (names.codes < 0).astype(np.float32)
+            encoded[missing_name(self.name)] = (names.codes < 0).astype(np.float32)
         return encoded
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.config.features import BucketFeature, ElapsedFeature, NumericFeature
+from pipeline.config.features import BucketFeature, ElapsedFeature, NumericFeature, missing_name
 from pipeline.dataset import Column
 from pipeline.errors import DataError
 from pipeline.features.exact import LARGEST, Moments, MomentsResult
@@ -62,7 +62,7 @@ class Numeric:
     @property
     def columns(self) -> tuple[Column, ...]:
         """The encoded columns."""
-        names = (self.name, f"{self.name}_missing") if self.indicator else (self.name,)
+        names = (self.name, missing_name(self.name)) if self.indicator else (self.name,)
         return tuple(Column(name, "float32", "numeric") for name in names)
 
     @property
@@ -100,7 +100,7 @@ class Numeric:
         scaled = (self.prepared(raw) - self.offset) / self.scale
         encoded = {self.name: np.clip(scaled, -_FLOAT32_MAX, _FLOAT32_MAX).astype(np.float32)}
         if self.indicator:
-            encoded[f"{self.name}_missing"] = self._missing(self.values(raw)).astype(np.float32)
+            encoded[missing_name(self.name)] = self._missing(self.values(raw)).astype(np.float32)
         return encoded
 
     def _missing(self, values: Array) -> Array:

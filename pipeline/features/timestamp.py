@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.config.features import TimestampFeature
+from pipeline.config.features import TimestampFeature, part_names
 from pipeline.dataset import Column
 from pipeline.features.categorical import FIRST, NULL, UNSEEN
 from pipeline.features.exact import Moments
@@ -15,6 +15,9 @@ from pipeline.features.kinds import MICROSECONDS, Array, Raw
 from pipeline.features.sketches import Fitting, ask
 
 _SIZES = {"month": 12, "day": 31, "weekday": 7, "hour": 24, "minute": 60, "day_of_year": 366, "minute_of_day": 1440}
+
+
+_WAVES: tuple[Callable[[Array], Array], ...] = (np.sin, np.cos)
 
 
 def part_of(values: Array, part: str) -> Array:
@@ -79,12 +82,10 @@ class Timestamp:
         return (self.column,)
 
     def _columns_of(self, part: str) -> tuple[Column, ...]:
-        if self._is_cyclic(part):
-            return tuple(Column(f"{self.name}_{part}_{wave}", "float32", "numeric") for wave in ("sin", "cos"))
-        return (Column(f"{self.name}_{part}", "int32", "categorical", cardinality=FIRST + self._size(part)),)
-
-    def _is_cyclic(self, part: str) -> bool:
-        return self.cyclic and part != "year"
+        names = part_names(self.name, part, self.cyclic)
+        if len(names) > 1:
+            return tuple(Column(name, "float32", "numeric") for name in names)
+        return (Column(names[0], "int32", "categorical", cardinality=FIRST + self._size(part)),)
 
     def _size(self, part: str) -> int:
         if part != "year":
@@ -95,13 +96,13 @@ class Timestamp:
         """From the canonical raw column to the encoded columns."""
         encoded: dict[str, Array] = {}
         for part in self.parts:
-            values = part_of(raw[self.column], part)
-            if self._is_cyclic(part):
+            values, names = part_of(raw[self.column], part), part_names(self.name, part, self.cyclic)
+            if len(names) > 1:
                 angle = values * (2 * np.pi / _SIZES[part])
-                for wave, function in (("sin", np.sin), ("cos", np.cos)):
-                    encoded[f"{self.name}_{part}_{wave}"] = np.nan_to_num(function(angle), nan=0.0).astype(np.float32)
+                for name, wave in zip(names, _WAVES, strict=True):
+                    encoded[name] = np.nan_to_num(wave(angle), nan=0.0).astype(np.float32)
             else:
-                encoded[f"{self.name}_{part}"] = self._ids(values, part)
+                encoded[names[0]] = self._ids(values, part)
         return encoded
 
     def _ids(self, values: Array, part: str) -> Array:

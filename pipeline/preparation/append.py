@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 
 from pipeline import storage
 from pipeline.config import PipelineConfig
+from pipeline.config.columns import plain_columns
 from pipeline.config.data import LabelConfig
 from pipeline.dataset import SPLITS, Accounting, Column, Dataset, DatasetSchema
 from pipeline.errors import ConfigError, DataError
@@ -28,7 +29,6 @@ from pipeline.preparation.columns import KNOWN, KNOWN_ROWS
 from pipeline.preparation.inputs import semantic
 from pipeline.preparation.label import LabelEncoder, label_encoders
 from pipeline.preparation.quoting import column
-from pipeline.preparation.schema import plain_sources
 
 _SPARK_TYPES = {"string": "string", "timestamp": "timestamp", "bool": "boolean", "float32": "float"}
 _SPARK_TYPES |= {"int8": "tinyint", "int16": "smallint", "int32": "int", "int64": "bigint", "float64": "double"}
@@ -87,8 +87,8 @@ class Base:
 
     def marked(self, session: SparkSession, config: PipelineConfig, frame: DataFrame) -> DataFrame:
         """The frame with columns `KNOWN` and `KNOWN_ROWS`: whether the version has rows of that id, and how many."""
-        schema, sources = self.dataset.schema, plain_sources(config, {c.name: c for c in self.features.columns})
-        ids = {physical: raw for physical, raw in sources.items() if raw in config.source.id}
+        schema = self.dataset.schema
+        ids = {physical: raw for physical, raw in plain_columns(config) if raw in config.source.id}
         columns = [schema.column(physical) for physical in ids]
         paths = [storage.join(self.dataset.url, part.path) for split in SPLITS for part in self._parts(split)]
         known = session.range(0, len(paths), 1, numPartitions=len(paths)).mapInArrow(

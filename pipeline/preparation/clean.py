@@ -23,6 +23,7 @@ from pipeline.preparation.label import label_checks, staged_labels
 from pipeline.preparation.quoting import column
 from pipeline.preparation.read import check_once
 from pipeline.preparation.rules import rule_checks
+from pipeline.preparation.schema import unfit_plain_columns
 from pipeline.preparation.split import split_checks
 from pipeline.preparation.unfit_rules import check_patterns, unfit_rules
 from pipeline.preparation.weight import weight_checks
@@ -105,6 +106,7 @@ def _unusable_types(frame: DataFrame, config: PipelineConfig) -> Iterable[str]:
     weight = frame.schema[config.weight].dataType if config.weight is not None else T.DoubleType()
     if not isinstance(weight, (*_NUMBERS, T.StringType)):
         yield f"label.weight {config.weight} has type {weight.simpleString()}; expected numbers; cast it in the query"
+    yield from unfit_plain_columns(config, frame.schema)
     yield from unfit_rules(
         config, frame, {one.name: read_type(one.dataType, kinds.get(one.name)) for one in frame.schema}
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline import layout as physical
+from pipeline.config.columns import PACKED
 from pipeline.config.data import FeatureConfig
 from pipeline.config.features import VectorFeature
 from pipeline.dataset import SPLITS, Column, PackedColumn
@@ -78,7 +79,7 @@ def pack(features: Sequence[Column]) -> tuple[PackedColumn, ...]:
     """One packed column per dtype, members in schema order."""
     dtypes = sorted({column.dtype for column in features})
     return tuple(
-        PackedColumn(f"_packed_{dtype}", dtype, tuple(column.name for column in features if column.dtype == dtype))
+        PackedColumn(f"{PACKED}{dtype}", dtype, tuple(column.name for column in features if column.dtype == dtype))
         for dtype in dtypes
     )
 

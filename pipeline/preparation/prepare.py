@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipeline import storage
 from pipeline.config import PipelineConfig
+from pipeline.config.columns import plain_columns
 from pipeline.dataset import SPLITS, Accounting, Dataset, DatasetSchema
 from pipeline.errors import ConfigError, DataError, StorageError
 from pipeline.lease import Lease
@@ -29,7 +30,7 @@ from pipeline.preparation.learn import Learned, learn
 from pipeline.preparation.progress import Progress, StepProgress
 from pipeline.preparation.read import Census, compares_ids, parsed, query_rows, source_frames, take_census
 from pipeline.preparation.rules import check_rule_limits
-from pipeline.preparation.schema import check_names, dataset_schema, plain_sources
+from pipeline.preparation.schema import dataset_schema
 from pipeline.preparation.sensitive import check_sensitive_features, check_sensitive_names
 from pipeline.preparation.session import OwnSettings, named_views, preparation_settings, spark_errors
 from pipeline.preparation.snapshot import check_contents, files_now, files_of_tables, fingerprint
@@ -169,7 +170,6 @@ class _Preparation:
         self.progress("fitting the features on train rows")
         paths = [str(one.path) for one in self._files(rows, "train")]
         learned = learn(self.session, self.config, paths, rows.frame.schema, rows.query, classes, self.base)
-        check_names(self.config, learned.features)
         self.progress("encoding and writing")
         schema = dataset_schema(self.config, learned.features, rows.frame.schema, classes)
         if self.base:
@@ -247,10 +247,9 @@ class _Preparation:
         return files_of(rows.files, rows.layout, split)
 
     def _write(self, rows: _Rows, learned: Learned, schema: DatasetSchema) -> dict[str, list[dict[str, Any]]]:
-        encoded = {column.name: column for column in learned.features.columns}
-        sources = tuple(plain_sources(self.config, encoded).items())
         labels = (*learned.labels, *weight_encoders(self.config.label))
         wide, group = self.config.dataset.wide, rows.layout.rows_per_row_group
+        sources = tuple(plain_columns(self.config))
         writer = PartWriter(learned.features, labels, schema, sources, wide, self._folder("parts"), group)
         staged = [(split, one) for split in SPLITS for one in self._files(rows, split)]
         with spark_errors("encoding"):

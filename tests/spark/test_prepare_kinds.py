@@ -26,6 +26,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.features import FittedFeatures, canonical
 from pipeline.features.target import Target
 from pipeline.inspect import describe
+from pipeline.preparation.clean import check_columns
 from pipeline.preparation.prepare import prepare_dataset
 from tests.spark.datasets import config_of, read_all, read_split
 
@@ -343,6 +344,19 @@ def test_features_that_cannot_be_are_refused_before_anything_is_read(spark: Spar
     with pytest.raises(ConfigError) as caught:
         prepare_dataset(spark, make(features=features, label={"column": "name", "type": "multiclass"}))
     assert len(caught.value.offences) == 2
+
+
+def test_ids_and_kept_columns_that_part_files_do_not_hold_are_named_before_anything_is_read(
+    spark: SparkSession, make: Make
+) -> None:
+    config = make(features=SMALL, source__id=["id", "digest"], dataset__keep=["c", "tags"])
+    frame = spark.createDataFrame([], "id INT, digest BINARY, n DOUBLE, c STRING, tags ARRAY<STRING>, label DOUBLE")
+    with pytest.raises(DataError) as caught:
+        check_columns(frame, config)
+    assert [offence.split(";")[0] for offence in caught.value.offences] == [
+        "column digest has type binary",
+        "column tags has type array<string>",
+    ]
 
 
 def test_a_rule_changes_single_values_of_a_feature_only(spark: SparkSession, make: Make, plain: Any) -> None:

@@ -210,6 +210,28 @@ def test_truth_values() -> None:
     assert fitted.transform({"x": raw})["x"].tolist() == [4, 3, 1, 4, 3, 4]
 
 
+@pytest.mark.parametrize(
+    ("config", "values"),
+    [
+        (NumericFeature(type="numeric", indicator=True), [1.0]),
+        (CategoricalFeature(type="categorical", indicator=True), ["a"]),
+        (BucketFeature(type="bucket", boundaries=[1]), [1.0]),
+        (HashedFeature(type="hashed", buckets=3), ["a"]),
+        (CategoriesFeature(type="categories", length=2), [["a"]]),
+        (TimestampFeature(type="timestamp", parts=["year", "hour"], cyclic=True), ["2024-01-01"]),
+        (TimestampFeature(type="timestamp", parts=["year", "hour"]), ["2024-01-01"]),
+        (ElapsedFeature(type="elapsed", since="2024-01-01", indicator=True), ["2024-01-01"]),
+        (BooleanFeature(type="boolean"), [True]),
+        (VectorFeature(type="vector", shape=[1]), [[1.0]]),
+    ],
+)
+def test_the_configuration_alone_tells_the_encoded_columns(config: Any, values: list[Any]) -> None:
+    fitted = fit_one(config, values)
+    raw = {"x": canonical(values, fitted.inputs["x"])}
+    names = list(config.encoded_names("x"))
+    assert [column.name for column in fitted.columns] == list(fitted.transform(raw)) == names
+
+
 def test_the_state_survives_json() -> None:
     features = {
         "n": NumericFeature(type="numeric", clip=[0.1, 0.9]),
