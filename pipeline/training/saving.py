@@ -17,6 +17,7 @@ from pipeline.training.collective import Collective
 from pipeline.training.optimizer_state import load_optimizer_state, optimizer_state
 from pipeline.training.progress import Progress, Validation
 from pipeline.training.randomness import load_random_states, random_states
+from pipeline.training.same_weights import agree_on_weights
 from pipeline.training.states import load_states, states_of
 from pipeline.training.step import Learner
 
@@ -29,7 +30,12 @@ def checkpoint_writer(task: TrainingTask, collective: Collective, reporter: Repo
 
 
 def snapshot(task: TrainingTask, learner: Learner, progress: Progress) -> Snapshot:
-    """Copy everything out of training's way."""
+    """Copy everything out of training's way; called on all ranks, which have to agree on the weights.
+
+    Raises:
+        RankFailedError: they have trained apart.
+    """
+    agree_on_weights(learner.model, learner.collective, progress.step)
     tensors, rest = optimizer_state(learner.optimizer)
     others, other_states = states_of(learner.others)
     own, own_state = random_states()

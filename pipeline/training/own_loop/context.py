@@ -115,7 +115,7 @@ class TrainingContext:
         writer = self._exit.enter_context(checkpoint_writer(self.task, self.collective, self._reporter))
         self.progress = resume(self.task, learner, self._reporter)
         self._saves = OwnSaves(self.task, learner, self.progress, writer, self._stop)
-        self._step = OwnStep(learner, self._saves.wishes)
+        self._step = self._exit.enter_context(contextlib.closing(OwnStep(learner, self._saves.wishes)))
         self._began = time.monotonic()
 
     def epochs(self) -> Iterator[int]:

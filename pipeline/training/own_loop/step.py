@@ -28,6 +28,8 @@ class OwnStep:
     def __init__(self, learner: Learner, wishes: Callable[[], Wishes]) -> None:
         self.state: State = "outside"
         self.learner, self._wishes = learner, wishes
+        self._moving = False
+        self._hook = learner.optimizer.register_step_pre_hook(self._refuse_foreign_step)
         self._rows, self._weight, self._loss = 0, 0.0, 0.0
         self._totals: Totals
 
@@ -71,7 +73,22 @@ class OwnStep:
                 "context.step() was called without a last context.backward() before it; expected both once a batch"
             )
         self.state = "done"
-        return move(self.learner, step, self._totals)
+        self._moving = True
+        try:
+            return move(self.learner, step, self._totals)
+        finally:
+            self._moving = False
+
+    def close(self) -> None:
+        """Give the optimizer back."""
+        self._hook.remove()
+
+    def _refuse_foreign_step(self, *_: object) -> None:
+        if not self._moving:
+            raise ConfigError(
+                "the loop has called step() of its optimizer, by which each rank would train apart from the others; "
+                "expected context.step(), and context.backward(loss, weight) instead of loss.backward()"
+            )
 
     def end(self) -> Outcome | None:
         """Before the next batch is given: what became of this one, if the loop left it out."""
