@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo, model_validator
 
 from pipeline import storage
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 
 
 class Section(BaseModel):
@@ -78,21 +78,19 @@ def _is_moment(text: str) -> str:
     return text
 
 
-def moment_of(text: str) -> datetime.datetime:
-    """A date or a date with time; UTC where no zone is given.
+def moment_of(text: str) -> np.datetime64:
+    """A date or a date with time as a moment of UTC, which it is of where no zone is given.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none that features and Spark read alike.
     """
-    import pandas as pd
+    from pipeline.features.kinds import canonical
 
     try:
-        if not re.match(r"\d{4}(-|$)", text):
-            raise ValueError(text)
-        moment: datetime.datetime = pd.Timestamp(text).to_pydatetime(warn=False)
-        return moment if moment.tzinfo else moment.replace(tzinfo=datetime.timezone.utc)
-    except ValueError:
+        (moment,) = canonical([text], "timestamp")
+    except DataError:
         raise ValueError(f"{text!r} is no moment; expected a date, or date and time: 2013-10-01 06:00") from None
+    return moment  # type: ignore[no-any-return]
 
 
 def _is_plain(name: str) -> str:

@@ -16,6 +16,7 @@ from pipeline.config.features import (
     FeatureConfig,
     NumericFeature,
     TargetFeature,
+    TimestampFeature,
 )
 from pipeline.errors import ConfigError
 
@@ -45,6 +46,8 @@ def _kept(feature: FeatureConfig) -> Iterator[str]:
         yield f"its type is {feature.type}; expected categorical, of which digests are kept"
     elif isinstance(feature, BucketFeature) and feature.quantiles is not None:
         yield "it has quantiles; expected boundaries"
+    elif isinstance(feature, TimestampFeature) and "year" in feature.parts:
+        yield "its parts have year, of which the first and the last are kept; expected other parts"
     elif isinstance(feature, (NumericFeature, ElapsedFeature)):
         if feature.missing in ("median", "mode"):
             yield f"missing is {feature.missing}; expected mean or a number"

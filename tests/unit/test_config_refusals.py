@@ -67,6 +67,27 @@ def by_time(validation_from: Any, test_from: Any) -> dict[str, Any]:
             by_time("hello", "2013-10-01"),
             "split.validation_from: 'hello' is no moment; expected a date",
         ),
+        *(
+            (by_time(text, "2099"), f"split.validation_from: {text!r} is no moment; expected a date")
+            for text in (
+                "2024-Jan-05",
+                "2024-01-05 6am",
+                "2024-W03",
+                "20240105",
+                "2024-02-30",
+                "2024-01-05 06:00 Europe/Berlin",
+            )
+        ),
+        (
+            {"features": {"age": {"type": "elapsed", "since": "2024-Jan-05"}}},
+            "features.age.since: '2024-Jan-05' is no moment; expected a date",
+        ),
+        (rule(min=1, action="null", default=1), "clean.rules.0: default is set, but action is null; expected action"),
+        (
+            rule(min=1, action="null", max_fraction=1),
+            "clean.rules.0: max_fraction is set, but action is null; expected",
+        ),
+        (rule(min=1000000.4, max=1000000), "clean.rules.0: min and max are 1000000.4 and 1000000; expected them in"),
         (by_time("2013-10-01", "2013-9-01"), "split: validation_from is 2013-10-01; expected earlier than 2013-9-01"),
         ({"training": {"epochs": "3"}}, "training.epochs is '3'; expected a whole number"),
         ({"training": {"epochs": True}}, "training.epochs is true; expected a whole number"),
@@ -102,6 +123,7 @@ def test_what_cannot_be_meant_is_refused(sections: dict[str, Any], offence: str)
         {"cluster": {"master": "local-cluster[2,1,1024]"}},
         by_time("2013-9-01", "2013-10-01 06:00"),
         by_time("2013-10-01T00:00:00+02:00", "2013-10-01"),
+        by_time("1200-10", "9999-12-31 23:59:59.999999Z"),
         {"dataset": {"url": Path("/data"), "keep": ("day",)}},
         {"training": {"epochs": np.int64(3), "clip_norm": np.float32(1)}},
         {"training": {"clip_norm": 1, "optimizer": {"learning_rate": 1}}},

@@ -29,6 +29,7 @@ def test_settings_that_keep_a_value_of_a_row_are_named() -> None:
         "rank": {"type": "bucket", "column": "pay", "quantiles": 4},
         "age": {"type": "elapsed", "column": "sold", "since_column": "born", "scale": "robust", "missing": "mode"},
         "name": {"type": "target"},
+        "birth": {"type": "timestamp", "column": "born", "parts": ["month", "year"]},
         "plain": {"type": "numeric"},
     }
     with pytest.raises(ConfigError) as caught:
@@ -41,6 +42,8 @@ def test_settings_that_keep_a_value_of_a_row_are_named() -> None:
         "features.age would keep values of sensitive column born: missing is mode",
         "features.age would keep values of sensitive column born: scale is robust",
         "features.name would keep values of sensitive column name: its type is target",
+        "features.birth would keep values of sensitive column born: its parts have year, of which the first and the "
+        "last are kept",
     ]
 
 
@@ -51,5 +54,6 @@ def test_sums_over_rows_digests_and_given_bounds_are_not() -> None:
         "age": {"type": "elapsed", "column": "born", "since": "2024-01-01", "missing": 0},
         "name": {"type": "categorical"},
         "place": {"type": "hashed", "buckets": 7},
+        "birthday": {"type": "timestamp", "column": "born", "parts": ["month", "day"]},
     }
     check_sensitive_features(config("pay", "born", "name", "place", **features))
