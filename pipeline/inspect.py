@@ -6,6 +6,7 @@ Sizes and crc32 are compared always, sha256 if asked; all files that are wrong a
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ def describe(path: str, deep: bool = False) -> str:
     """A few lines about a folder, after its files have been checked.
 
     Args:
-        path: url of a dataset, checkpoint, model or run folder.
+        path: url of a dataset, a version of one, a checkpoint, model or run folder.
         deep: also compare every sha256, and look at all versions of a dataset.
 
     Raises:
@@ -43,6 +44,8 @@ def describe(path: str, deep: bool = False) -> str:
     names = set(storage.list_names(path))
     if "_commits" in names:
         return "\n".join(_dataset(path, deep))
+    if "manifest.json" in names and (at := _version_of(path)) is not None:
+        return "\n".join(_version(*at, deep))
     if "manifest.json" in names:
         return "\n".join(_folder_with_manifest(path, deep))
     if is_run_folder(names):
@@ -63,6 +66,19 @@ def _dataset(url: str, deep: bool) -> list[str]:
         *(f"  {line}" for line in _lines(newest.manifest)),
         f"  {checked}",
     ]
+
+
+def _version_of(path: str) -> tuple[str, str] | None:
+    """The dataset and the content id of a path that is a version's."""
+    *dataset, versions, identity = storage.resolve(path, os.getcwd()).rstrip("/").split("/")
+    url = "/".join(dataset)
+    return (url, identity) if versions == "versions" and "_commits" in storage.list_names(url) else None
+
+
+def _version(url: str, identity: str, deep: bool) -> list[str]:
+    manifest = Dataset.open(url, identity).manifest
+    lines = [f"version of dataset {url}", f"  content id  {identity}", *(f"  {line}" for line in _lines(manifest))]
+    return [*lines, f"  {_check(_files_of(url, manifest), deep)}"]
 
 
 def _lines(manifest: Manifest) -> Iterable[str]:

@@ -49,6 +49,21 @@ def test_deep_looks_at_sha256_of_all_versions(tmp_path):
         describe(old.url, deep=True)
 
 
+def test_a_version_is_described_by_its_own_folder(tmp_path, monkeypatch):
+    old = tiny_dataset(str(tmp_path / "data"), rows=100, seed=1)
+    tiny_dataset(str(tmp_path / "data"), rows=200, seed=2)
+    version = Path(old.url, "versions", old.content_id)
+    monkeypatch.chdir(version.parent)
+    for path in (str(version), f"{version}/", old.content_id):
+        text = describe(path)
+        assert text.startswith(f"version of dataset {old.url}\n  content id  {old.content_id}\n")
+        assert "train       100 rows" in text
+        assert "crc32 good" in text
+    flip(Path(old.url, old.manifest.splits["test"][0].path))
+    with pytest.raises(StorageError, match=r"test/part-00000\.parquet is corrupt"):
+        describe(str(version))
+
+
 def folder(path: Path, kind: str, **values: object) -> Path:
     path.mkdir(parents=True)
     (path / "weights.safetensors").write_bytes(b"12345")
