@@ -73,7 +73,8 @@ class ScheduleConfig(Section):
     """How the learning rate moves over all steps of the run; a pure function of the step."""
 
     name: Literal["constant", "cosine", "one_cycle", "step", "plateau"] = "constant"
-    """The form; cosine falls to zero at the last step."""
+    """The form; cosine falls towards zero, which it would reach one step after the last; one_cycle rises over three
+    tenths of the steps from 1/25 of the rate to all of it, and falls to 1/250000 at the last."""
     warmup_fraction: float = Field(default=0.0, ge=0, lt=1)
     """The part of all steps over which the rate rises linearly from zero; one_cycle brings its own."""
     gamma: float = Field(default=0.1, gt=0, lt=1)

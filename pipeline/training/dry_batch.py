@@ -85,6 +85,8 @@ def dry_validation(model: nn.Module, objective: Objective, schema: DatasetSchema
             first, second = (objective.sums(predictions[half], label[half], weight[half]) for half in HALVES)
             metrics, of_twice, of_halves = map(objective.metrics, (whole, weighty, first + second))
             sizes = [objective.metrics(sums) for sums in (whole, first, second)]
+        except ConfigError:
+            raise
         except Exception as error:
             raise ConfigError(
                 f"the metrics fail: {type(error).__name__}: {error}; expected metrics(predictions, label, weight) to "

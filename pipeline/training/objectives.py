@@ -87,7 +87,11 @@ def _objective_of(schema: DatasetSchema, label_state: Mapping[str, Any]) -> Obje
 
 
 def _with_own_metrics(objective: Objective, own: Callable[..., dict[str, Any]]) -> Objective:
-    """Beside the others: weighted sums by name, divided by the weight of all rows."""
+    """Beside the others: weighted sums by name, divided by the weight of all rows.
+
+    Raises:
+        ConfigError: from its metrics, where one would take the place of ours.
+    """
     names: list[str] = []
 
     def sums(predictions: Tensor, label: Tensor, weight: Tensor) -> Sums:
@@ -99,7 +103,12 @@ def _with_own_metrics(objective: Objective, own: Callable[..., dict[str, Any]]) 
     def metrics(sums: Sums) -> dict[str, float]:
         rest, mine, weight = sums[: -len(names) - 1], sums[-len(names) - 1 : -1], sums[-1]
         means = {name: float(value / weight) if weight else math.nan for name, value in zip(names, mine, strict=True)}
-        return {**objective.metrics(rest), **means}
+        ours = objective.metrics(rest)
+        if taken := sorted({"loss", *ours} & means.keys()):
+            raise ConfigError(
+                *(f"the metric {name} from code has the name of one of ours; expected another" for name in taken)
+            )
+        return {**ours, **means}
 
     return replace(objective, sums=sums, metrics=metrics)
 

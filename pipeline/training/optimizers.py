@@ -46,7 +46,7 @@ def build_optimizer(
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     with without_compiler():
         optimizer = _by_name(config, trainable, learning_rate) if own is None else _from_code(own, trainable)
-    _refuse_more_than_gradients(optimizer)
+    refuse_more_than_gradients(optimizer)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", float(group["lr"]))
     return optimizer
@@ -63,8 +63,12 @@ def _from_code(own: Callable[..., Any], parameters: list[torch.nn.Parameter]) ->
     return optimizer
 
 
-def _refuse_more_than_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Such as LBFGS: its line search would run the model on other weights, each time with sums over all ranks."""
+def refuse_more_than_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Such as LBFGS: its line search would run the model on other weights, each time with sums over all ranks.
+
+    Raises:
+        ConfigError: it is one.
+    """
     if optimizer.defaults.get("differentiable"):
         raise ConfigError(
             "the optimizer is differentiable, so that weights would be computed and not moved; expected false"

@@ -38,7 +38,11 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def _one_cycle(progress: float, rise: float = 0.3) -> float:
-    """Smith and Topin's super-convergence cycle with the defaults of torch's ``OneCycleLR``."""
+    """Smith and Topin's super-convergence cycle, in the proportions that torch's ``OneCycleLR`` has by default.
+
+    Its peak lies at three tenths of the way from the first step to the last, torch's a step or so before; and momentum
+    stays as it is.
+    """
     if progress < rise:
         return _cosine(1 / 25, 1.0, progress / rise)
     return _cosine(1.0, 1 / 25e4, (progress - rise) / (1 - rise))

@@ -98,6 +98,18 @@ def test_own_metrics_and_the_name_of_the_best_are_tried_on_a_batch(
         checked(tmp_path, UserCode(metrics=metrics), **settings)
 
 
+def test_an_own_metric_does_not_take_the_name_of_one_of_ours(tmp_path: Path) -> None:
+    def metrics(predictions: Tensor, label: Tensor, weight: Tensor) -> dict[str, Any]:
+        return dict.fromkeys(("roc_auc", "mine", "loss"), predictions @ weight)
+
+    with pytest.raises(ConfigError) as refused:
+        checked(tmp_path, UserCode(metrics=metrics), "binary")
+    assert [offence.split(" from")[0] for offence in refused.value.offences] == [
+        "the metric loss",
+        "the metric roc_auc",
+    ]
+
+
 @pytest.mark.parametrize("label_type", ["binary", "multiclass", "regression"])
 def test_good_metrics_pass_with_every_type_of_label(tmp_path: Path, label_type: str) -> None:
     def metrics(predictions: Tensor, label: Tensor, weight: Tensor) -> dict[str, Any]:

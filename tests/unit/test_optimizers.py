@@ -135,6 +135,13 @@ def test_schedules_are_functions_of_the_step(name: str, warmup: float, expected:
     assert [learning_rate_factor(config, step, 5) for step in range(5)] == pytest.approx(expected, abs=1e-6)
 
 
+def test_cosine_would_reach_zero_one_step_after_the_last() -> None:
+    factors = [learning_rate_factor(ScheduleConfig(name="cosine"), step, 10) for step in range(11)]
+    assert factors == sorted(factors, reverse=True)
+    assert factors[9] == pytest.approx(0.0245, abs=1e-4)
+    assert factors[10] == pytest.approx(0.0, abs=1e-12)
+
+
 def test_one_cycle_rises_to_the_rate_and_falls_to_nearly_nothing() -> None:
     factors = [learning_rate_factor(ScheduleConfig(name="one_cycle"), step, 101) for step in range(101)]
     assert factors[0] == pytest.approx(1 / 25)

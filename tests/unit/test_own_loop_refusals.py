@@ -29,6 +29,11 @@ def _other_model(context: TrainingContext) -> None:
     context.attach(model, torch.optim.SGD(model.parameters(), 0.1))
 
 
+def _closure(context: TrainingContext) -> None:
+    model = context.model()
+    context.attach(model, torch.optim.LBFGS(model.parameters()))
+
+
 def _no_epochs(context: TrainingContext) -> None:
     attached(context)
 
@@ -85,6 +90,7 @@ def _reports_something_else(context: TrainingContext) -> None:
     [
         (_not_attached, r"has not called context.attach\(model, optimizer\)"),
         (_other_model, r"another model than context.model\(\) gave"),
+        (_closure, r"LBFGS, which evaluates the loss several times in a step \(closure\)"),
         (_no_epochs, "returned without an epoch"),
         (_batches_outside, "outside an epoch"),
         (_two_last_backwards, "after the last one of a batch.*say last=False"),

@@ -15,7 +15,7 @@
 
     pipeline.train(dataset, model=MyNet, loop=my_loop, epochs=5)
 
-The optimizer is stepped by the context only: ``optimizer.step()`` in a loop would train each rank apart, and is refused.
+The context steps the optimizer: ``optimizer.step()`` in a loop would train each rank apart, and is refused.
 All ranks call the same in the same order; ``break`` out of batches or epochs where all of them do. Checkpoints and
 stops come between two batches. What the loop keeps in variables of its own starts anew when a run is resumed:
 what has to survive is an attached object. A loop that does something else for longer than ``cluster.deadlines.step``

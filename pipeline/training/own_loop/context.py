@@ -19,7 +19,7 @@ from pipeline.training.collective import Collective
 from pipeline.training.divergence import judge_epoch, judge_step, judge_training
 from pipeline.training.loader import Loader
 from pipeline.training.objectives import is_better
-from pipeline.training.optimizers import without_compiler
+from pipeline.training.optimizers import refuse_more_than_gradients, without_compiler
 from pipeline.training.own_loop.loader import OwnLoader
 from pipeline.training.own_loop.saves import OwnSaves
 from pipeline.training.own_loop.step import OwnStep
@@ -101,13 +101,14 @@ class TrainingContext:
                 must be alike on all ranks, and hold numbers, texts, lists, dicts and tensors only.
 
         Raises:
-            ConfigError: another model, or a state that cannot be saved.
+            ConfigError: another model, an optimizer that needs a closure, or a state that cannot be saved.
         """
         if self._step is not None or model is not self._model:
             raise ConfigError(
                 "context.attach() got another model than context.model() gave, or was called twice; expected that one, "
                 "once: it is what is exported; describe yours by pipeline.train(model=...)"
             )
+        refuse_more_than_gradients(optimizer)
         states_of(others)
         learner = build_learner(self.task, self.dataset, self.collective, model, optimizer)
         learner.others = others
