@@ -27,15 +27,18 @@ class Outcome:
     """What RESULT says, filled in as stages end, so that a failed run tells what it reached.
 
     Args:
+        goes_on: see `StatusFile`.
         values: the dict to fill, for a caller that has to say what was reached although the run fails.
 
     Attributes:
         status: of the same command, for `pipeline status`.
     """
 
-    def __init__(self, config: PipelineConfig, last_stage: str, values: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, config: PipelineConfig, last_stage: str, goes_on: bool = False, values: dict[str, Any] | None = None
+    ) -> None:
         self._url = storage.join(config.training.run_url, RESULT)
-        self.status = StatusFile(config.training.run_url, goes_on=last_stage == "evaluate")
+        self.status = StatusFile(config.training.run_url, goes_on)
         self.values = {} if values is None else values
         self.values |= {"status": "done", "stage": last_stage, "seconds": {}, "reused": []}
 
@@ -82,14 +85,14 @@ class Outcome:
     def written(self) -> Iterator[dict[str, Any]]:
         """Write ``result.json`` however the run ends; cluster modes lose exit codes.
 
-        Where another writer holds the folder it is that one's.
+        Where another writer holds the folder, or it holds a training that is not known to be this one, it is theirs.
         """
         try:
             with self.status.command(str(self.values["stage"])):
                 yield self.values
         except (KeyboardInterrupt, Exception) as error:
             self.values |= as_pipeline_error(error).outcome
-            if not isinstance(error, OutputError):
+            if self.status.speaks and not isinstance(error, OutputError):
                 with contextlib.suppress(StorageError):
                     self._write()
             raise

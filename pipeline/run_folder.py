@@ -66,6 +66,10 @@ class RunFolder:
         result = {**record["result"], "best_metrics": storage.numbers(record["result"]["best_metrics"])}
         return TrainingResult(**result), record.get("mlflow_run_id")
 
+    def has_finished(self) -> bool:
+        """Whether a training, whichever it is, has come to its end here."""
+        return "result" in (self._record() or {})
+
     def refuse_other_training(self, task: TrainingTask) -> None:
         """Make sure that going on here continues the same training.
 
@@ -95,8 +99,8 @@ class RunFolder:
 
     def best_epoch(self) -> int | None:
         """The epoch, from 1, of whose weights the model is; None while the training is not finished."""
-        record = self._record()
-        return None if record is None or "result" not in record else int(record["result"]["best_epoch"])
+        record = self._record() or {}
+        return int(record["result"]["best_epoch"]) if "result" in record else None
 
     @property
     def _training_url(self) -> str:

@@ -73,31 +73,37 @@ def train_stage(
     quiet: bool = True,
     status: StatusFile | None = None,
 ) -> Run:
-    """Train, or give the finished run of the very same training."""
+    """Train, or give the finished run of the very same training; what is refused leaves the folder as it is."""
+    code = code or UserCode()
+    started = with_starting_point(config)
+    task = _task(started, dataset.url, dataset.content_id, code)
+    if (run := _found_run(config, dataset, task)) is not None:
+        logger.info("train: already trained in %s", run.url)
+        if status is not None:
+            status.found()
+        return run
+    check_training(started, dataset, code)
     status = status or StatusFile(config.training.run_url)
     with status.stage("train", "starting"):
-        return _trained(config, dataset, session, code or UserCode(), quiet, status)
+        return _trained(config, dataset, session, task, quiet, status)
 
 
 def _trained(
-    config: PipelineConfig, dataset: Dataset, session: SparkOnDemand, code: UserCode, quiet: bool, status: StatusFile
+    config: PipelineConfig,
+    dataset: Dataset,
+    session: SparkOnDemand,
+    task: TrainingTask,
+    quiet: bool,
+    status: StatusFile,
 ) -> Run:
-    started = with_starting_point(config)
-    task = _task(started, dataset, code)
-    folder = RunFolder(config.training.run_url)
-    if (finished := folder.finished(task)) is not None:
-        logger.info("train: already trained in %s", folder.url)
-        return Run(config, dataset, *finished, reused=True)
-    stack = {"collective": collective_of(config.cluster), "reader": reader_of(config.dataset.reader)}
-    folder.refuse_other_training(task)
-    check_training(started, dataset, code)
-
     from pipeline.inference.predictor import export_model
     from pipeline.launch import launch_training
     from pipeline.lease import Lease
     from pipeline.tracking import Tracker
     from pipeline.training.checkpoint import read_weights
 
+    folder = RunFolder(config.training.run_url)
+    stack = {"collective": collective_of(config.cluster), "reader": reader_of(config.dataset.reader)}
     with Lease(folder.url) as lease, hold(dataset), Tracker(config.tracking, folder.url) as tracker:
         status.owned()
         folder.begin(task, config)
@@ -107,15 +113,47 @@ def _trained(
         result = launch_training(spark, task, config.cluster, tracker=tracker, status=status, quiet=quiet)
         weights = read_weights(result.best_checkpoint)
         lease.check()
-        export_model(dataset, config.model, weights, storage.join(folder.url, MODEL), code, made_with=stack)
+        model_url = storage.join(folder.url, MODEL)
+        export_model(dataset, config.model, weights, model_url, task.user_code, made_with=stack)
         lease.check()
         folder.finish(task, result, tracker.run_id)
     return Run(config, dataset, result, tracker.run_id)
 
 
-def _task(config: PipelineConfig, dataset: Dataset, code: UserCode) -> TrainingTask:
+def _task(config: PipelineConfig, dataset_url: str, content_id: str, code: UserCode) -> TrainingTask:
     reader = config.dataset.reader
-    return TrainingTask(dataset.url, dataset.content_id, config.model, config.training, code, reader=reader)
+    return TrainingTask(dataset_url, content_id, config.model, config.training, code, reader=reader)
+
+
+def _configured_task(config: PipelineConfig, content_id: str) -> TrainingTask:
+    return _task(with_starting_point(config), config.dataset.url, content_id, UserCode())
+
+
+def found_run(config: PipelineConfig, dataset: Dataset) -> Run | None:
+    """The finished run of this very configuration, if the run folder holds it.
+
+    Raises:
+        ConfigError: the folder holds another training, finished or not; names everything that differs.
+    """
+    return _found_run(config, dataset, _configured_task(config, dataset.content_id))
+
+
+def _found_run(config: PipelineConfig, dataset: Dataset, task: TrainingTask) -> Run | None:
+    folder = RunFolder(config.training.run_url)
+    folder.refuse_other_training(task)
+    finished = folder.finished(task)
+    return None if finished is None else Run(config, dataset, *finished, reused=True)
+
+
+def refuse_other_training(config: PipelineConfig) -> None:
+    """Make sure that the run folder does not hold another training, whichever dataset there will be.
+
+    Raises:
+        ConfigError: it does; names everything that differs.
+    """
+    folder = RunFolder(config.training.run_url)
+    if (content_id := folder.content_id()) is not None:
+        folder.refuse_other_training(_configured_task(config, content_id))
 
 
 def finished_run(config: PipelineConfig, dataset: Dataset) -> Run:
@@ -125,7 +163,7 @@ def finished_run(config: PipelineConfig, dataset: Dataset) -> Run:
         InputMissingError: it is not finished, or is of another configuration.
     """
     folder = RunFolder(config.training.run_url)
-    if (finished := folder.finished(_task(with_starting_point(config), dataset, UserCode()))) is None:
+    if (finished := folder.finished(_configured_task(config, dataset.content_id))) is None:
         raise InputMissingError(
             f"{folder.url} holds no finished training of this configuration; expected one; run `pipeline train` first"
         )

@@ -51,23 +51,35 @@ def run_stage(
 
     Returns:
         The values of the RESULT line, which are in ``<run>/result.json`` too, beside what earlier commands reached
-        there. What is refused before a stage begins leaves the run folder as it is.
+        there. What is refused before a stage begins leaves the run folder as it is, as does a command that turns out
+        to ask for another training than the finished one there.
     """
     check_stages(config, last)
     published = Dataset.open(config.dataset.url) if last in ("train", "evaluate") else None
-    trained = stage_work.finished_run(config, published) if published and last == "evaluate" else None
-    outcome = Outcome(config, last, reached)
+    trained = _trained_before(config, last, published)
+    outcome = Outcome(config, last, goes_on=last == "prepare" or trained is not None, values=reached)
     with outcome.written() as values, flow.SparkOnDemand(config, spark, for_inputs=True) as session:
         opened = _fit_to_train(session, config) if last == "run" else session
         dataset = published or _prepare(config, opened, outcome, quiet)
         outcome.dataset(dataset)
-        run = trained or (_train(config, dataset, session, outcome, quiet) if last != "prepare" else None)
+        run = trained if last == "evaluate" else None
+        if last in ("train", "run"):
+            run = _train(config, dataset, session, outcome, quiet)
         if run is not None:
             outcome.run(run)
         if run is not None and last != "train":
             _evaluate(run, session, outcome)
         values["stage"] = last
     return values
+
+
+def _trained_before(config: PipelineConfig, last: str, published: Dataset | None) -> Run | None:
+    """The training that is there already, as far as it is known before a stage begins; another one is refused."""
+    if published is None:
+        if last == "run":
+            stage_work.refuse_other_training(config)
+        return None
+    return (stage_work.finished_run if last == "evaluate" else stage_work.found_run)(config, published)
 
 
 def _fit_to_train(session: flow.SparkOnDemand, config: PipelineConfig) -> Callable[[], SparkSession]:

@@ -2,7 +2,8 @@
 
 One writer for all stages, so that "finished" stands there only when the whole command is over. While it runs the file
 is written every few seconds even if nothing happens: `pipeline status` tells a long silence from work. A command that
-finds the folder held by another one says nothing there until the folder is its own.
+finds the folder held by another one, or a finished training in it, says nothing there until that is known to be its
+own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from pipeline import storage
 from pipeline.errors import InterruptedRunError, StorageError, as_pipeline_error
 from pipeline.lease import held_by_another
-from pipeline.run_folder import STATUS, STATUS_FORMAT
+from pipeline.run_folder import STATUS, STATUS_FORMAT, RunFolder
 
 _WRITE_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 10.0
@@ -31,19 +32,19 @@ class StatusFile:
 
     Args:
         run_url: the run folder.
-        goes_on: whether what the file says of a training that is over stays in it, beside what follows.
+        goes_on: whether the training that is over in the folder is known to be the one that the command is about, or
+            stays what it is: what the file says of it stays, beside what follows.
     """
 
     def __init__(self, run_url: str, goes_on: bool = False) -> None:
         self._url = storage.join(run_url, STATUS)
         self._values: dict[str, Any] = {"stage": "train", "state": "starting", "started": time.time(), "restarts": 0}
+        self._lock = threading.Lock()
         if goes_on:
-            with contextlib.suppress(StorageError):
-                self._values = storage.read_json(self._url, *STATUS_FORMAT)
+            self.found()
         self._silent = False
         with contextlib.suppress(StorageError):
-            self._silent = held_by_another(run_url)
-        self._lock = threading.Lock()
+            self._silent = held_by_another(run_url) or (not goes_on and RunFolder(run_url).has_finished())
         self._written = 0.0
         self._open = False
         self._failed: tuple[BaseException | None, str] = (None, "")
@@ -83,6 +84,21 @@ class StatusFile:
             except BaseException as error:
                 self._fail(error, name)
                 raise
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it is for this command to say how the folder's run is doing."""
+        return not self._silent
+
+    def found(self) -> None:
+        """The command's training is there already: what the file says of it stays, beside what follows."""
+        kept = ("stage", "state", "started")
+        with self._lock, contextlib.suppress(StorageError):
+            before = storage.read_json(self._url, *STATUS_FORMAT)
+            self._values = {**before, **{name: self._values[name] for name in kept}}
+            for key in _OF_ONE_STAGE:
+                self._values.pop(key, None)
+        self._silent = False
 
     def owned(self) -> None:
         """The folder is held by this command now: whatever was there before, its status is the one to see."""

@@ -23,7 +23,7 @@ from tests.no_spark import NeverAsked
 from tests.small_model import small_dataset
 
 
-class _Untracked(SilentReporter, contextlib.nullcontext["_Untracked"]):
+class Untracked(SilentReporter, contextlib.nullcontext["Untracked"]):
     """Instead of a new MLflow database for every test."""
 
     run_id = None
@@ -39,7 +39,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PipelineConfig:
     """Of a training on a published dataset, on a machine without Spark."""
     monkeypatch.setattr(flow, "SparkOnDemand", NeverAsked)
     monkeypatch.setattr(baselines, "TREE_ITERATIONS", 3)
-    monkeypatch.setattr(tracking, "Tracker", _Untracked)
+    monkeypatch.setattr(tracking, "Tracker", Untracked)
     dataset = small_dataset(str(tmp_path / "data"), 400)
     return parse_config(
         {
