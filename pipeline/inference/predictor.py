@@ -25,10 +25,10 @@ from pipeline.errors import ConfigError, DataError, SecurityError, StorageError
 from pipeline.features import FittedFeatures, canonical
 from pipeline.fingerprint import source_digest
 from pipeline.inference.inputs import model_inputs
-from pipeline.inference.model_folder import ModelDescription, read_model_folder, write_model_folder
 from pipeline.inference.program import ProgramModel, answer_of, export_program
 from pipeline.models import build_model
 from pipeline.models.answers import Answers
+from pipeline.models.model_folder import ModelDescription, read_model_folder, write_model_folder
 
 if TYPE_CHECKING:
     from pipeline.task import UserCode

@@ -19,6 +19,7 @@ _IN_A_COLLECTIVE = (
     "pipeline.training.collective",
     "pipeline.training.torch_collective",
     "pipeline.training.shared_memory",
+    "pipeline.training.host_meeting",
     "pipeline.training.host_peers",
 )
 _EXECUTOR_LOST = ("ExecutorLostFailure", "Executor lost", "worker lost", "decommission")

@@ -1,83 +1,21 @@
-"""RANK. Ranks of one host: how they find each other, the memory in which each writes for all, and the lines between.
-
-The memory has no name (memfd_create) and the sockets have none in the file system, so ranks that are killed leave
-nothing behind. Both are Linux's.
-"""
+"""RANK. The lines between ranks of one host: each says what it has written for the others, and what it has read."""
 
 from __future__ import annotations
 
 import contextlib
-import mmap
-import os
 import select
 import socket
 import struct
-import uuid
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
-import torch
 from torch import Tensor
 
-from pipeline.training.collective import Collective
+from pipeline.training.host_meeting import Found
+from pipeline.training.host_memory import Memory
 
-_SMALLEST_BLOCK = 4096
-_MEETING_SECONDS = 10.0
-_GREETING = struct.Struct("<Q")
 # What the sender has written for its next operation, and the operation up to which it has read everything.
 _MESSAGE = struct.Struct("<QQQQ")
-_CREDENTIALS = struct.Struct("iII")  # process, user, group: unix(7), SO_PEERCRED
-
-Result = TypeVar("Result")
-
-
-class Memory:
-    """Nameless memory that grows at its end, as one of the processes that map it sees it."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self._bytes = torch.empty(0, dtype=torch.uint8)
-
-    def grow(self, size: int) -> None:
-        """Make it so long; what is not written yet takes no room."""
-        os.ftruncate(self.descriptor, size)
-
-    def part(self, offset: int, size: int) -> Tensor:
-        """A window of bytes."""
-        if offset + size > self._bytes.numel():
-            self._bytes = torch.frombuffer(mmap.mmap(self.descriptor, 0), dtype=torch.uint8)
-        return self._bytes[offset : offset + size]
-
-    def close(self) -> None:
-        """Give it back; windows that are still held stay good."""
-        self._bytes = torch.empty(0, dtype=torch.uint8)
-        os.close(self.descriptor)
-
-
-class Blocks:
-    """Which parts of this rank's memory are free."""
-
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
-        self._end = 0
-        self._used: dict[int, deque[tuple[int, int]]] = {}  # by size: offset and operation, oldest first
-
-    def take(self, size: int, operation: int, read_by_all: int) -> int:
-        """The offset of a block for an operation: one that all ranks have read, if there is any, else a new one."""
-        size = max(_SMALLEST_BLOCK, 1 << (size - 1).bit_length())
-        used = self._used.setdefault(size, deque())
-        if used and used[0][1] <= read_by_all:
-            offset, _ = used.popleft()
-        else:
-            offset, self._end = self._end, self._end + size
-            self._memory.grow(self._end)
-        used.append((offset, operation))
-        return offset
-
-
-Found = dict[int, tuple[socket.socket, Memory]]
 
 
 @dataclass(frozen=True)
@@ -233,100 +171,3 @@ class Peers:
                 with contextlib.suppress(KeyError):
                     self._incoming.unregister(peer.line)
         return any(heard)
-
-
-def meet(collective: Collective) -> tuple[Memory, Found] | None:
-    """Memory of this rank, and line and memory of each other rank; on all ranks None where one cannot reach another.
-
-    Each step of all ranks ends before the next begins, so whoever calls finds a listener and whoever accepts finds a
-    caller: ranks of different hosts learn at once that they are apart.
-    """
-    name = f"pipeline-{collective.broadcast_object(uuid.uuid4().hex)}"
-    try:
-        with contextlib.ExitStack() as opened:
-            own, listener = _on_all(collective, lambda: _listen(_address(name, collective.rank), opened))
-            lines = _on_all(collective, lambda: _call_lower(name, collective.rank, own, opened))
-            higher = collective.world_size - 1 - collective.rank
-            callers = _on_all(collective, lambda: _accept(listener, higher, own, opened))
-            memories = _on_all(collective, lambda: {rank: _greeted(line, opened)[1] for rank, line in lines.items()})
-            opened.pop_all()
-    except _ApartError:
-        return None
-    listener.close()
-    return own, {rank: (line, memories[rank]) for rank, line in lines.items()} | callers
-
-
-class _ApartError(Exception):
-    """A step has failed on some rank."""
-
-
-def _on_all(collective: Collective, step: Callable[[], Result]) -> Result:
-    """What a step gives, if it succeeds on every rank."""
-    results: list[Result] = []  # none where it has failed
-    with contextlib.suppress(OSError):
-        results.append(step())
-    if not all(collective.gather_objects(len(results))):
-        raise _ApartError
-    return results[0]
-
-
-def _address(name: str, rank: int) -> str:
-    """Linux keeps names that begin with a zero in the network namespace, not as files."""
-    return f"\0{name}-{rank}"
-
-
-def _line(opened: contextlib.ExitStack) -> socket.socket:
-    """A socket that keeps messages apart."""
-    line = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-    line.settimeout(_MEETING_SECONDS)
-    return line
-
-
-def _listen(address: str, opened: contextlib.ExitStack) -> tuple[Memory, socket.socket]:
-    if not hasattr(os, "memfd_create"):
-        raise OSError("this system has no memory without a name")
-    own = Memory(os.memfd_create("pipeline"))
-    opened.callback(own.close)
-    listener = _line(opened)
-    listener.bind(address)
-    listener.listen()
-    return own, listener
-
-
-def _call_lower(name: str, rank: int, own: Memory, opened: contextlib.ExitStack) -> dict[int, socket.socket]:
-    lines = {}
-    for lower in range(rank):
-        lines[lower] = _line(opened)
-        lines[lower].connect(_address(name, lower))
-        _greet(lines[lower], rank, own)
-    return lines
-
-
-def _accept(listener: socket.socket, callers: int, own: Memory, opened: contextlib.ExitStack) -> Found:
-    found = {}
-    for _ in range(callers):
-        line = opened.enter_context(listener.accept()[0])
-        _, user, _ = _CREDENTIALS.unpack(line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-        if user != os.geteuid():
-            raise PermissionError("another user has called")
-        line.settimeout(_MEETING_SECONDS)
-        rank, memory = _greeted(line, opened)
-        found[rank] = (line, memory)
-        _greet(line, rank, own)
-    return found
-
-
-def _greet(line: socket.socket, rank: int, own: Memory) -> None:
-    """Hand the other end this rank's number and memory."""
-    socket.send_fds(line, [_GREETING.pack(rank)], [own.descriptor])
-
-
-def _greeted(line: socket.socket, opened: contextlib.ExitStack) -> tuple[int, Memory]:
-    """Number and memory of the rank at the other end."""
-    message, descriptors, _, _ = socket.recv_fds(line, _GREETING.size, 1, socket.MSG_CMSG_CLOEXEC)
-    for descriptor in descriptors:
-        memory = Memory(descriptor)
-        opened.callback(memory.close)
-    if len(message) != _GREETING.size or not descriptors:
-        raise ConnectionResetError("it has sent no memory")
-    return _GREETING.unpack(message)[0], memory

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from pipeline.config.training import MOST_RANKS_IN_MEMORY
 from pipeline.training.collective import Collective, Handle, TensorCollective, lost_peers
-from pipeline.training.host_peers import Blocks, Found, Memory, Peers, Writer, Written, meet
+from pipeline.training.host_meeting import Found, meet
+from pipeline.training.host_memory import Blocks, Memory
+from pipeline.training.host_peers import Peers, Writer, Written
 
 Combine = Callable[[list[Tensor]], Tensor]
 

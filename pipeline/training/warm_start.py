@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from pipeline import storage
-from pipeline.errors import ConfigError, StorageError
+from pipeline.errors import ConfigError
+from pipeline.models.model_folder import read_model_folder
 from pipeline.training.checkpoint import read_weights
 
 logger = logging.getLogger(__name__)
@@ -59,8 +57,5 @@ def _named(tensors: Mapping[str, Tensor]) -> str:
 def _weights(url: str) -> dict[str, Tensor]:
     if "model.safetensors" in storage.list_names(url):
         return read_weights(url)
-    data = storage.read_bytes(storage.join(url, "weights.safetensors"))
-    manifest = json.loads(storage.read_bytes(storage.join(url, "manifest.json")))
-    if hashlib.sha256(data).hexdigest() != manifest["files"]["weights.safetensors"]["sha256"]:
-        raise StorageError(f"{url}/weights.safetensors is corrupt; expected the sha256 of its manifest")
-    return dict(safetensors.torch.load(data))
+    _, weights, _ = read_model_folder(url)
+    return weights

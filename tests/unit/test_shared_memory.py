@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import LostPeersError
-from pipeline.training import host_peers
+from pipeline.training import host_meeting
 from pipeline.training.collective import Collective
 from pipeline.training.shared_memory import share_memory
 from tests.thread_ranks import ThreadCollective, on_thread_ranks
@@ -237,7 +237,7 @@ def test_where_one_rank_cannot_reach_another_all_keep_what_they_have_and_leave_n
     monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """As on another host, where the name of a rank's socket is unknown."""
-    done, lock, real = [], threading.Lock(), getattr(host_peers, step)
+    done, lock, real = [], threading.Lock(), getattr(host_meeting, step)
 
     def fails_once(*arguments: Any) -> Any:
         with lock:
@@ -247,7 +247,7 @@ def test_where_one_rank_cannot_reach_another_all_keep_what_they_have_and_leave_n
             raise ConnectionRefusedError("nobody there")
         return real(*arguments)
 
-    monkeypatch.setattr(host_peers, step, fails_once)
+    monkeypatch.setattr(host_meeting, step, fails_once)
     before = _descriptors()
     on_thread_ranks(3, _stay_apart)
     assert done

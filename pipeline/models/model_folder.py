@@ -24,7 +24,6 @@ from pipeline import storage
 from pipeline.config.training import ModelConfig
 from pipeline.dataset import DatasetSchema, schema_from_json
 from pipeline.errors import StorageError
-from pipeline.inference.program import Program
 
 _DESCRIPTION_FORMAT = ("model", 1)
 _MANIFEST_FORMAT = ("model-manifest", 1)
@@ -44,7 +43,7 @@ class ModelDescription:
     """
 
     architecture: ModelConfig
-    program: Program | None
+    program: dict[str, Any] | None
     schema: DatasetSchema
     features: Mapping[str, Any]
     dataset: str
