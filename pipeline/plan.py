@@ -4,7 +4,8 @@ The order of all rows of an epoch, its *sequence*, depends on the dataset, the s
 permuted, the row groups of each `BUNDLE_FILES` files are permuted together, a run of them is a *window*, and the rows
 of a window are permuted again. (Preparation has shuffled all rows once, so files and row groups are random samples.)
 A rank reads one contiguous stretch of the sequence: two ranks share at most the window at their border, and a rank
-opens little more than its share of the files, however many ranks there are.
+opens little more than its share of the files, however many ranks there are. So which rows meet in a step depends on the
+number of ranks; that an epoch has each row once does not.
 
 Every global step takes B rows: rank r of W gives B // W of them, one more if r < B % W. All ranks compute the
 same number of steps. What is left of an epoch after some steps is a list of intervals of the sequence; it can be

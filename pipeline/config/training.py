@@ -110,7 +110,11 @@ class LoaderConfig(Section):
 
 
 class TrainingConfig(Section):
-    """How to train. The mathematics depends on `global_batch_size`, never on the number of ranks."""
+    """How to train. A step takes the mean gradient over `global_batch_size` rows: however ranks and micro-batches divide
+    them the same, but for layers such as batch norm and dropout. An epoch takes each row once, but for those that
+    `last_batch: drop` leaves out. Which rows meet in a step depends on the number of ranks: each reads a stretch of the
+    epoch of its own.
+    """
 
     run_url: Url
     """The run folder: checkpoints, model, report. By default `<dataset.url>-run`."""

@@ -65,6 +65,18 @@ def test_the_sequence_does_not_depend_on_the_number_of_ranks():
     assert all(sequence == sequences[0] for sequence in sequences)
 
 
+def test_which_rows_meet_in_a_step_depends_on_the_number_of_ranks_since_each_reads_a_stretch_of_its_own():
+    groups = groups_of(170, 7)
+
+    def rows_of_step(world_size: int, step: int) -> set[int]:
+        plan = plan_of(groups, world_size=world_size)
+        return {row for rank in range(world_size) for row in batches_of(plan, groups, rank)[step]}
+
+    assert len(rows_of_step(1, 0)) == len(rows_of_step(2, 0)) == BATCH
+    assert rows_of_step(1, 0) & rows_of_step(2, 0) == set(rows_of(plan_of(groups), groups, 0)[: BATCH // 2])
+    assert set.union(*(rows_of_step(2, step) for step in range(22))) == set(range(170))
+
+
 def test_epochs_and_seeds_and_datasets_differ_and_runs_agree():
     groups = groups_of(170, 7)
 
