@@ -111,9 +111,9 @@ class LoaderConfig(Section):
 
 class TrainingConfig(Section):
     """How to train. A step takes the mean gradient over `global_batch_size` rows, the same however ranks and
-    micro-batches divide them, but for layers such as batch norm and dropout. An epoch takes each row once, but for those
-    that `last_batch: drop` leaves out. Which rows meet in a step depends on the number of ranks: each reads a stretch of
-    the epoch of its own.
+    micro-batches divide them, but for layers such as batch norm and dropout. An epoch takes each row once, but for
+    those that `last_batch: drop` leaves out. Which rows meet in a step depends on the number of ranks: each reads a
+    stretch of the epoch of its own.
     """
 
     run_url: Url
