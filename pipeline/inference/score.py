@@ -23,7 +23,8 @@ from pipeline.models.answers import AnswerType
 from pipeline.preparation.columns import raw_arrays
 from pipeline.preparation.inputs import spark_path, spark_url
 from pipeline.preparation.jobs import ended_jobs
-from pipeline.preparation.session import spark_errors
+from pipeline.preparation.read import parsed
+from pipeline.preparation.session import preparation_settings, spark_errors
 
 _Found = TypeVar("_Found")
 _VERSION = "model_version"
@@ -111,9 +112,9 @@ def score_table(
 
     Args:
         session: gives the session, when model, table and target have been looked at.
-        config: names the registered model, and the factory that may be imported.
-        source: a file, a folder or a glob pattern of Parquet, ORC, JSON or CSV with the raw columns; CSV has a header,
-            and an empty field is a null.
+        config: names the registered model, the factory that may be imported, and how tables are written.
+        source: a file, a folder or a glob pattern of Parquet, ORC, JSON or CSV with the raw columns; how it is read
+            says `pipeline.inference.stored_table.StoredTable.read`.
         target: folder to write.
         model: see `pipeline.inference.resolve.model_folder`.
 
@@ -124,22 +125,24 @@ def score_table(
         InputMissingError: the table or the model is not there.
         OutputError: the target exists.
         StorageError: the model is corrupt, or the target cannot be written.
-        DataError: columns are missing, or hold values of the wrong kind.
+        DataError: columns are missing, or hold values of the wrong kind; or rows cannot be parsed.
     """
     started = time.monotonic()
     predictor, stored = _looked_at(config, source, target, model)
     spark = session()
-    table = stored.read(spark)
-    scored = _scored(table, predictor)
     target = storage.local_path(target) if storage.is_local(target) else target
-    with unfinished_folder(target) as unfinished, ended_jobs(spark.sparkContext, "score"), spark_errors(source):
-        scored.write.parquet(spark_url(unfinished))
-        rows = {"in": table.count(), "out": spark.read.parquet(spark_path(unfinished)).count()}
-        if rows["in"] != rows["out"]:
-            raise PipelineError(
-                f"{rows['out']} rows were scored; expected {rows['in']}; did the table change meanwhile?"
-            )
-        storage.move_folder(unfinished, target)
+    with preparation_settings(spark), ended_jobs(spark.sparkContext, "score"), spark_errors(source):
+        table = stored.read(spark, config, predictor.features.inputs)
+        scored = _scored(parsed(table), predictor)
+        rows = {"in": stored.check_rows(table, config)}
+        with unfinished_folder(target) as unfinished:
+            scored.write.parquet(spark_url(unfinished))
+            rows["out"] = spark.read.parquet(spark_path(unfinished)).count()
+            if rows["in"] != rows["out"]:
+                raise PipelineError(
+                    f"{rows['out']} rows were scored; expected {rows['in']}; did the table change meanwhile?"
+                )
+            storage.move_folder(unfinished, target)
     seconds = {"score": round(time.monotonic() - started, 1)}
     used = {"url": predictor.source.folder, "version": predictor.digest[:12]}
     return {"rows": rows, "output": target, "model": used, "seconds": seconds}

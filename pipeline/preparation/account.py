@@ -18,6 +18,7 @@ from pipeline.preparation.inputs import query_of
 from pipeline.preparation.layout import Layout
 from pipeline.preparation.read import Census
 from pipeline.preparation.stage import SAMPLE_ROWS, Staged, files_of
+from pipeline.preparation.text_files import FAULT
 
 logger = logging.getLogger(__name__)
 

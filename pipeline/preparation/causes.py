@@ -116,10 +116,10 @@ def typed(what: str, text: str) -> PipelineError | None:
     for pattern, error, message in _CAUSES:
         if found := re.search(pattern, text):
             words = found.groupdict()
-            return error(message.format(what=what, **{**words, "file": _plain_path(words.get("file") or "a file")}))
+            return error(message.format(what=what, **{**words, "file": plain_path(words.get("file") or "a file")}))
     return None
 
 
-def _plain_path(url: str) -> str:
+def plain_path(url: str) -> str:
     """A local file as a user writes it."""
     return urllib.parse.unquote(re.sub(r"^file:/+", "/", url)) if url.startswith("file:") else url

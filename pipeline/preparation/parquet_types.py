@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -12,26 +11,10 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.errors import InputMissingError
+from pipeline.preparation.footers import Leaf, Shape
 
 _DIGITS = 38
 """Of Spark's longest decimal."""
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """A column of a file, or what a column that is a list, a map or a struct holds at one place."""
-
-    column: str
-    path: str
-    """The column, or the way from it to the place, with dots."""
-    type: str
-    """In words."""
-    is_nanoseconds: bool
-    """A timestamp in nanoseconds."""
-    is_utc: bool
-    """A timestamp that is a moment, not the reading of a clock somewhere."""
-    is_unreadable: bool
-    """Spark does not have the type; nanoseconds it reads as numbers, which become times only of a column by itself."""
 
 
 def leaves(path: str) -> tuple[Leaf, ...]:
@@ -79,17 +62,17 @@ def _words(logical: dict[str, Any], physical: str) -> str:
     return physical if kind == "None" else f"{kind} ({physical})"
 
 
-def unreadable_columns(what: str, footers: Iterable[tuple[str, Iterable[Leaf]]]) -> list[str]:
+def unreadable_columns(what: str, shapes: Iterable[Shape]) -> list[str]:
     """One offence for each column of a type that Spark does not have, of the first file that has such columns.
 
     Args:
         what: the input, as the user wrote it.
-        footers: its files, and the leaves of each.
+        shapes: of its files.
     """
-    for path, found in footers:
-        if types := {leaf.column: leaf for leaf in found if leaf.is_unreadable}:
+    for shape in shapes:
+        if types := {leaf.column: leaf for leaf in shape.leaves if leaf.is_unreadable}:
             return [
-                f"{what}: column {column} of {path} is a {_within(leaf)}{leaf.type}, which Spark does not read; "
+                f"{what}: column {column} of {shape.file} is a {_within(leaf)}{leaf.type}, which Spark does not read; "
                 f"expected times as numbers or texts, decimals of at most {_DIGITS} digits, within lists, maps and "
                 "structs timestamps in microseconds; write the file again, or leave the column out of the schema"
                 for column, leaf in types.items()

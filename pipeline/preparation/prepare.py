@@ -28,7 +28,15 @@ from pipeline.preparation.label import classes_of, label_state
 from pipeline.preparation.layout import Layout, choose_layout, vector_bytes
 from pipeline.preparation.learn import Learned, learn
 from pipeline.preparation.progress import Progress, StepProgress
-from pipeline.preparation.read import Census, compares_ids, parsed, query_rows, source_frames, take_census
+from pipeline.preparation.read import (
+    Census,
+    compares_ids,
+    parsed,
+    query_rows,
+    refuse_cut_texts,
+    source_frames,
+    take_census,
+)
 from pipeline.preparation.rules import check_rule_limits
 from pipeline.preparation.schema import dataset_schema
 from pipeline.preparation.sensitive import check_sensitive_features, check_sensitive_names
@@ -149,6 +157,7 @@ class _Preparation:
         """The five steps."""
         frames, primary = source_frames(self.own, self.config, self.inputs, frame)
         self.progress("counting the inputs")
+        refuse_cut_texts(self.session, self.config, self.inputs, primary)
         tables = files_of_tables(frames, self.inputs)
         listed = {**self.inputs, **tables}
         census = take_census(frames, self.config, primary, listed)

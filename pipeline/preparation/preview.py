@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -26,10 +25,11 @@ from pipeline.preparation.inputs import Inputs, fingerprints, list_inputs
 from pipeline.preparation.label import label_values, staged_labels
 from pipeline.preparation.profile import kept_kinds, label_profiles, measured, profiles, shown
 from pipeline.preparation.quoting import column
-from pipeline.preparation.read import FAULT, parsed, query_rows, source_frames
+from pipeline.preparation.read import parsed, query_rows, refuse_cut_texts, source_frames, take_census
 from pipeline.preparation.sensitive import check_sensitive_features, check_sensitive_names
 from pipeline.preparation.session import named_views, preparation_settings, spark_errors
 from pipeline.preparation.split import split_of
+from pipeline.preparation.text_files import FAULT
 
 _ROWS = 10_000
 _TEXT = 100
@@ -55,7 +55,8 @@ def preview(session: SparkSession, config: PipelineConfig, frame: DataFrame | No
     base = Base.of(config)
     with preparation_settings(session) as own:
         frames, primary = source_frames(own, config, inputs, frame)
-        faults = _faults(frames)
+        refuse_cut_texts(session, config, inputs, primary, first=_ROWS)
+        faults = _faults(frames, config)
         frames = {name: parsed(one) for name, one in frames.items()}
         with named_views(session, frames):
             queried = query_rows(own, config, frames, primary)
@@ -92,31 +93,24 @@ def preview(session: SparkSession, config: PipelineConfig, frame: DataFrame | No
     }
 
 
-def _faults(frames: Mapping[str, DataFrame]) -> dict[str, dict[str, int]]:
+def _faults(frames: Mapping[str, DataFrame], config: PipelineConfig) -> dict[str, dict[str, int]]:
     """Of the first rows of each text input, how many cannot be parsed.
 
     Raises:
-        DataError: inputs of which none can.
+        DataError: inputs of which none can, or whose texts are garbled.
     """
-    counts = [
-        frame.limit(_ROWS).agg(
-            F.lit(name).alias("name"), F.count(F.lit(1)).alias("rows"), F.count(FAULT).alias("faults")
-        )
-        for name, frame in frames.items()
-        if FAULT in frame.columns
-    ]
-    with spark_errors("reading the inputs"):
-        found = reduce(DataFrame.unionByName, counts).collect() if counts else []
-    broken = [row for row in found if row["faults"] == row["rows"] > 0]
+    first = {name: frame.limit(_ROWS) for name, frame in frames.items() if FAULT in frame.columns}
+    found = take_census(first, config, primary="", listed=first)
+    broken = {name: one.faults for name, one in found.items() if one.faults and not one.rows}
     if broken:
         raise DataError(
             *(
-                f"none of the first {row['rows']:,} rows of input {row['name']} can be parsed; expected rows of its "
-                "schema; mend the file, or its format, schema or options"
-                for row in broken
+                f"none of the first {rows:,} rows of input {name} can be parsed; expected rows of its schema; mend the "
+                "file, or its format, schema or options"
+                for name, rows in broken.items()
             )
         )
-    return {row["name"]: {"first_rows": row["rows"], "not_parsed": row["faults"]} for row in found}
+    return {name: {"first_rows": one.rows + one.faults, "not_parsed": one.faults} for name, one in found.items()}
 
 
 def _inputs(inputs: Inputs, faults: Mapping[str, dict[str, int]]) -> dict[str, dict[str, int]]:

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import reduce
 
-from pyspark.errors import ParseException
-from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StringType, StructType
 
 from pipeline.config import PipelineConfig
-from pipeline.config.data import InputConfig
-from pipeline.config.secret_values import from_environment
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import DataError
 from pipeline.preparation.column_types import check_known, refuse_intervals
-from pipeline.preparation.inputs import InputFile, Inputs, query_of, spark_path, spark_url
-from pipeline.preparation.parquet import read_parquet
+from pipeline.preparation.inputs import Inputs, query_of
+from pipeline.preparation.open_quotes import open_lines, refuse_open_lines
 from pipeline.preparation.quoting import column
 from pipeline.preparation.session import OwnSettings, spark_errors
-from pipeline.preparation.snapshot import contents, hashed
-
-FAULT = "_pipeline_fault"
-"""The raw text of a row that could not be parsed, in frames of `read_inputs`."""
-DEFAULTS: dict[str, dict[str, str]] = {
-    # Quotes within quotes are doubled, as pandas, Excel and databases write them; Spark's default is a backslash.
-    "csv": {"header": "true", "enforceSchema": "false", "escape": '"'}
-}
-"""Options of the formats where none are given."""
+from pipeline.preparation.snapshot import contents
+from pipeline.preparation.tables import read_lines, read_table
+from pipeline.preparation.text_files import FAULT, garbled, not_utf8
 
 
 @dataclass(frozen=True)
@@ -54,11 +43,10 @@ def read_inputs(session: SparkSession, config: PipelineConfig, inputs: Inputs) -
         InputMissingError: a file is not of its format.
         ServiceError: this Spark does not have the format.
     """
-    frames = {}
-    for name, input_ in config.source.inputs.items():
-        with spark_errors(f"source.inputs.{name}"):
-            frames[name] = _read(session, name, input_, inputs.get(name, ()))
-    return frames
+    return {
+        name: read_table(session, f"source.inputs.{name}", input_, inputs.get(name, ()))
+        for name, input_ in config.source.inputs.items()
+    }
 
 
 def source_frames(
@@ -79,6 +67,31 @@ def source_frames(
         return {**frames, primary: wanted(frames[primary], config)}, primary
 
 
+def refuse_cut_texts(
+    session: SparkSession, config: PipelineConfig, inputs: Inputs, primary: str, first: int | None = None
+) -> None:
+    """Look for texts of CSV files that would be cut at the end of a line, in one job.
+
+    Args:
+        session: to read with.
+        config: the inputs; of the primary one the partitions that `source.where` leaves out are not looked at.
+        inputs: their files.
+        primary: the name of the primary input.
+        first: how many lines of each input are enough; by default all.
+
+    Raises:
+        DataError: there are any.
+    """
+    found = {}
+    for name, input_ in config.source.inputs.items():
+        what = f"source.inputs.{name}"
+        lines = read_lines(session, what, input_, inputs.get(name, ()))
+        if lines is not None:
+            where = config.source.where if name == primary else None
+            found[what] = open_lines(lines if first is None else lines.limit(first), input_.options, where)
+    refuse_open_lines({what: one for what, one in found.items() if one is not None}, not config.source.sensitive)
+
+
 def check_once(columns: Sequence[str], giver: str, advice: str) -> None:
     """Refuse columns that share a name, which Spark could not tell from one another.
 
@@ -92,72 +105,6 @@ def check_once(columns: Sequence[str], giver: str, advice: str) -> None:
     ]
     if offences:
         raise DataError(*offences)
-
-
-def _read(session: SparkSession, name: str, input_: InputConfig, files: tuple[InputFile, ...]) -> DataFrame:
-    given = {
-        key: from_environment(value, f"source.inputs.{name}.options.{key}") for key, value in input_.options.items()
-    }
-    if input_.table is not None:
-        table = _table(session, name, input_, given)
-        check_known(table, f"source.inputs.{name}")
-        return table
-    reader = session.read.format(input_.format).options(**{**DEFAULTS.get(input_.format, {}), **given})
-    if not input_.is_files:
-        reader = reader.schema(input_.columns) if input_.columns else reader
-        return reader.load(spark_path(input_.path)) if input_.path else reader.load()
-    paths = [spark_path(file.path) for file in files]
-    base = spark_url(str(input_.path))
-    is_folder = not re.search(r"[*?\[]", base) and [spark_url(file.path) for file in files] != [base]
-    if is_folder and any("=" in file.path for file in files):
-        reader = reader.option("basePath", base)
-    schema = _ddl(session, name, input_.columns) if input_.columns else None
-    if input_.format == "parquet":
-        full = [file.path for file in files if file.bytes]
-        may_lack = given.get("mergeSchema", "").lower() == "true"
-        return read_parquet(session, reader, f"source.inputs.{name}", paths, full, schema, may_lack)
-    if input_.format == "orc":
-        return (reader.schema(schema) if schema else reader).load(paths)
-    reader = reader.option("mode", "PERMISSIVE").option("columnNameOfCorruptRecord", FAULT)
-    schema = schema or _inferred(reader, paths)
-    return _fully_parsed(reader.schema(schema.add(FAULT, StringType())).load(paths))
-
-
-def _table(session: SparkSession, name: str, input_: InputConfig, options: Mapping[str, str]) -> DataFrame:
-    what, table = f"source.inputs.{name}", str(input_.table)
-    if input_.columns:
-        raise ConfigError(f"{what}.schema is set beside table {table}; expected one of them; cast in the query")
-    is_view = session.catalog.tableExists(table) and session.catalog.getTable(table).tableType in ("VIEW", "TEMPORARY")
-    if options and is_view:
-        named = ", ".join(options)
-        raise ConfigError(
-            f"{what}.options has {named} for view {table}, which takes none; expected a table; leave it out"
-        )
-    return session.read.options(**options).table(table)
-
-
-def _fully_parsed(frame: DataFrame) -> DataFrame:
-    """Make every scan parse all columns.
-
-    Spark parses only columns that a query uses, and a value that it did not parse is no fault: which rows are faulty
-    would depend on the query. The condition is always true, which the optimizer cannot know.
-    """
-    return frame.where(F.pmod(F.xxhash64(*hashed(frame)), F.lit(2)) < 2)
-
-
-def _inferred(reader: DataFrameReader, paths: list[str]) -> StructType:
-    found = reader.option("inferSchema", "true").load(paths).schema
-    return StructType([field for field in found.fields if field.name != FAULT])
-
-
-def _ddl(session: SparkSession, name: str, ddl: str) -> StructType:
-    try:
-        return session.createDataFrame([], ddl).schema
-    except (ParseException, ValueError, TypeError) as error:
-        message = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"source.inputs.{name}.schema is not understood: {message}; expected `name type, ...` in Spark's DDL"
-        ) from None
 
 
 def id_checks(ids: list[str]) -> tuple[Column, Column]:
@@ -177,6 +124,9 @@ def take_census(
     """Count rows and parse faults in one job: of the primary input, of texts, and of what has no ``listed`` files.
 
     The primary input comes as `wanted`.
+
+    Raises:
+        DataError: texts are not in the encoding that was given for them.
     """
     counted = {
         name: frame for name, frame in frames.items() if name == primary or name not in listed or FAULT in frame.columns
@@ -184,6 +134,13 @@ def take_census(
     counts = [_counts(name, frame, config, name == primary, name in listed) for name, frame in counted.items()]
     with spark_errors("reading the inputs"):
         rows = reduce(DataFrame.unionByName, counts).collect() if counts else []
+    offences = [
+        not_utf8(f"source.inputs.{row['name']}", row["garbled_column"], row["garbled"])
+        for row in rows
+        if row["garbled"]
+    ]
+    if offences:
+        raise DataError(*offences)
     return {
         row["name"]: Census(
             row["rows"],
@@ -204,11 +161,16 @@ def _counts(name: str, frame: DataFrame, config: PipelineConfig, is_primary: boo
     good = fault.isNull()
     ids = config.source.id if is_primary and compares_ids(frame, config) else []
     checks = id_checks(ids) if ids else (F.lit(0), F.lit(0))
+    strange = F.lit(None).cast("string")
+    if FAULT in frame.columns:
+        strange = garbled(frame, config.source.inputs[name].options)
     first, second = (F.sum(F.when(good, check).cast("decimal(20,0)")) for check in checks)
     return frame.agg(
         F.lit(name).alias("name"),
         F.count_if(good).alias("rows"),
         F.count(fault).alias("faults"),
+        F.count(strange).alias("garbled"),
+        F.min(strange).alias("garbled_column"),
         first.alias("first"),
         second.alias("second"),
         (F.lit(None).cast("decimal(38,0)") if is_listed else contents(frame)).alias("contents"),

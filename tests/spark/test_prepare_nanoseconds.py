@@ -206,7 +206,7 @@ def test_files_of_which_one_has_nanoseconds_and_one_something_else_are_refused_b
     for action in (
         lambda: frame_of(spark, config),
         lambda: frame_of(spark, declared),
-        lambda: StoredTable.find(str(folder)).read(spark),
+        lambda: StoredTable.find(str(folder)).read(spark, config),
     ):
         with preparation_settings(spark), pytest.raises(DataError) as caught:
             action().collect()
@@ -253,19 +253,20 @@ def test_a_query_that_reads_files_by_itself_is_given_no_numbers(
 
 
 def test_where_spark_takes_names_for_one_whatever_their_case_so_does_the_comparison(
-    spark: SparkSession, tmp_path: Path
+    spark: SparkSession, make: Make, tmp_path: Path
 ) -> None:
     pq.write_table(pa.table({"paid": pa.array([1000], NAIVE)}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"PAID": pa.array([1], pa.timestamp("us"))}), tmp_path / "b.parquet")
     with pytest.raises(DataError, match=r"column PAID of \S+b\.parquet is timestamp in microseconds"):
-        StoredTable.find(str(tmp_path)).read(spark)
+        StoredTable.find(str(tmp_path)).read(spark, make(tmp_path))
 
 
-def test_a_table_is_scored_with_its_old_dates_as_they_stand(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_table_is_scored_with_its_old_dates_as_they_stand(spark: SparkSession, make: Make, tmp_path: Path) -> None:
     old = datetime.datetime(1500, 1, 1, tzinfo=datetime.timezone.utc)
     pq.write_table(pa.table({"paid": pa.array([old], pa.timestamp("us", "UTC"))}), tmp_path / "old.parquet")
-    frame = StoredTable.find(str(tmp_path / "old.parquet")).read(spark)
-    assert frame.selectExpr("unix_micros(paid)").collect()[0][0] == int(old.timestamp()) * 10**6
+    with preparation_settings(spark):
+        frame = StoredTable.find(str(tmp_path / "old.parquet")).read(spark, make(tmp_path))
+        assert frame.selectExpr("unix_micros(paid)").collect()[0][0] == int(old.timestamp()) * 10**6
 
 
 def test_an_empty_file_is_passed_over_and_one_of_another_format_is_named(

@@ -78,14 +78,14 @@ def test_a_table_of_the_catalog_is_known_by_its_files(spark: SparkSession, table
 def test_a_table_that_changes_meanwhile_is_not_published(
     spark: SparkSession, table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fit_and_rewrite(*arguments: Any) -> Any:
-        found = fit(*arguments)
+    def learn_and_rewrite(*arguments: Any) -> Any:
+        found = learn(*arguments)
         for path in (tmp_path / "stored table").glob("*.parquet"):
             path.write_bytes(path.read_bytes() + b"more")
         return found
 
-    fit = module.fit
-    monkeypatch.setattr(module, "fit", fit_and_rewrite)
+    learn = module.learn
+    monkeypatch.setattr(module, "learn", learn_and_rewrite)
     with pytest.raises(InterruptedRunError, match=r"input sales: .*\.parquet changed"):
         prepare_dataset(spark, sales_config(tmp_path, {"table": table}))
 
@@ -107,13 +107,13 @@ def test_a_database_is_read_over_jdbc_and_known_by_the_sum_of_its_rows(
 def test_a_database_that_changes_meanwhile_is_not_published(
     spark: SparkSession, frame: DataFrame, database: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fit_and_insert(*arguments: Any) -> Any:
-        found = fit(*arguments)
+    def learn_and_insert(*arguments: Any) -> Any:
+        found = learn(*arguments)
         frame.limit(1).write.jdbc(database["url"], "sales", "append", properties={"driver": database["driver"]})
         return found
 
-    fit = module.fit
-    monkeypatch.setattr(module, "fit", fit_and_insert)
+    learn = module.learn
+    monkeypatch.setattr(module, "learn", learn_and_insert)
     with pytest.raises(InterruptedRunError, match="input sales: its rows changed"):
         prepare_dataset(spark, sales_config(tmp_path, {"format": "jdbc", "options": database}))
 

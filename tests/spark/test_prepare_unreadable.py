@@ -87,8 +87,9 @@ def test_the_advice_helps(spark: SparkSession, make: Make, odd: Path) -> None:
     assert dataset.manifest.accounting.published == ROWS
 
 
-def test_a_proposal_and_a_table_to_score_meet_the_same_error(spark: SparkSession, odd: Path) -> None:
-    for action in (lambda: propose(spark, str(odd), "label"), lambda: StoredTable.find(str(odd)).read(spark)):
+def test_a_proposal_and_a_table_to_score_meet_the_same_error(spark: SparkSession, make: Make, odd: Path) -> None:
+    stored = StoredTable.find(str(odd))
+    for action in (lambda: propose(spark, str(odd), "label"), lambda: stored.read(spark, make(odd))):
         offence, *_ = offences_of(action, DataError)
         assert f"column clock of {odd} is a time of day" in offence
 

@@ -87,7 +87,7 @@ def test_a_tables_format_is_told_by_its_name_or_else_by_those_of_its_files(
     table = StoredTable.find(str(tmp_path / source))
     shown = [name for name in names if not Path(name).name.startswith(("_", "."))]
     expected = ["[1].csv"] if source == "[1].csv" else sorted(shown)
-    assert (table.format, [str(Path(file).relative_to(tmp_path)) for file in table.files]) == (format_, expected)
+    assert (table.format, [str(Path(file.path).relative_to(tmp_path)) for file in table.files]) == (format_, expected)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,149 @@
+"""DRIVER. One table as a frame, whatever its format: the same for preparation, for proposals and for scoring."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from pyspark.errors import ParseException
+from pyspark.sql import DataFrame, DataFrameReader, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DataType, MapType, StructType
+
+from pipeline.config.data import InputConfig
+from pipeline.config.secret_values import from_environment
+from pipeline.errors import ConfigError
+from pipeline.preparation.column_types import check_known
+from pipeline.preparation.inputs import InputFile, spark_path, spark_url
+from pipeline.preparation.open_quotes import FILE, LINE
+from pipeline.preparation.orc import read_orc
+from pipeline.preparation.parquet import read_parquet
+from pipeline.preparation.quoting import quoted
+from pipeline.preparation.session import spark_errors
+from pipeline.preparation.text_files import DEFAULTS, columns_in, is_on, option, read_texts
+
+
+def read_table(session: SparkSession, what: str, input_: InputConfig, files: Sequence[InputFile] = ()) -> DataFrame:
+    """The rows of a table; those of text formats have a column `pipeline.preparation.text_files.FAULT`.
+
+    Args:
+        session: to read with; see `pipeline.preparation.session.preparation_settings`.
+        what: the table, as the user wrote it.
+        input_: where and how.
+        files: of a table in files, what is to be read.
+
+    Raises:
+        ConfigError: an option or the schema cannot be used.
+        DataError: files have columns of types that Spark does not read, or that differ.
+        InputMissingError: files are not of their format, or tell no columns.
+        ServiceError: this Spark does not have the format.
+    """
+    with spark_errors(what):
+        options = _values(what, input_.options)
+        if input_.table is not None:
+            return _of_catalog(session, what, input_, options)
+        if not input_.is_files:
+            return _of_other_format(session, what, input_, options)
+        paths, reader = _paths(files), _reader(session, input_, files, options)
+        schema = ddl(session, f"{what}.schema", input_.columns) if input_.columns else None
+        if input_.format in ("csv", "json"):
+            schema = schema or columns_in(what, input_.format, reader, paths, infers=True)
+            return read_texts(reader, paths, schema)
+        read = read_parquet if input_.format == "parquet" else read_orc
+        full, may_lack = [file.path for file in files if file.bytes], is_on(options, "mergeSchema")
+        return read(session, reader, what, paths, full, schema, may_lack)
+
+
+def columns_of(session: SparkSession, what: str, input_: InputConfig, files: Sequence[InputFile]) -> StructType:
+    """The columns that CSV or JSON files have by themselves; those of CSV are texts.
+
+    Raises:
+        InputMissingError: the files tell no columns.
+    """
+    with spark_errors(what):
+        reader = _reader(session, input_, files, _values(what, input_.options))
+        return columns_in(what, input_.format, reader, _paths(files), infers=False)
+
+
+def read_lines(session: SparkSession, what: str, input_: InputConfig, files: Sequence[InputFile]) -> DataFrame | None:
+    """The lines of CSV files in which each line is a row, as `LINE`, with `FILE` and the columns of partitions."""
+    options = _values(what, input_.options)
+    if not input_.is_files or input_.format != "csv" or is_on(options, "multiLine"):
+        return None
+    given = option(options, "lineSep")
+    reader = _reader(session, input_, files, {"lineSep": given} if given else {}, "text")
+    lines = reader.load(_paths(files))
+    return lines.withColumnRenamed("value", LINE).withColumn(FILE, F.col("_metadata.file_path"))
+
+
+def _paths(files: Sequence[InputFile]) -> list[str]:
+    return [spark_path(file.path) for file in files]
+
+
+def _values(what: str, options: Mapping[str, str]) -> dict[str, str]:
+    return {key: from_environment(value, f"{what}.options.{key}") for key, value in options.items()}
+
+
+def _reader(
+    session: SparkSession,
+    input_: InputConfig,
+    files: Sequence[InputFile],
+    options: Mapping[str, str],
+    format_: str | None = None,
+) -> DataFrameReader:
+    """A reader that makes columns of the partitions in the files' paths."""
+    format_ = format_ or input_.format
+    reader = session.read.format(format_).options(**{**DEFAULTS.get(format_, {}), **options})
+    base = spark_url(str(input_.path))
+    is_folder = not re.search(r"[*?\[]", base) and [spark_url(file.path) for file in files] != [base]
+    return reader.option("basePath", base) if is_folder and any("=" in file.path for file in files) else reader
+
+
+def _of_catalog(session: SparkSession, what: str, input_: InputConfig, options: Mapping[str, str]) -> DataFrame:
+    name = str(input_.table)
+    if input_.columns:
+        raise ConfigError(f"{what}.schema is set beside table {name}; expected one of them; cast in the query")
+    is_view = session.catalog.tableExists(name) and session.catalog.getTable(name).tableType in ("VIEW", "TEMPORARY")
+    if options and is_view:
+        named = ", ".join(options)
+        raise ConfigError(
+            f"{what}.options has {named} for view {name}, which takes none; expected a table; leave it out"
+        )
+    frame = session.read.options(**options).table(name)
+    check_known(frame, what)
+    return frame
+
+
+def _of_other_format(session: SparkSession, what: str, input_: InputConfig, options: Mapping[str, str]) -> DataFrame:
+    """Of a format that lists no files here; Spark knows it, or a package of its session."""
+    reader = session.read.format(input_.format).options(**options)
+    reader = reader.schema(input_.columns) if input_.columns else reader
+    return reader.load(spark_path(input_.path)) if input_.path else reader.load()
+
+
+def ddl(session: SparkSession, what: str, text: str) -> StructType:
+    """The columns that a text in Spark's DDL names.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return session.createDataFrame([], text).schema
+    except (ParseException, ValueError, TypeError) as error:
+        message = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{what} is not understood: {message}; expected `name type, ...` in Spark's DDL") from None
+
+
+def ddl_of(columns: StructType) -> str:
+    """The columns of a table in Spark's DDL, every name quoted."""
+    return ", ".join(f"{quoted(field.name)} {_type_text(field.dataType)}" for field in columns)
+
+
+def _type_text(type_: DataType) -> str:
+    if isinstance(type_, StructType):
+        return f"struct<{', '.join(f'{quoted(field.name)}: {_type_text(field.dataType)}' for field in type_)}>"
+    if isinstance(type_, ArrayType):
+        return f"array<{_type_text(type_.elementType)}>"
+    if isinstance(type_, MapType):
+        return f"map<{_type_text(type_.keyType)}, {_type_text(type_.valueType)}>"
+    return type_.simpleString()
