@@ -15,6 +15,8 @@ from pipeline import storage
 from pipeline.errors import StorageError
 
 _LONGEST_LOG = 1 << 20
+_LONGEST_PART = 10_000  # of a line, to wait for its end
+_OVERWRITTEN_SECONDS = 2.0
 _FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 logger = logging.getLogger(__name__)
@@ -58,22 +60,39 @@ def output_kept(keep: Callable[[str], None]) -> Iterator[None]:
 
 
 class _Lines(io.TextIOBase):
-    """Sends complete lines."""
+    """Sends complete lines, as a terminal would show them at their end.
+
+    Of a line that is written over again and again, such as a progress bar, it also sends how it is, now and then.
+    """
 
     def __init__(self, send: Callable[[str], None]) -> None:
         self._send = send
         self._line = ""
+        self._shown = time.monotonic()
         self._lock = threading.Lock()
 
     def write(self, text: str) -> int:
         with self._lock:
-            *lines, self._line = (self._line + text).split("\n")
-        if lines:
-            self._send("\n".join(lines) + "\n")
+            *lines, rest = (self._line + text).split("\n")
+            shown = "".join(f"{_standing(line)}\n" for line in lines)
+            self._line = _standing(rest) + "\r" * rest.endswith("\r")
+            if len(self._line) > _LONGEST_PART:
+                shown, self._line = shown + self._line, ""
+            elif "\r" in rest and time.monotonic() - self._shown >= _OVERWRITTEN_SECONDS:
+                shown += f"{_standing(rest)}\n"
+            if shown:
+                self._shown = time.monotonic()
+        if shown:
+            self._send(shown)
         return len(text)
 
     def writable(self) -> bool:
         return True
+
+
+def _standing(line: str) -> str:
+    """What is not written over: behind the last carriage return that something follows."""
+    return line.rstrip("\r").rpartition("\r")[2]
 
 
 class _Tee(_Lines):
@@ -113,7 +132,7 @@ class RankLogs:
         """Bring the files up to date; a full disk costs a warning."""
         for rank in self._changed:
             try:
-                storage.write_bytes(self._url(rank), self._texts[rank].encode())
+                storage.write_bytes(self._url(rank), self._texts[rank].encode(errors="replace"))
             except StorageError as error:
                 logger.warning("%s", error)
         self._changed = set()

@@ -21,6 +21,7 @@ import psutil
 from pyspark import BarrierTaskContext
 
 from pipeline.config.training import CollectiveName
+from pipeline.errors import LostPeersError
 from pipeline.launch.channel import ChannelAddress
 from pipeline.launch.environment import environment, stop_on_signals
 from pipeline.launch.output import output_sent
@@ -149,7 +150,13 @@ def _alone() -> Collective:
 def _join_horovod() -> Collective:
     from pipeline.training.collective import HorovodCollective
 
-    return HorovodCollective()
+    try:
+        return HorovodCollective()
+    except ValueError as error:  # all that Horovod says if a rank is gone before they have found each other
+        raise LostPeersError(
+            f"Horovod has not brought the ranks together ({error}); expected all to live and to reach each other; "
+            "run the same command again to resume"
+        ) from error
 
 
 def _join_torch(call: RankCall, place: Place) -> Collective:

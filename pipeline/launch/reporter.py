@@ -21,7 +21,7 @@ HEARTBEAT_SECONDS = 1.0
 _PROGRESS_SECONDS = 0.2
 _QUEUE_LENGTH = 10_000
 _CONNECT_SECONDS = 20.0
-_LONGEST_TEXT = 200_000
+_LONGEST_TEXTS = (200_000, 50_000, 10_000, 1_000)
 _PLACES = 4
 
 logger = logging.getLogger(__name__)
@@ -91,14 +91,14 @@ class ChannelReporter:
         self._put({"kind": "resumed", "step": step})
 
     def event(self, message: str) -> None:
-        self._put({"kind": "event", "message": message[:_LONGEST_TEXT]})
+        self._put({"kind": "event", "message": message})
 
     def timings(self, ranks: Sequence[Mapping[str, Any]]) -> None:
         self._put({"kind": "timings", "ranks": [dict(rank) for rank in ranks]})
 
     def log(self, text: str) -> None:
         """Lines that this rank has written to stdout or stderr."""
-        self._put({"kind": "log", "text": text[:_LONGEST_TEXT]})
+        self._put({"kind": "log", "text": text})
 
     def started(self) -> None:
         """The ranks have found each other; training begins."""
@@ -140,7 +140,10 @@ class ChannelReporter:
 
     def _send(self, message: dict[str, Any]) -> None:
         """Send, if need be over a new connection; give up on the message after one new try."""
-        line = json.dumps(message).encode()[: LINE_BYTES - 1] + b"\n"
+        line = line_of(message)
+        if line is None:
+            logger.debug("too much at once for the driver; dropped a message of kind %s", message["kind"])
+            return
         for _ in range(2):
             try:
                 if self._connection is None:
@@ -183,22 +186,42 @@ def describe(error: BaseException) -> dict[str, Any]:
 
     ``secondary`` marks what only follows from another rank's end: a failed collective.
     """
-    carrier = error.__cause__ if isinstance(error, PipelineError) else error
     return {
         "type": type(error).__name__,
-        "message": str(error)[:_LONGEST_TEXT],
-        "traceback": "".join(traceback.format_exception(error))[-_LONGEST_TEXT:],
+        "message": str(error),
+        "traceback": "".join(traceback.format_exception(error)),
         "code": error.code if isinstance(error, PipelineError) else None,
         "offences": list(error.offences) if isinstance(error, PipelineError) else [],
         "detail": error.detail if isinstance(error, PipelineError) else None,
-        "secondary": isinstance(error, LostPeersError) or _is_of_horovod(carrier),
+        "secondary": isinstance(error, LostPeersError) or _is_of_horovod(error),
     }
 
 
-def _is_of_horovod(error: BaseException | None) -> bool:
+def _is_of_horovod(error: BaseException) -> bool:
     """Whether Horovod says that an operation failed, which a user's own call of it meets when another rank is gone."""
-    text = f"{type(error).__name__}: {error}"
-    return error is not None and "Horovod" in text and "not been initialized" not in text
+    return type(error).__module__.startswith("horovod.") and "not been initialized" not in str(error)
+
+
+def line_of(message: Mapping[str, Any]) -> bytes | None:
+    """A message as a line that the driver takes: texts for which there is no room lose their middle.
+
+    None if it would be too long even so.
+    """
+    for longest in _LONGEST_TEXTS:
+        line = json.dumps(_shortened(message, longest), ensure_ascii=False).encode(errors="replace") + b"\n"
+        if len(line) <= LINE_BYTES:
+            return line
+    return None
+
+
+def _shortened(value: Any, longest: int) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _shortened(inner, longest) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_shortened(inner, longest) for inner in value]
+    if isinstance(value, str) and len(value) > longest:
+        return f"{value[: longest // 2]} [...] {value[len(value) - longest // 2 :]}"
+    return value
 
 
 def _where(thread: int) -> str:

@@ -14,6 +14,7 @@ from pipeline.launch.channel import Message
 
 _BY_CODE = {kind.code: kind for kind in PipelineError.__subclasses__()}
 _RECONNECT_SECONDS = 3.0
+_LONGEST_REASON = 1000
 _IN_A_COLLECTIVE = (
     "horovod.",
     "pipeline.training.collective",
@@ -143,7 +144,7 @@ class Watch:
             return None
         names = ", ".join(f"rank {state.rank} on {state.host} (pid {state.pid})" for state in silent)
         return LostRanksError(
-            f"{names} gave no sign of life for {now - silent[0].seen:.0f} s at step {silent[0].step}; "
+            f"{names} gave no sign of life for {now - silent[0].seen:.0f} s at step {silent[0].step} or later; "
             f"expected one within cluster.deadlines.silence={self.deadlines.silence:g} s; the process hangs or its "
             "host is gone; run the same command again to resume"
         )
@@ -210,7 +211,9 @@ def failed(state: RankState) -> PipelineError:
         if isinstance(error, LostRanksError):
             error.preempted = True
         return error
-    step = f" after step {record['step']}" if record.get("step") is not None else ""
+    step = (
+        f" after step {record['step']} or later" if record.get("step") is not None else ""
+    )  # it tells it now and then
     return RankFailedError(
         f"{who} failed{step}: {record['type']}: {_first_line(record['message'])}; expected it to go on; "
         "see its traceback below",
@@ -221,8 +224,8 @@ def failed(state: RankState) -> PipelineError:
 def killed(state: RankState) -> LostRanksError:
     """The error of a rank that is gone without a word."""
     return LostRanksError(
-        f"rank {state.rank} on {state.host} (pid {state.pid}) was lost at step {state.step}; expected it to live; "
-        "it was killed (out of memory?) or its executor or host is gone; run the same command again to resume"
+        f"rank {state.rank} on {state.host} (pid {state.pid}) was lost at step {state.step} or later; expected it to "
+        "live; it was killed (out of memory?) or its executor or host is gone; run the same command again to resume"
     )
 
 
@@ -232,7 +235,8 @@ def lost_elsewhere(state: RankState) -> LostRanksError:
 
 
 def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0] if text.strip() else "no message"
+    line = text.strip().splitlines()[0] if text.strip() else "no message"
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
 
 
 def python_part(reason: str) -> str:

@@ -43,7 +43,8 @@ def numbers(values: Mapping[str, float | None]) -> dict[str, float]:
 def format_json(kind: str, number: int, value: Mapping[str, Any]) -> bytes:
     """A readable JSON file's bytes, with ``format: <kind>/<number>`` as its first key."""
     content = {"format": f"{kind}/{number}", **finite_json(value)}
-    return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode(errors="backslashreplace")  # half a surrogate pair, of a file name that is no UTF-8
 
 
 def write_json(url: str, kind: str, number: int, value: Mapping[str, Any]) -> None:

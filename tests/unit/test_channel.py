@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.config.training import DeadlineConfig
-from pipeline.errors import InterruptedRunError, RankFailedError, ServiceError, StorageError
+from pipeline.errors import InterruptedRunError, LostPeersError, RankFailedError, ServiceError, StorageError
 from pipeline.launch import rank as rank_module
 from pipeline.launch.channel import ChannelServer, Message
 from pipeline.launch.rank import RankCall, run_rank
@@ -52,6 +52,41 @@ def test_progress_is_thinned_and_its_newest_value_arrives() -> None:
         while steps[-1] < 999:
             steps.append(_received(channel, "progress").body["step"])
         assert len(steps) < 100
+
+
+def _messages(channel: ChannelServer) -> list[Message]:
+    """All until the end of the stream."""
+    messages = [channel.messages.get(timeout=5)]
+    while messages[-1].kind not in ("bye", "lost"):
+        messages.append(channel.messages.get(timeout=5))
+    return messages
+
+
+def test_an_error_of_any_length_arrives_whole_at_both_ends() -> None:
+    try:
+        raise ValueError("begins " + "ü" * 1_500_000 + " ends")
+    except ValueError as error:
+        failure = error
+    with ChannelServer("127.0.0.1", "127.0.0.1") as channel:
+        with ChannelReporter(channel.address, 0) as reporter:
+            reporter.log("é" * 400_000 + "\udc80\n")
+            reporter.failure(failure)
+        hello, log, failed, bye = _messages(channel)
+    assert [message.kind for message in (hello, log, failed, bye)] == ["hello", "log", "failure", "bye"]
+    assert log.body["text"].startswith("éé")
+    assert log.body["text"].endswith("é?\n")
+    assert failed.body["message"].startswith("begins üü")
+    assert failed.body["message"].endswith("üü ends")
+    assert failed.body["traceback"].startswith("Traceback (most recent call last)")
+    assert failed.body["traceback"].endswith(" ends\n")
+
+
+def test_a_message_for_which_there_is_no_room_even_so_is_left_out() -> None:
+    with ChannelServer("127.0.0.1", "127.0.0.1") as channel:
+        with ChannelReporter(channel.address, 0) as reporter:
+            reporter.metrics({f"metric {number}": 0.5 for number in range(100_000)}, 1)
+            reporter.event("goes on")
+        assert [message.kind for message in _messages(channel)] == ["hello", "event", "bye"]
 
 
 def test_an_idle_rank_gives_a_sign_of_life_and_tells_where_it_is() -> None:
@@ -140,13 +175,14 @@ def _fail(watch: Watch, rank: int, error: BaseException) -> None:
     watch.note(Message(rank, "failure", json.loads(json.dumps({**describe(error), "step": 4}))), 1.0)
 
 
-def _collective_failure() -> InterruptedRunError:
-    class HorovodInternalError(RuntimeError):
-        pass
+def _collective_failure() -> LostPeersError:
+    return LostPeersError("the collective has failed because another rank is gone")
 
-    error = InterruptedRunError("the collective has failed because another rank is gone")
-    error.__cause__ = HorovodInternalError("connection closed")
-    return error
+
+class _HorovodError(RuntimeError):
+    """As Horovod raises it in a user's own call."""
+
+    __module__ = "horovod.common.exceptions"
 
 
 def test_the_first_cause_is_the_error_even_if_its_consequences_arrive_first() -> None:
@@ -157,7 +193,31 @@ def test_the_first_cause_is_the_error_even_if_its_consequences_arrive_first() ->
     assert watch.failed()
     error = watch.verdict(None)
     assert isinstance(error, RankFailedError)
-    assert str(error).startswith("rank 1 on h1 failed after step 4: ValueError: bad label")
+    assert str(error).startswith("rank 1 on h1 failed after step 4 or later: ValueError: bad label")
+
+
+@pytest.mark.parametrize(
+    ("error", "secondary"),
+    [
+        (_HorovodError("the operation was aborted"), True),
+        (_HorovodError("Horovod has not been initialized; use hvd.init()."), False),
+        (RuntimeError("my Horovod settings file is missing"), False),
+        (_collective_failure(), True),
+        (StorageError("disk full"), False),
+    ],
+)
+def test_whose_failure_it_is_depends_on_the_kind_of_error_and_not_on_its_words(
+    error: Exception, secondary: bool
+) -> None:
+    assert describe(error)["secondary"] == secondary
+
+
+def test_of_a_long_message_the_error_shows_the_beginning() -> None:
+    watch = _watch()
+    _fail(watch, 1, ValueError("bad " + "x" * 5000))
+    error = watch.verdict(None)
+    assert len(str(error)) < 1200
+    assert len(error.detail or "") > 5000
 
 
 def test_consequences_alone_point_to_the_rank_that_is_gone() -> None:

@@ -157,6 +157,12 @@ def test_numbers_that_json_does_not_know_are_null_in_files_however_deep_they_lie
     assert metrics["loss"] == 0.1
 
 
+def test_a_text_that_is_no_utf_8_is_written_and_read_as_it_was(tmp_path: Path) -> None:
+    url = str(tmp_path / "a.json")
+    storage.write_json(url, "thing", 1, {"error": "no such file: caf\udce9 日本"})
+    assert storage.read_json(url, "thing", 1)["error"] == "no such file: caf\udce9 日本"
+
+
 def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
     assert storage.sha256_of({"a": 1, "b": [0.1, "ü"]}) == storage.sha256_of({"b": [0.1, "ü"], "a": 1})
     with pytest.raises(ValueError, match="Out of range"):
