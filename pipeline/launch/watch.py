@@ -211,9 +211,8 @@ def failed(state: RankState) -> PipelineError:
         if isinstance(error, LostRanksError):
             error.preempted = True
         return error
-    step = (
-        f" after step {record['step']} or later" if record.get("step") is not None else ""
-    )  # it tells it now and then
+    known = record.get("step")
+    step = "" if known is None else f" after step {known} or later"  # ranks tell it now and then
     return RankFailedError(
         f"{who} failed{step}: {record['type']}: {_first_line(record['message'])}; expected it to go on; "
         "see its traceback below",

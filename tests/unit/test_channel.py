@@ -18,6 +18,7 @@ from pipeline.launch.rank import RankCall, run_rank
 from pipeline.launch.reporter import ChannelReporter, describe
 from pipeline.launch.resources import Place
 from pipeline.launch.watch import Watch
+from pipeline.training import collective
 from pipeline.training.collective import SoloCollective
 
 
@@ -218,6 +219,15 @@ def test_of_a_long_message_the_error_shows_the_beginning() -> None:
     error = watch.verdict(None)
     assert len(str(error)) < 1200
     assert len(error.detail or "") > 5000
+
+
+def test_ranks_that_horovod_does_not_bring_together_blame_one_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ValueError("Horovod initialization failed. Please check log messages above")
+
+    monkeypatch.setattr(collective, "HorovodCollective", fail)
+    with pytest.raises(LostPeersError, match="has not brought the ranks together .Horovod initialization failed"):
+        rank_module._join_horovod()
 
 
 def test_consequences_alone_point_to_the_rank_that_is_gone() -> None:
