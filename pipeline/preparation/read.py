@@ -13,9 +13,9 @@ from pyspark.sql import functions as F
 from pipeline.config import PipelineConfig
 from pipeline.errors import DataError
 from pipeline.preparation.column_types import check_known, refuse_intervals
+from pipeline.preparation.hashing import hashable, id_checks
 from pipeline.preparation.inputs import Inputs, query_of
 from pipeline.preparation.open_quotes import open_lines, refuse_open_lines
-from pipeline.preparation.quoting import column
 from pipeline.preparation.session import OwnSettings, spark_errors
 from pipeline.preparation.snapshot import contents
 from pipeline.preparation.tables import read_lines, read_table
@@ -107,17 +107,6 @@ def check_once(columns: Sequence[str], giver: str, advice: str) -> None:
         raise DataError(*offences)
 
 
-def id_checks(ids: list[str]) -> tuple[Column, Column]:
-    """Two independent 64-bit hashes of a row's id; their sums over a table are those of its multiset of ids."""
-    columns = [part for name in ids for part in hashable(name)]
-    return F.xxhash64(F.lit(1), *columns), F.xxhash64(F.lit(2), *columns)
-
-
-def hashable(name: str) -> tuple[Column, Column]:
-    """A column for hashing: its text, so that int and bigint agree, and whether it is null, which hashes ignore."""
-    return column(name).isNull(), column(name).cast("string")
-
-
 def take_census(
     frames: Mapping[str, DataFrame], config: PipelineConfig, primary: str, listed: Container[str] = ()
 ) -> dict[str, Census]:
@@ -160,7 +149,7 @@ def _counts(name: str, frame: DataFrame, config: PipelineConfig, is_primary: boo
     fault = F.col(FAULT) if FAULT in frame.columns else F.lit(None).cast("string")
     good = fault.isNull()
     ids = config.source.id if is_primary and compares_ids(frame, config) else []
-    checks = id_checks(ids) if ids else (F.lit(0), F.lit(0))
+    checks = id_checks(frame, ids) if ids else (F.lit(0), F.lit(0))
     strange = F.lit(None).cast("string")
     if FAULT in frame.columns:
         strange = garbled(frame, config.source.inputs[name].options)
@@ -203,7 +192,7 @@ def _sampled(frame: DataFrame, config: PipelineConfig) -> Column:
     sample = config.source.sample
     assert sample is not None
     salt = F.lit(sample.salt)
-    drawn = F.xxhash64(salt, *(part for name in config.source.id for part in hashable(name)))
+    drawn = F.xxhash64(salt, *hashable(frame, config.source.id))
     if FAULT in frame.columns:
         drawn = F.when(F.col(FAULT).isNull(), drawn).otherwise(F.xxhash64(salt, F.col(FAULT)))
     return F.pmod(drawn, F.lit(10**6)) < round(sample.fraction * 10**6)

@@ -9,8 +9,8 @@ from pyspark.sql import types as T
 from pipeline.config import PipelineConfig
 from pipeline.dataset import SPLITS
 from pipeline.preparation.casts import text_as
+from pipeline.preparation.hashing import hashable
 from pipeline.preparation.quoting import column
-from pipeline.preparation.read import hashable
 
 _STEPS = 1_000_000
 
@@ -35,8 +35,8 @@ def split_of(frame: DataFrame, config: PipelineConfig, ids: list[str]) -> Column
         )
         return F.when(moment >= test_from, "test").when(moment >= validation_from, "validation").otherwise("train")
     names = [str(split.key)] if split.by == "group" else ids
-    stratum = [part for label in config.labels for part in hashable(label)] if split.by == "stratified" else []
-    hashed = F.xxhash64(F.lit(split.salt), *stratum, *(part for name in names for part in hashable(name)))
+    stratum = hashable(frame, config.labels) if split.by == "stratified" else []
+    hashed = F.xxhash64(F.lit(split.salt), *stratum, *hashable(frame, names))
     place = F.pmod(hashed, F.lit(_STEPS))
     test = round(split.test * _STEPS)
     validation = test + round(split.validation * _STEPS)

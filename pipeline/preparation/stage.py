@@ -27,10 +27,10 @@ from pipeline.preparation.clean import REASONS
 from pipeline.preparation.columns import BUCKET, CHECKS, HASH, KNOWN, KNOWN_ROWS, check_text, is_typed, typed_name
 from pipeline.preparation.counts import Counts
 from pipeline.preparation.files import write_passing_rows, write_rows
+from pipeline.preparation.hashing import hashable, id_checks
 from pipeline.preparation.label import counted_as, label_values, staged_labels
 from pipeline.preparation.layout import Layout, placement
 from pipeline.preparation.quoting import column
-from pipeline.preparation.read import hashable, id_checks
 from pipeline.preparation.rules import limited_rules
 from pipeline.preparation.session import spark_errors, temporary_settings
 from pipeline.preparation.split import split_of
@@ -120,7 +120,7 @@ def _placed(frame: DataFrame, config: PipelineConfig, layout: Layout, ids: list[
     The bucket is that which a row has if it is fit: this projection does not look at `REASONS`, so that Spark makes
     one of it and that of `add_reasons`. A projection more copies every row once more.
     """
-    parts = [part for name in ids for part in hashable(name)]
+    parts = hashable(frame, ids)
     file_hash = F.xxhash64(F.lit("file"), *parts)
     split = split_of(frame, config, ids)
     bucket = F.lit(layout.bucket_of("rejected")) + F.pmod(file_hash, F.lit(layout.quarantine_files))
@@ -130,7 +130,7 @@ def _placed(frame: DataFrame, config: PipelineConfig, layout: Layout, ids: list[
     if layout.known_buckets:
         at = F.lit(layout.bucket_of("known")) + F.pmod(file_hash, F.lit(layout.known_buckets))
         bucket = F.when(F.col(KNOWN), at).otherwise(bucket)
-    checks = zip(id_checks(ids), CHECKS, strict=True) if compare_ids else ()
+    checks = zip(id_checks(frame, ids), CHECKS, strict=True) if compare_ids else ()
     return frame.select(
         *(column(name).alias(_position(place)) for place, name in enumerate(frame.columns)),
         *label_values(frame, config.label),

@@ -72,6 +72,9 @@ def _unfit_reject(rule: RuleConfig, type_: T.DataType) -> Iterator[str]:
     kind, what = compared_as(type_), f"for column {rule.column} of type {type_.simpleString()}"
     if (bounds := _bounds(rule)) and kind not in ("number", "string"):
         yield f"has {bounds[0]} {what}; expected a column of numbers; {_USE_CONDITION}"
+    texts = [name for name in ("pattern", "min_length", "max_length") if getattr(rule, name) is not None]
+    if texts and isinstance(type_, (T.FloatType, T.DoubleType)):
+        yield f"has {texts[0]} {what}, whose texts differ between versions of Java; expected min, max or allowed"
     if rule.allowed is not None and kind is None:
         yield f"has allowed {what}; expected a column of single values; {_USE_CONDITION}"
     elif rule.allowed is not None and kind is not None:

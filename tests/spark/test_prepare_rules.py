@@ -92,6 +92,7 @@ def test_bounds_that_differ_in_their_last_digit_are_told_apart(spark: SparkSessi
         ("BINARY", {"allowed": ["a"]}, "clean.rules.0 has allowed for column v of type binary; expected a column of"),
         ("INT", {"allowed": ["a", 1]}, "clean.rules.0 has 'a' for v, which is read as numbers; expected numbers"),
         ("DATE", {"allowed": ["Jan 5"]}, "clean.rules.0 has 'Jan 5' for v, which is read as timestamps; expected time"),
+        ("DOUBLE", {"max_length": 3}, "clean.rules.0 has max_length for column v of type double, whose texts differ"),
         ("INT", {"condition": "v >"}, "clean.rules.0.condition is not valid: [PARSE_SYNTAX_ERROR]"),
         ("INT", {"condition": "w > 3"}, "clean.rules.0.condition is not valid: [UNRESOLVED_COLUMN"),
         ("INT", {"condition": "v + 1"}, "clean.rules.0.condition is not valid: "),
