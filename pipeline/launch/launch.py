@@ -26,6 +26,7 @@ from pipeline.launch.rank import TRAIN, Body, RankCall
 from pipeline.launch.record import RunRecord
 from pipeline.launch.resources import ClusterFacts, Resources, plan_resources, plan_restart
 from pipeline.launch.slots import wait_for_slots, wait_for_slots_again
+from pipeline.launch.tasks import threads_that_sleep
 from pipeline.launch.watch import LostRanksError
 from pipeline.stack import chosen_by, collective_of
 from pipeline.status_file import StatusFile
@@ -96,7 +97,8 @@ def _launch(
         attempt = Attempt(spark, launcher, resources.num_proc, cluster.deadlines, record, began)
         try:
             threaded = dataclasses.replace(task, threads=resources.threads)
-            return same_on_all_ranks(attempt.run(_call(body, threaded, collective, cluster)))
+            with threads_that_sleep(spark):
+                return same_on_all_ranks(attempt.run(_call(body, threaded, collective, cluster)))
         except LostRanksError as error:
             record.event(f"{error} ({budget.spend(error)})")
             resources = plan_restart(wait_for_slots_again(spark, cluster, resources.num_proc), cluster)

@@ -18,6 +18,7 @@ from pipeline.config.training import ClusterConfig
 from pipeline.errors import ServiceError
 from pipeline.java import WANTED_JAVA, class_archive, find_java, fitted_to_spark
 from pipeline.launch.jvm import own_session
+from pipeline.launch.tasks import ASLEEP, WAIT_POLICY
 from pipeline.launch.temporary import temporary_folder
 from pipeline.machine import memory_bytes
 
@@ -93,7 +94,7 @@ def _session_in_given_jvm(cluster: ClusterConfig, folder: Path) -> Iterator[Spar
     """A session in the JVM of spark-submit, whose settings win; stopped at exit, the JVM is not ours."""
     SparkContext._ensure_initialized()
     given = SparkConf()
-    settings = {**_DEFAULTS, "spark.sql.warehouse.dir": (folder / "warehouse").as_uri(), **cluster.spark}
+    settings = {**_defaults(folder), **cluster.spark}
     builder = SparkSession.builder.config(
         map={
             key: from_environment(value, f"cluster.spark.{key}")
@@ -131,13 +132,18 @@ def _java() -> Path:
 
 def _settings(cluster: ClusterConfig, folder: Path, java: Path, brief: bool) -> dict[str, str]:
     local = is_local(cluster.master)
-    settings = {"spark.master": cluster.master, **_DEFAULTS, **(_LOCAL_DEFAULTS if local else {})}
-    settings["spark.sql.warehouse.dir"] = (folder / "warehouse").as_uri()
+    settings = {"spark.master": cluster.master, **_defaults(folder), **(_LOCAL_DEFAULTS if local else {})}
     if local:
         settings["spark.driver.memory"] = f"{driver_gib()}g"
     settings.update(cluster.spark)
     settings["spark.driver.extraJavaOptions"] = _java_options(folder, java, brief and local, cluster.spark)
     return settings
+
+
+def _defaults(folder: Path) -> dict[str, str]:
+    policy = os.environ.get(WAIT_POLICY, ASLEEP)
+    warehouse = (folder / "warehouse").as_uri()
+    return {**_DEFAULTS, f"spark.executorEnv.{WAIT_POLICY}": policy, "spark.sql.warehouse.dir": warehouse}
 
 
 def driver_gib() -> int:

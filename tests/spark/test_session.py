@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyspark
@@ -17,6 +18,7 @@ from pipeline.config.training import ClusterConfig
 from pipeline.errors import SecurityError, ServiceError
 from pipeline.java import class_archive, find_java
 from pipeline.launch.session import spark_session
+from pipeline.launch.tasks import threads_that_sleep
 from pipeline.launch.temporary import temporary_folder
 
 _PROGRAM = """
@@ -50,6 +52,25 @@ def test_workers_run_this_python_and_import_what_the_driver_imports(spark) -> No
     [(executable, paths)] = spark.sparkContext.parallelize([0], 1).map(lambda _: (sys.executable, sys.path)).collect()
     assert executable == sys.executable
     assert {path for path in sys.path if "tests" in path} <= set(paths)
+
+
+def _waits(spark: Any) -> str | None:
+    return spark.sparkContext.parallelize([0], 1).map(lambda _: os.environ.get("OMP_WAIT_POLICY")).first()
+
+
+def test_threads_of_workers_sleep_while_they_wait_in_our_own_session_and_for_ranks_in_any(
+    spark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _waits(spark) == "PASSIVE"
+    settings = spark.sparkContext.environment
+    monkeypatch.delitem(settings, "OMP_WAIT_POLICY")
+    with threads_that_sleep(spark):
+        assert _waits(spark) == "PASSIVE"
+    assert _waits(spark) is None
+    monkeypatch.setitem(settings, "OMP_WAIT_POLICY", "ACTIVE")
+    with threads_that_sleep(spark):
+        assert _waits(spark) == "ACTIVE"
+    assert _waits(spark) == "ACTIVE"
 
 
 def test_workers_take_the_installed_pyspark_and_share_what_tasks_import(spark) -> None:

@@ -226,7 +226,7 @@ def test_ranks_that_horovod_does_not_bring_together_blame_one_that_is_gone(monke
         raise ValueError("Horovod initialization failed. Please check log messages above")
 
     monkeypatch.setattr(collective, "HorovodCollective", fail)
-    with pytest.raises(LostPeersError, match="has not brought the ranks together .Horovod initialization failed"):
+    with pytest.raises(LostPeersError, match=r"has not brought the ranks together \(Horovod initialization failed"):
         rank_module._join_horovod()
 
 
