@@ -2,8 +2,9 @@
 
 Slower to start and without gang scheduling. Some habits of horovod 0.28.1 are mended for the time of a run: it
 replaces the driver's signal handlers for good and works in the main thread only (`register_shutdown_event`); it
-listens on all interfaces (`find_port`); a cancelled job prints a traceback; and when a rank fails it goes on
-(`cancel` ends it). On executors its task services still listen on all interfaces; what they unpickle is signed.
+listens on all interfaces (`find_port`), and never stops the server where ranks find each other; a cancelled job prints
+a traceback; and when a rank fails it goes on (`cancel` ends it). On executors its task services still listen on all
+interfaces; what they unpickle is signed.
 """
 
 from __future__ import annotations
@@ -75,10 +76,17 @@ def _mended(stop: threading.Event, bind: str) -> Iterator[None]:
     from horovod.runner.common.util import network
     from horovod.runner.http import http_server
 
+    stores = []
+
     def find_port(start: Callable[[tuple[str, int]], Any]) -> tuple[Any, int]:
         with listening_on(bind):
             server = start((bind, 0))
         return server, int(server.server_address[1])
+
+    def find_port_of_store(start: Callable[[tuple[str, int]], Any]) -> tuple[Any, int]:
+        server, port = find_port(start)
+        stores.append(server)
+        return server, port
 
     def quiet(thread_end: threading.ExceptHookArgs) -> None:
         if "run_spark" in str(thread_end.thread and thread_end.thread.name):
@@ -89,10 +97,13 @@ def _mended(stop: threading.Event, bind: str) -> Iterator[None]:
     excepthook = threading.excepthook
     before = (gloo_run.register_shutdown_event, network.find_port, http_server.find_port)
     gloo_run.register_shutdown_event = lambda: stop
-    network.find_port = http_server.find_port = find_port
+    network.find_port, http_server.find_port = find_port, find_port_of_store
     threading.excepthook = quiet
     try:
         yield
     finally:
         threading.excepthook = excepthook
         gloo_run.register_shutdown_event, network.find_port, http_server.find_port = before
+        for server in stores:
+            server.shutdown()
+            server.server_close()

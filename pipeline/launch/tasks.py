@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 from pipeline.errors import ConfigError, ServiceError
 
 WAIT_POLICY, ASLEEP = "OMP_WAIT_POLICY", "PASSIVE"
-"""How OpenMP's threads, which torch computes with, wait for each other: by default they spin, on cores that others need.
+"""How OpenMP's threads, by which torch computes, wait for each other: they spin by default, on cores that others want.
 
 Measured, one rank with two threads on two cores where others worked too (load 8 to 12): 3,400 to 5,500 rows/s spinning,
 54,000 to 97,000 asleep. OpenMP reads the variable when it is loaded, so it has to be there when a worker starts.
