@@ -194,15 +194,19 @@ def _add_folders(verbs: _Verbs) -> None:
     bench.add_argument("--split", default="train", help="by default train")
     bench.add_argument("--batch-size", type=int, default=4096, help="rows; by default 4096")
     collect = verbs.add_configured(
-        "gc", commands.gc, "remove old versions of a dataset, never one that a run was trained on or that is being read"
+        "gc",
+        commands.gc,
+        "remove old versions of a dataset and what belongs to them, never one that is being read or that a run was "
+        "trained on whose folder is there",
     )
+    collect.add_argument("--dry-run", action="store_true", help="show what would be removed, remove nothing")
     collect.add_argument("--keep", type=int, default=2, metavar="N", help="the newest versions that stay; by default 2")
     collect.add_argument(
         "--run",
         dest="runs",
         action="append",
         default=[],
-        help="run folder whose version stays, beside training.run_url",
+        help="run folder whose version stays, if it could not leave a mark in the dataset as runs do",
     )
 
 

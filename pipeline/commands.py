@@ -99,7 +99,7 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def gc(options: argparse.Namespace) -> dict[str, Any]:
-    """Remove old versions of a dataset.
+    """Remove old versions of a dataset, or say which would be removed.
 
     Raises:
         UsageError: no version would stay.
@@ -113,7 +113,10 @@ def gc(options: argparse.Namespace) -> dict[str, Any]:
 
     Dataset.open(config.dataset.url)
     runs = [config.training.run_url, *options.runs]
-    return {"removed": collect_garbage(config.dataset.url, options.keep, runs)}
+    found = collect_garbage(config.dataset.url, options.keep, runs, options.dry_run)
+    for path in found.paths():
+        print(f"gc: {'would remove' if options.dry_run else 'removed'} {path}")
+    return {"would_remove" if options.dry_run else "removed": asdict(found)}
 
 
 def init(options: argparse.Namespace) -> dict[str, Any]:

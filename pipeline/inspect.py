@@ -97,6 +97,8 @@ def _lines(manifest: Manifest) -> Iterable[str]:
     yield f"label       {', '.join(schema.labels) or 'none'}{f' ({schema.label_type})' if schema.label_type else ''}"
     if counts.repaired:
         yield f"repaired    {', '.join(f'{rule}: {count:,} values' for rule, count in counts.repaired.items())}"
+    if manifest.quarantine:
+        yield f"quarantine  quarantine/{manifest.quarantine}"
     kinds = {"numeric": schema.numeric, "categorical": schema.cardinalities, "vectors": schema.vectors}
     yield f"features    {', '.join(f'{len(names)} {kind}' for kind, names in kinds.items())}"
     roles: tuple[Role, ...] = ("weight", "id", "kept")

@@ -63,7 +63,8 @@ class Lease:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join()
+        if threading.current_thread() is not self._thread:  # in which a finalizer may happen to run
+            self._thread.join()
         try:
             if self._is_mine():
                 storage.remove(self._url)

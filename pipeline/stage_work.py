@@ -14,7 +14,7 @@ from pipeline import storage
 from pipeline.before_launch import check_training
 from pipeline.config import PipelineConfig
 from pipeline.dataset import Dataset
-from pipeline.dataset.holds import hold
+from pipeline.dataset.holds import hold, mark_run
 from pipeline.errors import InputMissingError
 from pipeline.run_folder import EVALUATION, MODEL, RunFolder
 from pipeline.spark_on_demand import SparkOnDemand
@@ -107,6 +107,7 @@ def _trained(
     with Lease(folder.url) as lease, hold(dataset), Tracker(config.tracking, folder.url) as tracker:
         status.owned()
         folder.begin(task, config)
+        mark_run(dataset, folder.url)
         tracker.parameters(config, dataset, stack)
         logger.info("train: part files are read with %s", chosen_by(config.dataset.reader, stack["reader"]))
         spark = None if config.cluster.launcher == "in_process" else session()

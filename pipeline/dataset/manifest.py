@@ -78,6 +78,7 @@ class Manifest:
         request: sha256 of semantic configuration and inputs; a run with the same request has nothing to do.
         inputs: fingerprint of each input file or table.
         extra_files: other files of the version (``statistics.json``, raw test rows): path to digest.
+        quarantine: the attempt that made it, if that rejected rows, which lie in ``quarantine/<attempt>``.
     """
 
     content_id: str
@@ -91,6 +92,7 @@ class Manifest:
     inputs: Mapping[str, Any]
     extra_files: Mapping[str, storage.Digest]
     versions: Mapping[str, str]
+    quarantine: str | None = None
 
     def rows(self, split: str) -> int:
         """Rows of a split."""

@@ -104,10 +104,16 @@ class Dataset:
         return self.manifest.schema
 
     def loader(self, split: str = "train", **options: Any) -> Loader:
-        """A torch iterable over a split, without Java, Spark or Horovod; options as of its class."""
+        """A torch iterable over a split, without Java, Spark or Horovod; options as of its class.
+
+        The version is not collected as long as the iterable is there.
+        """
+        from pipeline.dataset.holds import hold_while_alive
         from pipeline.training.loader import Loader
 
-        return Loader(self, split, **options)
+        loader = Loader(self, split, **options)
+        hold_while_alive(self, loader)
+        return loader
 
     def _repr_html_(self) -> str:
         rows = "".join(

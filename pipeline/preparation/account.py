@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from pipeline import storage
 from pipeline.config import PipelineConfig
-from pipeline.dataset import SPLITS, Accounting
+from pipeline.dataset import SPLITS, Accounting, commit_numbers
 from pipeline.errors import DataError, InterruptedRunError
 from pipeline.preparation.files import write_partitions
 from pipeline.preparation.inputs import query_of
@@ -178,6 +178,8 @@ def write_quarantine(
 ) -> None:
     """Rejected rows with their reasons, parse faults per input with raw line and file, and the exact counts.
 
+    Last come the counts, and after which commit the attempt was made: a newer one leaves it behind.
+
     No raw line is shown where any column is sensitive: the query may take its values from any input and any column,
     and which part of a line that cannot be parsed is which cannot be told.
     """
@@ -188,8 +190,19 @@ def write_quarantine(
         for name in faults:
             at = storage.join(folder, "faults", name)
             _write_faults(at, staging, frames[name], config)
-    counts = {"rows": accounting.as_rows(), "reasons": dict(accounting.reasons), "faults": faults}
+    after = max(commit_numbers(config.dataset.url), default=0)
+    counts = {"rows": accounting.as_rows(), "reasons": dict(accounting.reasons), "faults": faults, "after": after}
     storage.write_json(storage.join(folder, "counts.json"), *QUARANTINE_FORMAT, counts)
+
+
+def attempts(url: str) -> dict[str, int]:
+    """The attempts that left a quarantine in a dataset, and the newest commit that there was then."""
+    folder, found = storage.join(url, "quarantine"), {}
+    for attempt in storage.list_names(folder):
+        counts = storage.join(folder, attempt, "counts.json")
+        if storage.exists(counts):
+            found[attempt] = storage.read_json(counts, *QUARANTINE_FORMAT).get("after", 0)
+    return found
 
 
 def _write_faults(folder: str, staging: str, frame: DataFrame, config: PipelineConfig) -> None:

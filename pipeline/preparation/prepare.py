@@ -163,7 +163,7 @@ class _Preparation:
         census = take_census(frames, self.config, primary, listed)
         self.progress("cleaning and splitting")
         rows = self._stage(frames, census, primary)
-        accounting = self._account(frames, census, rows, primary)
+        accounting, quarantine = self._account(frames, census, rows, primary)
         if self.base and not sum(rows.by_split.values()):
             logger.info("prepare: version %s has every row already", self.base.dataset.content_id[:12])
             return publish.point_to(self.config, lease, self.base.dataset, request_of(self.config, self.inputs))
@@ -203,6 +203,7 @@ class _Preparation:
                 inputs=_known_of_inputs(listed, census),
                 profile=learned.profile,
                 base=self.base.dataset.manifest if self.base else None,
+                quarantine=quarantine,
             ),
         )
 
@@ -240,17 +241,24 @@ class _Preparation:
 
     def _account(
         self, frames: Mapping[str, DataFrame], census: Mapping[str, Census], rows: _Rows, primary: str
-    ) -> Accounting:
+    ) -> tuple[Accounting, str | None]:
+        """The balance, and the attempt, if it has a quarantine."""
         accounting = account.account(census[primary], rows.files)
         folder = storage.join(self.config.dataset.url, "quarantine", self.attempt)
-        if accounting.rejected or any(counted.faults for counted in census.values()):
+        has_quarantine = accounting.rejected or any(counted.faults for counted in census.values())
+        if has_quarantine:
             account.write_quarantine(
                 folder, self._folder("faults"), accounting, rows.files, frames, census, self.config
             )
         account.check_rejected(accounting, self.config, folder)
         account.check_faults(census, primary, self.config, folder)
         check_rule_limits(account.rejected_by_rule(rows.files), accounting.rows_in, self.config)
-        return self.base.balance(accounting, sum(one.known for one in rows.files)) if self.base else accounting
+        if accounting.rejected:
+            rejected = f"{accounting.rejected:,} of {accounting.rows_in:,} rows are rejected"
+            logger.info("prepare: %s; look at %s", rejected, folder)
+        if self.base:
+            accounting = self.base.balance(accounting, sum(one.known for one in rows.files))
+        return accounting, self.attempt if has_quarantine else None
 
     def _files(self, rows: _Rows, split: str) -> Sequence[Staged]:
         return files_of(rows.files, rows.layout, split)

@@ -52,6 +52,7 @@ class Version:
         written: per split, in file order, what `PartWriter` says of each file.
         profile: what `pipeline.preparation.profile` found.
         base: the manifest of a version whose files come first and stay where they are.
+        quarantine: the attempt, if it rejected rows.
     """
 
     schema: DatasetSchema
@@ -63,6 +64,7 @@ class Version:
     inputs: Mapping[str, Any]
     profile: Mapping[str, Any]
     base: Manifest | None = None
+    quarantine: str | None = None
 
 
 def repaired(written: Mapping[str, Sequence[Mapping[str, Any]]], before: Mapping[str, int]) -> dict[str, int]:
@@ -128,6 +130,7 @@ def _place(
         inputs=new.inputs,
         extra_files=_place_files(config, lease, identity, new, placed),
         versions={name: version(name) for name in _PACKAGES if find_spec(name)},
+        quarantine=new.quarantine,
     )
     data = storage.format_json(*MANIFEST_FORMAT, long_lists.put_aside(folder, manifest.to_json()))
     lease.check()
@@ -246,6 +249,13 @@ def answered(config: PipelineConfig, request: str) -> Dataset | None:
     except (InputMissingError, StorageError):
         return None
     return newest if newest.content_id == identity else None
+
+
+def answers(url: str) -> dict[str, str]:
+    """The version that each request was answered with, by the path of the note in the dataset."""
+    folder = storage.join(url, "_requests")
+    notes = {f"_requests/{name}": storage.join(folder, name) for name in storage.list_names(folder)}
+    return {path: str(storage.read_json(note, *_REQUEST_FORMAT)["content_id"]) for path, note in notes.items()}
 
 
 def _request_url(config: PipelineConfig, request: str) -> str:

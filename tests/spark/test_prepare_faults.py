@@ -14,8 +14,11 @@ from pyspark.sql import SparkSession
 
 from pipeline import storage
 from pipeline.config import PipelineConfig
-from pipeline.dataset import SPLITS
+from pipeline.dataset import SPLITS, Dataset
+from pipeline.errors import DataError
+from pipeline.inspect import describe
 from pipeline.preparation import account, stage
+from pipeline.preparation.gc import collect_garbage
 from pipeline.preparation.prepare import prepare_dataset
 from tests.spark.datasets import config_of
 
@@ -155,6 +158,26 @@ def test_lines_that_cannot_be_parsed_are_not_shown_where_a_column_is_sensitive(
     assert len(faults) == dataset.manifest.accounting.reasons["row cannot be parsed"] == len(planted[2])
     assert faults["line"].isna().all()
     assert faults["file"].str.endswith("table.csv").all()
+
+
+def test_the_quarantine_of_a_version_can_be_found_and_those_of_attempts_before_it_are_garbage(
+    spark: SparkSession, config: PipelineConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    strict = config.model_copy(update={"clean": config.clean.model_copy(update={"max_rejected_fraction": 0.01})})
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"look at .*quarantine"):
+            prepare_dataset(spark, strict)
+    with caplog.at_level("INFO", "pipeline"):
+        dataset = prepare_dataset(spark, config)
+    attempt = dataset.manifest.quarantine
+    folder = Path(dataset.url, "quarantine", str(attempt))
+    assert json.loads((folder / "counts.json").read_text())["rows"] == dataset.manifest.accounting.as_rows()
+    assert f"rows are rejected; look at {folder}" in caplog.text
+    assert f"quarantine  quarantine/{attempt}" in describe(dataset.url)
+    assert Dataset.open(dataset.url).manifest.quarantine == attempt
+    assert len(list(folder.parent.iterdir())) == 3
+    assert len(collect_garbage(dataset.url, keep=1).quarantines) == 2
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 @pytest.mark.parametrize(("kept", "most"), [("sample", 5), ("none", 0)])

@@ -15,11 +15,8 @@ import yaml
 from pyspark.sql import SparkSession
 
 from pipeline.config import PipelineConfig, load_config, parse_config
-from pipeline.dataset import Dataset, commit_numbers
-from pipeline.dataset.holds import hold
 from pipeline.errors import DataError, InputMissingError
 from pipeline.preparation import prepare as preparing
-from pipeline.preparation.gc import collect_garbage
 from pipeline.preparation.prepare import prepare_dataset
 from pipeline.preparation.preview import preview
 from pipeline.preparation.progress import StepProgress
@@ -114,10 +111,6 @@ def config(table: Path, tmp_path: Path) -> PipelineConfig:
     )
 
 
-def salted(config: PipelineConfig, salt: str) -> PipelineConfig:
-    return config.model_copy(update={"split": config.split.model_copy(update={"salt": salt})})
-
-
 def test_a_preview_counts_and_profiles_the_first_rows_and_writes_nothing(
     spark: SparkSession, config: PipelineConfig, table: Path, tmp_path: Path
 ) -> None:
@@ -174,18 +167,6 @@ def test_a_preview_refuses_what_a_preparation_would(spark: SparkSession, config:
     where = config.source.model_copy(update={"where": "price < 0"})
     with pytest.raises(DataError, match="no rows"):
         preview(spark, config.model_copy(update={"source": where}))
-
-
-def test_garbage_collection_keeps_the_newest_and_what_is_held(spark: SparkSession, config: PipelineConfig) -> None:
-    first, second, third = (prepare_dataset(spark, salted(config, salt)) for salt in "abc")
-    with hold(first):
-        assert collect_garbage(third.url, keep=1) == [second.content_id]
-    assert Dataset.open(third.url, first.content_id).content_id == first.content_id
-    assert collect_garbage(third.url, keep=1) == [first.content_id]
-    with pytest.raises(InputMissingError):
-        Dataset.open(third.url, first.content_id)
-    assert len(commit_numbers(third.url)) == 1
-    assert Dataset.open(third.url).content_id == third.content_id
 
 
 def test_progress_tells_every_step_and_the_tasks_of_spark(

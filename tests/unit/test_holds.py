@@ -14,7 +14,7 @@ import pipeline.launch
 from pipeline import flow, storage
 from pipeline.config import PipelineConfig, parse_config, with_sections
 from pipeline.dataset import Dataset
-from pipeline.dataset.holds import held_versions, hold
+from pipeline.dataset.holds import held_versions, hold, run_marks
 from pipeline.errors import DataError
 from pipeline.stage_values import Run
 from pipeline.task import TrainingResult
@@ -69,6 +69,8 @@ def test_a_training_holds_the_version_that_it_reads_and_no_longer(
         flow.train(config)
     assert held_versions(dataset.url) == set()
     assert not storage.list_names(storage.join(dataset.url, "_holds"))
+    (mark,) = run_marks(dataset.url).values()
+    assert (mark.run, mark.content_id) == (config.training.run_url, dataset.content_id), "for as long as its folder"
 
 
 def test_an_evaluation_holds_the_version_that_it_reads(
