@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pipeline.config.features import (
     BooleanFeature,
@@ -22,7 +22,7 @@ from pipeline.config.features import (
     VectorFeature,
 )
 from pipeline.config.label import LabelConfig
-from pipeline.config.section import Moment, Names, Section, Url, check_order, moment_of
+from pipeline.config.section import Moment, Names, Section, Url, Urls, check_order, moment_of
 
 __all__ = [
     "BooleanFeature",
@@ -53,11 +53,25 @@ ReaderName = Literal["petastorm", "pyarrow"]
 ReaderChoice = Literal["auto", "petastorm", "pyarrow"]
 
 
+def _as_texts(options: Any) -> Any:
+    """Spark's options are texts, and YAML reads ``false`` as what it is."""
+    if not isinstance(options, dict):
+        return options
+    return {key: str(one).lower() if isinstance(one, bool | int | float) else one for key, one in options.items()}
+
+
+Options = Annotated[
+    dict[str, str], BeforeValidator(_as_texts, json_schema_input_type=dict[str, str | bool | int | float])
+]
+"""Options of a Spark reader."""
+
+
 class InputConfig(Section):
     """One named input, which the query sees as a table of that name."""
 
-    path: Url | None = None
-    """A file, a folder (all files below it) or a glob pattern."""
+    path: Urls | None = None
+    """A file, a folder (all files below it) or a glob pattern, or a list of them; names that begin with _ or . are not
+    read."""
     table: str | None = None
     """A table of Spark's catalog instead of a path."""
     format: str = "csv"
@@ -66,8 +80,8 @@ class InputConfig(Section):
     What Spark takes from other projects passes through; it is not tested here, where its jars are not installed."""
     columns: str | None = Field(default=None, alias="schema")
     """A Spark DDL schema, `name type, ...`; without it Spark infers the types."""
-    options: dict[str, str] = {}
-    """Options of the Spark reader, passed through."""
+    options: Options = {}
+    """Options of the Spark reader, passed through; true, false and numbers as Spark writes them."""
 
     @model_validator(mode="after")
     def _one_place(self) -> InputConfig:
@@ -86,8 +100,8 @@ class InputConfig(Section):
 class SampleConfig(Section):
     """A part of the primary input's rows, chosen by hash of the id: the same rows every time."""
 
-    fraction: float = Field(gt=0, le=1)
-    """How many of the rows."""
+    fraction: float = Field(ge=1e-6, le=1)
+    """How many of the rows, to a millionth."""
     salt: str = "sample"
     """Another one gives other rows."""
 
@@ -121,6 +135,8 @@ class SourceConfig(Section):
     @model_validator(mode="after")
     def _primary_is_an_input(self) -> SourceConfig:
         names = ", ".join(self.inputs)
+        if len({name.casefold() for name in self.inputs}) < len(self.inputs):
+            raise ValueError(f"inputs has {names}; expected names that differ by more than case, as SQL reads them")
         if len(self.inputs) > 1 and self.primary is None:
             raise ValueError(f"primary is missing; expected one of {names}; name the input whose rows are counted")
         if self.inputs and self.primary is not None and self.primary not in self.inputs:

@@ -8,7 +8,7 @@ import re
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from pipeline import storage
 from pipeline.errors import ConfigError, DataError
@@ -35,8 +35,8 @@ class Section(BaseModel):
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return list(value)
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
     if isinstance(value, np.generic):
         return value.item()
     return os.fspath(value) if isinstance(value, os.PathLike) else value
@@ -48,6 +48,11 @@ def _resolve(value: Any, info: ValidationInfo) -> Any:
         return storage.resolve(value, folder) if isinstance(value, str) else value
     except ConfigError as error:
         raise ValueError(str(error)) from error  # so that it is named beside all else that is wrong
+
+
+def _resolve_each(value: Any, info: ValidationInfo) -> Any:
+    values = _as_list(value)
+    return [_resolve(one, info) for one in values] if isinstance(values, list) else values
 
 
 def _resolve_sqlite(value: Any, info: ValidationInfo) -> Any:
@@ -119,6 +124,9 @@ def check_order(low: float | None, high: float | None, names: str = "min and max
 
 Url = Annotated[str, BeforeValidator(_resolve)]
 """A path or URL; a relative path is taken relative to the folder of the configuration file."""
+
+Urls = Annotated[list[str], Field(min_length=1), BeforeValidator(_resolve_each, json_schema_input_type=str | list[str])]
+"""One `Url` or a list of them."""
 
 ModelReference = Annotated[str, BeforeValidator(_resolve_model)]
 """A path or URL as `Url`, or ``models:/<name>@<alias>`` or ``models:/<name>/<version>`` of MLflow's registry."""

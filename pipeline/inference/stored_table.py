@@ -112,7 +112,7 @@ class StoredTable:
     def _plain_input(self, config: PipelineConfig) -> InputConfig:
         primary = self._primary(config)
         options = config.source.inputs[primary].options if primary else {}
-        return InputConfig(path=self.source, format=self.format, options=options)
+        return InputConfig(path=[self.source], format=self.format, options=options)
 
     def _input(self, session: SparkSession, config: PipelineConfig, reads: set[str]) -> InputConfig:
         plain, primary = self._plain_input(config), self._primary(config)

@@ -10,10 +10,12 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.config import PipelineConfig
-from pipeline.errors import InputMissingError, InterruptedRunError, StorageError
+from pipeline.errors import ConfigError, InputMissingError, InterruptedRunError, StorageError
 
 REVISION = 2
 """Raised when the same configuration and inputs give other rows than before."""
+_ROWS_OF_JDBC = ("dbtable", "query", "preparequery", "sessioninitstatement", "customschema", "prefertimestampntz")
+"""Options that decide what the rows are; all others say where the database is and how it is asked."""
 
 
 @dataclass(frozen=True, order=True)
@@ -32,46 +34,99 @@ def list_inputs(config: PipelineConfig) -> Inputs:
     """The files behind every named input, sorted.
 
     Raises:
-        InputMissingError: paths that are missing, unreadable or hold no file; all of them.
+        ConfigError: the dataset or the run is to be written among the files of an input.
+        InputMissingError: paths that are missing, unreadable, hidden to Spark or hold no file; all of them.
     """
     listed: dict[str, tuple[InputFile, ...]] = {}
     offences = []
     for name, input_ in config.source.inputs.items():
-        if not input_.is_files or input_.path is None:
+        if not input_.is_files:
             continue
-        try:
-            listed[name] = tuple(sorted(files_at(str(input_.path))))
-            problem = _problem(listed[name])
-        except StorageError as error:
-            problem = str(error)
-        if problem:
-            offences.append(f"source.inputs.{name}.path is {input_.path}: {problem}; expected readable files")
+        found: set[InputFile] = set()
+        for path in input_.path or ():
+            try:
+                files = set(files_at(path))
+                problem = _problem(path, files)
+                found |= files
+            except (StorageError, InputMissingError) as error:
+                problem = str(error)
+            if problem:
+                offences.append(f"source.inputs.{name}.path is {path}: {problem}")
+        listed[name] = tuple(sorted(found))
     if offences:
         raise InputMissingError(*offences)
+    _refuse_outputs_among(config, listed)
     return listed
+
+
+def _refuse_outputs_among(config: PipelineConfig, inputs: Inputs) -> None:
+    """Refuse to write where the next run would read.
+
+    Raises:
+        ConfigError: all such places.
+    """
+    offences = []
+    for key, url in (("dataset.url", config.dataset.url), ("training.run_url", config.training.run_url)):
+        for name, files in inputs.items():
+            folders = [path for path in config.source.inputs[name].path or () if _is_below(url, path)]
+            if folders or any(_is_below(file.path, url) for file in files):
+                path = ", ".join(folders) or "there"
+                offences.append(
+                    f"{key} is {url}, and source.inputs.{name}.path {path}; expected a folder that no input reads; "
+                    "choose another"
+                )
+    if offences:
+        raise ConfigError(*offences)
+
+
+def _is_below(url: str, folder: str) -> bool:
+    inner, outer = (storage.local_path(one) if storage.is_local(one) else one for one in (url, folder))
+    return inner.startswith(outer.rstrip("/") + "/")
 
 
 def files_at(url: str) -> Iterable[InputFile]:
     """A file, the files below a folder, or those of a glob pattern, without what Spark takes for hidden.
 
     Raises:
+        InputMissingError: Spark takes for hidden what the URL names, by itself or beside wildcards.
         StorageError: the storage cannot be listed.
     """
     filesystem, path = storage.filesystem(url)
     with storage.storage_errors(url):
-        is_pattern = re.search(r"[*?\[]", path) is not None and not filesystem.exists(path)
+        is_pattern = is_glob(path) and not filesystem.exists(path)
         roots = sorted(filesystem.glob(path)) if is_pattern else [path]
         found = {full: info for root in roots for full, info in filesystem.find(root, detail=True).items()}
+    hidden = {root for root in roots if root in found and _is_hidden(_last(root))}
+    meant = hidden if not is_pattern else {root for root in hidden if _last(root).startswith("_") and _names(path)}
+    if meant:
+        raise InputMissingError(
+            f"{', '.join(sorted(meant))}: Spark reads no file whose name begins with _ or .; expected another name; "
+            "rename it"
+        )
     for full, info in found.items():
         root = next(root for root in roots if full == root or full.startswith(root.rstrip("/") + "/"))
         inner = full[len(root) :].lstrip("/").split("/")
-        if full == root or not any(map(_is_hidden, inner)):
+        if root not in hidden and (full == root or not any(map(_is_hidden, inner))):
             yield InputFile(_with_scheme(url, full), int(info["size"]), _modified(info))
+
+
+def is_glob(path: str) -> bool:
+    """Whether a path may be a pattern."""
+    return re.search(r"[*?\[]", path) is not None
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _names(pattern: str) -> bool:
+    """Whether the last part of a pattern is more than wildcards, and so means what it fits."""
+    return re.sub(r"[*?]|\[.*?\]", "", _last(pattern)) != ""
 
 
 def _is_hidden(name: str) -> bool:
     """To Spark; ``_day=1`` is a partition."""
-    return name.startswith(".") or (name.startswith("_") and "=" not in name)
+    return name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")
 
 
 def spark_url(url: str) -> str:
@@ -107,11 +162,13 @@ def _modified(info: Mapping[str, Any]) -> str:
     return ""
 
 
-def _problem(files: tuple[InputFile, ...]) -> str | None:
+def _problem(path: str, files: Iterable[InputFile]) -> str | None:
     if not files:
-        return "nothing is there"
+        is_braced = re.search(r"\{.*,.*\}", path)
+        advice = "braces stand for themselves; write a list of paths" if is_braced else "check the path"
+        return f"nothing is there; expected readable files; {advice}"
     locked = [file.path for file in files if storage.is_local(file.path) and not os.access(file.path, os.R_OK)]
-    return f"no permission to read {', '.join(locked[:3])}" if locked else None
+    return f"no permission to read {', '.join(locked[:3])}; expected readable files" if locked else None
 
 
 def fingerprints(inputs: Inputs) -> dict[str, Any]:
@@ -148,6 +205,8 @@ def semantic(config: PipelineConfig) -> dict[str, Any]:
     values = config.model_dump(mode="json", by_alias=True, include={"source", "clean", "features", "label", "split"})
     for input_ in values["source"]["inputs"].values():
         del input_["path"]
+        if input_["format"] == "jdbc":
+            input_["options"] = {key: one for key, one in input_["options"].items() if key.lower() in _ROWS_OF_JDBC}
     values["source"].pop("query_file")
     values["source"]["query"] = query_of(config)
     if config.weight is None and config.label is not None:  # so that the content ids of datasets without weights stay

@@ -2,7 +2,7 @@
 
 Spark 3.5 and 4 refuse TIMESTAMP(NANOS). With `spark.sql.legacy.parquet.nanosAsLong` they infer bigint, and a column
 that is declared as bigint is read as the number of nanoseconds under any setting. So the setting is on only while
-columns are inferred here: a query that reads files by itself is still refused, and never given numbers. Nor does Spark
+columns are inferred here: a view that reads such files by itself is refused, and never gives numbers. Nor does Spark
 see that of two files one has nanoseconds and the other microseconds, so all footers are compared before a number is
 taken for a time.
 """

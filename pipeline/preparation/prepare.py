@@ -40,7 +40,7 @@ from pipeline.preparation.read import (
 from pipeline.preparation.rules import check_rule_limits
 from pipeline.preparation.schema import dataset_schema
 from pipeline.preparation.sensitive import check_sensitive_features, check_sensitive_names
-from pipeline.preparation.session import OwnSettings, named_views, preparation_settings, spark_errors
+from pipeline.preparation.session import OwnSettings, preparation_settings, spark_errors
 from pipeline.preparation.snapshot import check_contents, files_now, files_of_tables, fingerprint
 from pipeline.preparation.split import expected_fractions
 from pipeline.preparation.stage import Staged, files_of, stage
@@ -211,7 +211,7 @@ class _Preparation:
         with self.own.sql():
             where = {primary: self.config.source.where}
             views = {name: parsed(frame, where.get(name)) for name, frame in frames.items()}
-        with named_views(self.session, views):
+        with self.own.views(views):
             queried = query_rows(self.own, self.config, views, primary)
             check_columns(queried, self.config)
             check_sensitive_names(self.config, queried, views.values())

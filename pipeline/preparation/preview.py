@@ -27,7 +27,7 @@ from pipeline.preparation.profile import kept_kinds, label_profiles, measured, p
 from pipeline.preparation.quoting import column
 from pipeline.preparation.read import parsed, query_rows, refuse_cut_texts, source_frames, take_census
 from pipeline.preparation.sensitive import check_sensitive_features, check_sensitive_names
-from pipeline.preparation.session import named_views, preparation_settings, spark_errors
+from pipeline.preparation.session import preparation_settings, spark_errors
 from pipeline.preparation.split import split_of
 from pipeline.preparation.text_files import FAULT
 
@@ -58,7 +58,7 @@ def preview(session: SparkSession, config: PipelineConfig, frame: DataFrame | No
         refuse_cut_texts(session, config, inputs, primary, first=_ROWS)
         faults = _faults(frames, config)
         frames = {name: parsed(one) for name, one in frames.items()}
-        with named_views(session, frames):
+        with own.views(frames):
             queried = query_rows(own, config, frames, primary)
             check_columns(queried, config)
             check_sensitive_names(config, queried, frames.values())

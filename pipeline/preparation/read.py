@@ -11,11 +11,12 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipeline.config import PipelineConfig
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.preparation.column_types import check_known, refuse_intervals
 from pipeline.preparation.hashing import hashable, id_checks
 from pipeline.preparation.inputs import Inputs, query_of
 from pipeline.preparation.open_quotes import open_lines, refuse_open_lines
+from pipeline.preparation.plans import check_condition, check_query
 from pipeline.preparation.session import OwnSettings, spark_errors
 from pipeline.preparation.snapshot import contents
 from pipeline.preparation.tables import read_lines, read_table
@@ -63,8 +64,7 @@ def source_frames(
         check_once(frame.columns, "the DataFrame", "rename one before it is prepared")
         frames[config.source.primary or "frame"] = own.planned(frame)
     primary = config.source.primary or ("frame" if "frame" in frames else next(iter(frames)))
-    with spark_errors("source.where"), own.sql():
-        return {**frames, primary: wanted(frames[primary], config)}, primary
+    return {**frames, primary: wanted(own, frames[primary], config)}, primary
 
 
 def refuse_cut_texts(
@@ -173,24 +173,37 @@ def compares_ids(frame: DataFrame, config: PipelineConfig) -> bool:
     return has_ids and query_of(config) is not None and source.row_changes == "error"
 
 
-def wanted(frame: DataFrame, config: PipelineConfig) -> DataFrame:
+def wanted(own: OwnSettings, frame: DataFrame, config: PipelineConfig) -> DataFrame:
     """The rows of the primary input that count: of `source.where`, and of the sample.
 
     A row that cannot be parsed counts as well, unless the condition is false of what was parsed of it; of the sample
     it is by its text, since its id may not be known. The condition stands alone, so that Spark can skip partitions
     and row groups by it.
+
+    Raises:
+        ConfigError: the condition reads tables or is by chance, or the sample is by columns that are not there.
+        DataError: the condition is not valid.
     """
     where = config.source.where
-    if where and FAULT not in frame.columns:
-        frame = frame.where(where)
-    elif where:
-        frame = frame.where(F.expr(where) | (F.col(FAULT).isNotNull() & F.expr(where).isNull()))
+    if where:
+        with spark_errors("source.where"), own.sql():
+            condition = F.expr(where)
+            if FAULT in frame.columns:
+                condition = condition | (F.col(FAULT).isNotNull() & condition.isNull())
+            frame = frame.where(condition)
+            check_condition(frame, "source.where")
     return frame if config.source.sample is None else frame.where(_sampled(frame, config))
 
 
 def _sampled(frame: DataFrame, config: PipelineConfig) -> Column:
     sample = config.source.sample
     assert sample is not None
+    there = [name for name in frame.columns if name != FAULT]
+    if missing := [name for name in config.source.id if name not in there]:
+        raise ConfigError(
+            f"source.sample is by source.id, and the primary input lacks {', '.join(missing)}; expected ids of "
+            f"{', '.join(there)}; name some of them, or choose the sample by source.where"
+        )
     salt = F.lit(sample.salt)
     drawn = F.xxhash64(salt, *hashable(frame, config.source.id))
     if FAULT in frame.columns:
@@ -210,9 +223,10 @@ def parsed(frame: DataFrame, where: str | None = None) -> DataFrame:
 
 
 def query_rows(own: OwnSettings, config: PipelineConfig, views: Mapping[str, DataFrame], primary: str) -> DataFrame:
-    """The rows of `source.query`, or of the only input; call within `named_views`.
+    """The rows of `source.query`, or of the only input; call within `OwnSettings.views`.
 
     Raises:
+        ConfigError: the query reads other tables, or gives other rows each time.
         DataError: Spark refuses the query, or it gives columns that cannot be prepared.
     """
     query = query_of(config)
@@ -221,5 +235,6 @@ def query_rows(own: OwnSettings, config: PipelineConfig, views: Mapping[str, Dat
     else:
         with spark_errors("source.query"), own.sql():
             queried = own.session.sql(query)
+        check_query(queried, "source.query_file" if config.source.query_file else "source.query", views)
     refuse_intervals(queried, "the query")
     return queried

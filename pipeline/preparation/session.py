@@ -14,7 +14,7 @@ from pipeline.errors import DataError
 from pipeline.preparation.causes import typed
 from pipeline.preparation.quoting import quoted
 
-ANSI, TIME_ZONE = "spark.sql.ansi.enabled", "spark.sql.session.timeZone"
+ANSI, TIME_ZONE, CASE = "spark.sql.ansi.enabled", "spark.sql.session.timeZone", "spark.sql.caseSensitive"
 _UTC = ("UTC", "Etc/UTC", "GMT", "Z", "+00:00")
 _SETTINGS = {
     TIME_ZONE: "UTC",
@@ -23,13 +23,13 @@ _SETTINGS = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # Our own expressions; those of the user are analysed as the session has it, see `OwnSettings`.
     ANSI: "false",
-    "spark.sql.caseSensitive": "true",
+    CASE: "true",
     # The JVM leaves methods of more than 8000 bytes uncompiled: with 40 columns the code of a whole stage is longer,
     # and half as fast as Spark's code by operator.
     "spark.sql.codegen.hugeMethodLimit": "8000",
     # The most frequent values of a column are found in many tasks, however many are wanted.
     "spark.sql.optimizer.windowGroupLimitThreshold": str(2**31 - 1),
-    # Timestamps in nanoseconds, where a query reads files by itself, are refused instead of taken for numbers.
+    # Timestamps in nanoseconds, where a view of the catalog reads files, are refused instead of taken for numbers.
     "spark.sql.legacy.parquet.nanosAsLong": "false",
     # Dates before 1582 in files that Spark did not write are read as they stand.
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
@@ -49,17 +49,39 @@ class OwnSettings:
     session: SparkSession
     ansi: str
     time_zone: str
+    case_sensitive: str
 
     @classmethod
     def of(cls, session: SparkSession) -> OwnSettings:
         """As they are now."""
-        return cls(session, str(session.conf.get(ANSI)), str(session.conf.get(TIME_ZONE)))
+        return cls(session, *(str(session.conf.get(key)) for key in (ANSI, TIME_ZONE, CASE)))
 
     @contextlib.contextmanager
     def sql(self) -> Iterator[None]:
-        """While the user's SQL is analysed: with ANSI mode a cast in it that fails is an error, and no silent null."""
-        with temporary_settings(self.session, {ANSI: self.ansi}):
+        """While the user's SQL is analysed.
+
+        With ANSI mode a cast in it that fails is an error, and no silent null; names are found in any case, or not.
+        """
+        with temporary_settings(self.session, {ANSI: self.ansi, CASE: self.case_sensitive}):
             yield
+
+    @contextlib.contextmanager
+    def views(self, frames: Mapping[str, DataFrame]) -> Iterator[None]:
+        """Temporary views of the given names, for the duration; views of the same names come back."""
+        session = self.session
+        catalog = session._jsparkSession.sessionState().catalog()  # the public one lists all tables of a database
+        with self.sql():  # which finds them by their names in any case, or not
+            hidden = {name: session.table(quoted(name)) for name in frames if catalog.getTempView(name).isDefined()}
+            for name, frame in frames.items():
+                frame.createOrReplaceTempView(quoted(name))
+        try:
+            yield
+        finally:
+            with self.sql():
+                for name in frames:
+                    session.catalog.dropTempView(name)
+                for name, frame in hidden.items():
+                    frame.createOrReplaceTempView(quoted(name))
 
     def planned(self, frame: DataFrame) -> DataFrame:
         """The rows of a frame as its owner sees them, planned in the time zone of the session.
@@ -69,7 +91,7 @@ class OwnSettings:
         """
         if self.time_zone in _UTC:
             return frame
-        with temporary_settings(self.session, {TIME_ZONE: self.time_zone, ANSI: self.ansi}):
+        with temporary_settings(self.session, {TIME_ZONE: self.time_zone}), self.sql():
             plan = frame.select("*")._jdf.queryExecution()
             rows = plan.toRdd()  # an RDD keeps the settings of its making
         return DataFrame(
@@ -106,22 +128,6 @@ def _shuffle_partitions(session: SparkSession) -> int:
     partitions = int(session.conf.get("spark.sql.shuffle.partitions", "200") or 200)
     context = session.sparkContext
     return min(partitions, 4 * context.defaultParallelism) if str(context.master).startswith("local") else partitions
-
-
-@contextlib.contextmanager
-def named_views(session: SparkSession, frames: Mapping[str, DataFrame]) -> Iterator[None]:
-    """Temporary views of the given names, for the duration; views of the same names come back."""
-    existing = {table.name for table in session.catalog.listTables() if table.isTemporary}
-    hidden = {name: session.table(name) for name in frames if name in existing}
-    for name, frame in frames.items():
-        frame.createOrReplaceTempView(quoted(name))
-    try:
-        yield
-    finally:
-        for name in frames:
-            session.catalog.dropTempView(name)
-        for name, frame in hidden.items():
-            frame.createOrReplaceTempView(quoted(name))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from pyspark.errors import ParseException
@@ -14,7 +13,7 @@ from pipeline.config.data import InputConfig
 from pipeline.config.secret_values import from_environment
 from pipeline.errors import ConfigError
 from pipeline.preparation.column_types import check_known
-from pipeline.preparation.inputs import InputFile, spark_path, spark_url
+from pipeline.preparation.inputs import InputFile, is_glob, spark_path, spark_url
 from pipeline.preparation.open_quotes import FILE, LINE
 from pipeline.preparation.orc import read_orc
 from pipeline.preparation.parquet import read_parquet
@@ -94,9 +93,10 @@ def _reader(
     """A reader that makes columns of the partitions in the files' paths."""
     format_ = format_ or input_.format
     reader = session.read.format(format_).options(**{**DEFAULTS.get(format_, {}), **options})
-    base = spark_url(str(input_.path))
-    is_folder = not re.search(r"[*?\[]", base) and [spark_url(file.path) for file in files] != [base]
-    return reader.option("basePath", base) if is_folder and any("=" in file.path for file in files) else reader
+    base, *others = input_.path or ("",)
+    is_folder = not others and not is_glob(base) and [spark_url(file.path) for file in files] != [spark_url(base)]
+    has_partitions = is_folder and any("=" in file.path for file in files)
+    return reader.option("basePath", spark_url(base)) if has_partitions else reader
 
 
 def _of_catalog(session: SparkSession, what: str, input_: InputConfig, options: Mapping[str, str]) -> DataFrame:
@@ -118,7 +118,10 @@ def _of_other_format(session: SparkSession, what: str, input_: InputConfig, opti
     """Of a format that lists no files here; Spark knows it, or a package of its session."""
     reader = session.read.format(input_.format).options(**options)
     reader = reader.schema(input_.columns) if input_.columns else reader
-    return reader.load(spark_path(input_.path)) if input_.path else reader.load()
+    if not input_.path:
+        return reader.load()
+    paths = [spark_path(path) for path in input_.path]
+    return reader.load(paths[0] if len(paths) == 1 else paths)
 
 
 def ddl(session: SparkSession, what: str, text: str) -> StructType:

@@ -27,7 +27,7 @@ from pipeline.preparation.inputs import list_inputs
 from pipeline.preparation.prepare import prepare_dataset
 from pipeline.preparation.read import parsed, query_rows, read_inputs, source_frames, take_census, wanted
 from pipeline.preparation.sensitive import check_sensitive_names
-from pipeline.preparation.session import named_views, preparation_settings
+from pipeline.preparation.session import preparation_settings
 from pipeline.preparation.split import split_of
 from tests.spark.datasets import config_of, read_all
 
@@ -274,8 +274,8 @@ def test_faults_count_where_the_condition_may_be_true_of_them(
     spark: SparkSession, tmp_path: Path, where: str, rows: int, faults: int
 ) -> None:
     made = _days(tmp_path, "csv", where=where)
-    with preparation_settings(spark):
-        frame = wanted(read_inputs(spark, made, list_inputs(made))["t"], made)
+    with preparation_settings(spark) as own:
+        frame = wanted(own, read_inputs(spark, made, list_inputs(made))["t"], made)
         census = take_census({"t": frame}, made, "t", {"t": ()})["t"]
         assert (census.rows, census.faults, parsed(frame, where).count()) == (rows, faults, rows)
 
@@ -285,8 +285,8 @@ def test_a_sample_takes_faults_by_the_same_fraction(spark: SparkSession, tmp_pat
     (tmp_path / "t.csv").write_text("\n".join(lines))
     input_ = {"path": str(tmp_path / "t.csv"), "schema": "id INT, x DOUBLE, label INT"}
     made = config(tmp_path, source={"inputs": {"t": input_}, "id": "id", "sample": {"fraction": 0.1}})
-    with preparation_settings(spark):
-        frame = wanted(read_inputs(spark, made, list_inputs(made))["t"], made)
+    with preparation_settings(spark) as own:
+        frame = wanted(own, read_inputs(spark, made, list_inputs(made))["t"], made)
         census = take_census({"t": frame}, made, "t", {"t": ()})["t"]
     assert 300 < census.rows < 500
     assert 60 < census.faults < 140
@@ -295,13 +295,13 @@ def test_a_sample_takes_faults_by_the_same_fraction(spark: SparkSession, tmp_pat
 @pytest.mark.parametrize("format_", ["parquet", "csv"])
 def test_a_condition_on_partitions_reads_only_their_files(spark: SparkSession, tmp_path: Path, format_: str) -> None:
     made = _days(tmp_path, format_, where="day = 2")
-    with preparation_settings(spark):
-        frame = wanted(read_inputs(spark, made, list_inputs(made))["t"], made)
+    with preparation_settings(spark) as own:
+        frame = wanted(own, read_inputs(spark, made, list_inputs(made))["t"], made)
         for read in (frame, parsed(frame, "day = 2")):
             assert _scanned_files(read) == 1
     both = _days(tmp_path, "parquet", where="day = 2 AND x > 3")
-    with preparation_settings(spark):
-        frame = wanted(read_inputs(spark, both, list_inputs(both))["t"], both)
+    with preparation_settings(spark) as own:
+        frame = wanted(own, read_inputs(spark, both, list_inputs(both))["t"], both)
         plan = frame._jdf.queryExecution().executedPlan().toString()
         assert _scanned_files(frame) == 1
         assert "GreaterThan(x,3.0)" in plan.split("PushedFilters")[1]
@@ -494,7 +494,7 @@ def test_the_same_rows_come_of_every_format_whatever_lies_hidden_beside_them(
         census = take_census(frames, made, primary, inputs)
         assert (census["json"].rows, census["json"].faults, census["csv"].faults) == (ROWS, 1, 0)
         views = {name: parsed(frame) for name, frame in frames.items()}
-        with named_views(spark, views):
+        with own.views(views):
             found = query_rows(own, made, views, primary).toPandas()
     for format_ in inputs:
         one = found[found["format"] == format_].sort_values("id").reset_index(drop=True)

@@ -238,18 +238,29 @@ def test_a_schema_says_which_timestamp_it_is_or_that_it_is_to_stay_a_number(
         assert frame.selectExpr("cast(`a ``strange`` name.1` as string)").collect()[0][0] == str(expected)
 
 
-def test_a_query_that_reads_files_by_itself_is_given_no_numbers(
-    spark: SparkSession, make: Make, tmp_path: Path
+@pytest.fixture
+def numbers_allowed(spark: SparkSession) -> Iterator[None]:
+    spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
+    yield
+    spark.conf.unset("spark.sql.legacy.parquet.nanosAsLong")
+
+
+def test_a_view_that_reads_files_by_itself_is_given_no_numbers(
+    spark: SparkSession, numbers_allowed: None, make: Make, tmp_path: Path
 ) -> None:
     us, ns = write_both(tmp_path)
     for folder in (us, ns):
-        config = make(ns, {"query": f"select id, label, sent, paid from parquet.`{folder}`"})
-        if folder == us:
-            assert preview(spark, config)["columns"]["paid"] == "timestamp_ntz"
-        else:
-            with pytest.raises(DataError, match=r"(?i)parquet"):
-                preview(spark, config)
-    assert spark.conf.get("spark.sql.legacy.parquet.nanosAsLong") == "false"
+        spark.sql(f"CREATE VIEW sales_by_itself AS SELECT * FROM parquet.`{folder}`")
+        try:
+            config = make(ns, {"inputs": {"sales": {"table": "sales_by_itself"}}})
+            if folder == us:
+                assert preview(spark, config)["columns"]["paid"] == "timestamp_ntz"
+            else:
+                with pytest.raises(DataError, match=r"(?i)parquet"):
+                    preview(spark, config)
+        finally:
+            spark.sql("DROP VIEW sales_by_itself")
+    assert spark.conf.get("spark.sql.legacy.parquet.nanosAsLong") == "true"
 
 
 def test_where_spark_takes_names_for_one_whatever_their_case_so_does_the_comparison(

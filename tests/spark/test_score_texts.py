@@ -151,3 +151,17 @@ def test_a_table_without_header_must_have_the_columns_of_the_schema(
     assert (
         "in.csv has no header and 3 columns; expected 6, as the schema of the primary input says, or 5 without" in said
     )
+
+
+@pytest.mark.parametrize("format_", ["csv", "parquet"])
+def test_columns_that_differ_by_case_alone_are_scored_beside_one_another(
+    spark: SparkSession, tmp_path: Path, model: str, format_: str
+) -> None:
+    rows = raw_rows(20)
+    both = rows.assign(AMOUNT=-1.0)
+    both.to_csv(tmp_path / "in.csv", index=False) if format_ == "csv" else both.to_parquet(tmp_path / "in.parquet")
+    score_table(lambda: spark, config_of(tmp_path), str(tmp_path / f"in.{format_}"), str(tmp_path / "out"), model)
+    scored = pd.read_parquet(tmp_path / "out")
+    scored = scored.iloc[scored["id"].astype(int).argsort()]
+    assert set(scored["AMOUNT"].astype(float)) == {-1}
+    assert np.array_equal(scored["probability"], Predictor.load(model).predict(rows)["probability"])

@@ -36,7 +36,7 @@ def test_defaults_and_bounds_are_said() -> None:
     rows = markdown().splitlines()
     assert any(row.startswith("| `url` | text | required |") for row in rows)
     assert any(row.startswith("| `epochs` | whole number, at least 1 | `10` |") for row in rows)
-    assert any(row.startswith("| `fraction` | number, more than 0, at most 1 | required |") for row in rows)
+    assert any(row.startswith("| `fraction` | number, at least 1e-06, at most 1 | required |") for row in rows)
     assert any(row.startswith("| `clip` | list of 2 number, at least 0, at most 1 or `iqr` |") for row in rows)
 
 
