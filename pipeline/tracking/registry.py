@@ -22,7 +22,7 @@ from pipeline.errors import ConfigError, InputMissingError, ServiceError
 from pipeline.inference import mlflow_entry_path
 from pipeline.inference.predictor import Predictor
 from pipeline.run_folder import MODEL
-from pipeline.tracking.store import Store, mlflow_errors
+from pipeline.tracking.store import Store, mlflow_errors, mlflow_name
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
@@ -68,7 +68,7 @@ def register_model(
         if version is None:
             version = _create_version(store, name, predictor)
         for metric, value in (metrics or {}).items():
-            store.client.set_model_version_tag(name, version, f"test_{metric}", f"{value:.6g}")
+            store.client.set_model_version_tag(name, version, mlflow_name(f"test_{metric}"), f"{value:.6g}")
         store.client.set_registered_model_alias(name, config.alias, version)
     logger.info("register: %s version %s is now %s", name, version, config.alias)
     return version

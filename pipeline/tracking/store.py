@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _RUN_FORMAT = ("tracking", 1)
 _BATCH = 100
+_LONGEST_NAME = 250
 _LONGEST_VALUE = 500
 
 # MLflow's own defaults are 7 retries with growing pauses and 120 s each; its telemetry waits for the network.
@@ -80,6 +82,12 @@ def without_password(text: str) -> str:
     return re.sub(r"://[^/@\s]+@", "://***@", text)
 
 
+def mlflow_name(name: str) -> str:
+    """The name of a metric, a parameter or a tag as MLflow takes it, which may use it as a path."""
+    known = re.sub(r"[^\w\-. /:]", "_", name)[:_LONGEST_NAME]
+    return known if posixpath.normpath(known) == known and known[0] not in "./" else re.sub(r"[./]", "_", known)
+
+
 class Store:
     """MLflow as seen from one run folder. Every method may raise `ServiceError`.
 
@@ -93,6 +101,7 @@ class Store:
         self.run_url = run_url
         self._config = config
         self._note = storage.join(run_url, TRACKING)
+        self._said: set[str] = set()
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -167,19 +176,45 @@ class Store:
         """Log parameters of a new run; a parameter can never be changed."""
         from mlflow.entities import Param
 
-        values = [Param(name, without_password(value)[:_LONGEST_VALUE]) for name, value in parameters.items()]
-        with mlflow_errors(self.uri):
-            for start in range(0, len(values), _BATCH):
-                self.client.log_batch(run_id, params=values[start : start + _BATCH])
+        shown = {name: without_password(value)[:_LONGEST_VALUE] for name, value in parameters.items()}
+        self._log(run_id, "params", [Param(self._named(name), value) for name, value in shown.items()])
 
     def log_metrics(self, run_id: str, records: Sequence[Mapping[str, Any]]) -> None:
         """Log metric records (key, value, timestamp in ms, step); logging one again changes nothing."""
         from mlflow.entities import Metric
 
-        values = [Metric(**record) for record in records]
+        self._log(run_id, "metrics", [Metric(**{**record, "key": self._named(record["key"])}) for record in records])
+
+    def _log(self, run_id: str, kind: str, entities: Sequence[Any]) -> None:
         with mlflow_errors(self.uri):
-            for start in range(0, len(values), _BATCH):
-                self.client.log_batch(run_id, metrics=values[start : start + _BATCH])
+            for start in range(0, len(entities), _BATCH):
+                self._log_batch(run_id, kind, entities[start : start + _BATCH])
+
+    def _log_batch(self, run_id: str, kind: str, entities: Sequence[Any]) -> None:
+        """Log all together; where MLflow refuses some, all others, and say which."""
+        from mlflow.exceptions import MlflowException
+
+        named: dict[str, Any] = {kind: entities}
+        try:
+            self.client.log_batch(run_id, **named)
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            if len(entities) > 1:
+                for entity in entities:
+                    self._log_batch(run_id, kind, [entity])
+            else:
+                self._say_once(f"tracking: MLflow refuses {entities[0].key}: {str(error).splitlines()[0][:200]}")
+
+    def _named(self, name: str) -> str:
+        if (known := mlflow_name(name)) != name:
+            self._say_once(f"tracking: {name} is {known} in MLflow, which takes fewer characters in names")
+        return known
+
+    def _say_once(self, warning: str) -> None:
+        if warning not in self._said:
+            self._said.add(warning)
+            logger.warning("%s", warning)
 
     def log_dataset(self, run_id: str, dataset: Dataset) -> None:
         """Name the dataset that the run was trained on by its content id."""

@@ -27,6 +27,7 @@ from pipeline.tracking.store import Store, use_mlflow_settings
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 20.0
+_FLUSH_INTERRUPTED_SECONDS = 3.0
 _RETRY_SECONDS = 5.0
 _QUEUE_LENGTH = 10_000
 
@@ -40,7 +41,7 @@ class Tracker:
     Args:
         config: where MLflow is.
         run_url: the run folder.
-        flush_seconds: how long leaving the context may wait for MLflow.
+        flush_seconds: how long leaving the context may wait for MLflow; after an interrupt it waits 3 seconds at most.
     """
 
     def __init__(self, config: TrackingConfig, run_url: str, flush_seconds: float = FLUSH_SECONDS) -> None:
@@ -71,7 +72,7 @@ class Tracker:
         state = "FINISHED" if error is None else "KILLED" if interrupted else "FAILED"
         self._submit(lambda run_id: self._store.end_run(run_id, state))
         self._closing.set()
-        self._idle.wait(self._flush_seconds)
+        self._idle.wait(min(self._flush_seconds, _FLUSH_INTERRUPTED_SECONDS) if interrupted else self._flush_seconds)
         with self._lock:
             self._keep_undelivered()
 
