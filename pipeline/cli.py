@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -24,17 +26,21 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; the last line of stdout is ``RESULT {json}``."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    """Run one command and return its exit code; the last line of stdout is ``RESULT {json}``.
+
+    Args:
+        arguments: by default those of the process, which then has nothing to do after the command.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     log_format = "json" if "json" in words else "text"
     options = argparse.Namespace(debug="--debug" in words, log_format=log_format, verb="", reached={})
     try:
-        options, unknown = _parser().parse_known_args(words, options)
-        if unknown:
-            raise UsageError(f"{' '.join(unknown)} is not known; see `pipeline {options.verb} --help`")
-        _configure_logging(options)
-        result = options.command(options)
+        with _interruptible(ends_process=arguments is None):
+            options, unknown = _parser().parse_known_args(words, options)
+            if unknown:
+                raise UsageError(f"{' '.join(unknown)} is not known; see `pipeline {options.verb} --help`")
+            _configure_logging(options)
+            result = options.command(options)
     except (KeyboardInterrupt, Exception) as error:
         return _fail(error, options)
     if result is not None:
@@ -42,8 +48,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int((result or {}).get("code", 0))
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+@contextlib.contextmanager
+def _interruptible(ends_process: bool) -> Iterator[None]:
+    """SIGTERM and SIGHUP interrupt a command like Ctrl-C; its end, RESULT and exit code included, nothing does."""
+    terminals = [number for number in (1, 2) if os.isatty(number)]
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and terminals:
+            _write_nowhere(terminals)
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if before[number] != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, action in before.items():
+            signal.signal(number, signal.SIG_IGN if ends_process else action)
+
+
+def _write_nowhere(descriptors: Sequence[int]) -> None:
+    """For the terminal that has been closed: to write there would be an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _fail(cause: BaseException, options: argparse.Namespace) -> int:
