@@ -42,13 +42,14 @@ def prepare(
         **sections: sections of the configuration, laid over a given one.
 
     Raises:
-        UsageError: there are two configurations.
+        UsageError: there are two configurations, or the table is of another kind.
         DataError: the data cannot be used; says why, with counts.
         StorageError: reading or writing failed.
     """
     from pipeline.launch.progress import narrated
 
     if not isinstance(table, PipelineConfig):
+        _check_frame("prepare", table, "a Spark DataFrame or a configuration")
         with narrated(progress) as shown:
             made = with_sections(config or {}, sections)
             return prepare_rows(made, spark or table.sparkSession, table, quiet=not shown)
@@ -57,6 +58,14 @@ def prepare(
     config = with_sections(table, sections)
     with narrated(progress) as shown, SparkOnDemand(config, spark, for_inputs=True) as session:
         return prepare_stage(config, session, quiet=not shown)[0]
+
+
+def _check_frame(verb: str, table: Any, expected: str) -> None:
+    if not hasattr(table, "sparkSession"):
+        raise UsageError(
+            f"{verb} is given a {type(table).__module__}.{type(table).__qualname__}; expected {expected}; of a pandas "
+            "DataFrame make one by spark.createDataFrame"
+        )
 
 
 def train(
@@ -150,7 +159,11 @@ def score(frame: DataFrame, model: Model | Run | str, *, allow_factories: Sequen
         frame: at least the raw columns that the model's features need.
         model: what a stage gave, or the URL of a model folder.
         allow_factories: ``package.module:function`` names that a model may import beside those of its configuration.
+
+    Raises:
+        UsageError: the table is of another kind.
     """
+    _check_frame("score", frame, "a Spark DataFrame")
     from pipeline.inference.score import score as score_frame
 
     if isinstance(model, str):

@@ -131,7 +131,11 @@ def score_table(
     predictor, stored = _looked_at(config, source, target, model)
     spark = session()
     target = storage.local_path(target) if storage.is_local(target) else target
-    with preparation_settings(spark), ended_jobs(spark.sparkContext, "score"), spark_errors(source):
+    with (
+        preparation_settings(spark, hides_values=bool(config.source.sensitive)),
+        ended_jobs(spark.sparkContext, "score"),
+        spark_errors(source),
+    ):
         table = stored.read(spark, config, predictor.features.inputs)
         scored = _scored(parsed(table), predictor)
         rows = {"in": stored.check_rows(table, config)}

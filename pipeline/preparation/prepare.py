@@ -95,7 +95,11 @@ def prepare_dataset(
     session = spark if frame is None else frame.sparkSession
     url = config.dataset.url
     steps = StepProgress(session, progress)
-    with Lease(url) as lease, preparation_settings(session) as own, steps.watching():
+    with (
+        Lease(url) as lease,
+        preparation_settings(session, hides_values=bool(config.source.sensitive)) as own,
+        steps.watching(),
+    ):
         publish.sweep(url)
         with _staging(url) as attempt, ended_jobs(session.sparkContext, "prepare"):
             preparation = _Preparation(own, config, inputs, attempt, steps.step, Base.of(config))

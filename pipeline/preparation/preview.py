@@ -53,7 +53,7 @@ def preview(session: SparkSession, config: PipelineConfig, frame: DataFrame | No
     if not config.source.inputs and frame is None:
         raise ConfigError("source.inputs is empty; expected at least one named input, or a DataFrame from code")
     base = Base.of(config)
-    with preparation_settings(session) as own:
+    with preparation_settings(session, hides_values=bool(config.source.sensitive)) as own:
         frames, primary = source_frames(own, config, inputs, frame)
         refuse_cut_texts(session, config, inputs, primary, first=_ROWS)
         faults = _faults(frames, config)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, ParseException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, PipelineError
 from pipeline.preparation.causes import typed
 from pipeline.preparation.quoting import quoted
 
 ANSI, TIME_ZONE, CASE = "spark.sql.ansi.enabled", "spark.sql.session.timeZone", "spark.sql.caseSensitive"
+_SHUFFLE = "spark.sql.shuffle.partitions"
+_HIDES_VALUES = ContextVar("hides_values", default=False)
 _UTC = ("UTC", "Etc/UTC", "GMT", "Z", "+00:00")
 _SETTINGS = {
     TIME_ZONE: "UTC",
@@ -100,11 +104,20 @@ class OwnSettings:
 
 
 @contextlib.contextmanager
-def preparation_settings(session: SparkSession) -> Iterator[OwnSettings]:
-    """Settings that results depend on, for the duration; the session gets its own back, and yielded are those."""
+def preparation_settings(session: SparkSession, hides_values: bool = False) -> Iterator[OwnSettings]:
+    """Settings that results depend on, for the duration; the session gets its own back, and yielded are those.
+
+    Args:
+        session: whose settings.
+        hides_values: whether `spark_errors` must not show values of rows, as where columns are sensitive.
+    """
     own = OwnSettings.of(session)
-    with temporary_settings(session, {**_SETTINGS, "spark.sql.shuffle.partitions": str(_shuffle_partitions(session))}):
-        yield own
+    token = _HIDES_VALUES.set(hides_values)
+    try:
+        with temporary_settings(session, {**_SETTINGS, _SHUFFLE: str(_shuffle_partitions(session))}):
+            yield own
+    finally:
+        _HIDES_VALUES.reset(token)
 
 
 @contextlib.contextmanager
@@ -125,7 +138,7 @@ def _shuffle_partitions(session: SparkSession) -> int:
 
     On a cluster it stays: with dynamic allocation the cores that have come so far say nothing of those that will.
     """
-    partitions = int(session.conf.get("spark.sql.shuffle.partitions", "200") or 200)
+    partitions = int(session.conf.get(_SHUFFLE, "200") or 200)
     context = session.sparkContext
     return min(partitions, 4 * context.defaultParallelism) if str(context.master).startswith("local") else partitions
 
@@ -140,4 +153,14 @@ def spark_errors(what: str) -> Iterator[None]:
         found = typed(what, message) if isinstance(error, AnalysisException) else None
         raise found or DataError(f"{what} is not valid: {message}; expected Spark SQL on existing columns") from error
     except (PySparkException, Py4JJavaError) as error:
-        raise typed(what, str(error)) or error from error
+        if not _HIDES_VALUES.get():
+            raise typed(what, str(error)) or error from error
+        raise typed(what, str(error), hides_values=True) or _untold(what, error) from None
+
+
+def _untold(what: str, error: Exception) -> PipelineError:
+    kinds = re.findall(r"\b[\w.$]+(?:Exception|Error)\b", str(error))
+    return PipelineError(
+        f"{what}: Spark failed with {kinds[-1] if kinds else type(error).__name__}; expected it to go on; its message "
+        "may show values of sensitive columns and stands in Spark's log alone"
+    )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pyspark.errors import ParseException
+from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType, StructType
 
 from pipeline.config.data import InputConfig
 from pipeline.config.secret_values import from_environment
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, InputMissingError
 from pipeline.preparation.column_types import check_known
 from pipeline.preparation.inputs import InputFile, is_glob, spark_path, spark_url
 from pipeline.preparation.open_quotes import FILE, LINE
@@ -103,13 +103,20 @@ def _of_catalog(session: SparkSession, what: str, input_: InputConfig, options: 
     name = str(input_.table)
     if input_.columns:
         raise ConfigError(f"{what}.schema is set beside table {name}; expected one of them; cast in the query")
-    is_view = session.catalog.tableExists(name) and session.catalog.getTable(name).tableType in ("VIEW", "TEMPORARY")
-    if options and is_view:
-        named = ", ".join(options)
-        raise ConfigError(
-            f"{what}.options has {named} for view {name}, which takes none; expected a table; leave it out"
-        )
-    frame = session.read.options(**options).table(name)
+    try:
+        catalog = session.catalog
+        is_view = catalog.tableExists(name) and catalog.getTable(name).tableType in ("VIEW", "TEMPORARY")
+        if options and is_view:
+            named = ", ".join(options)
+            raise ConfigError(
+                f"{what}.options has {named} for view {name}, which takes none; expected a table; leave it out"
+            )
+        frame = session.read.options(**options).table(name)
+    except AnalysisException as error:
+        said = str(error).strip().splitlines()[0]
+        raise InputMissingError(
+            f"{what}.table is {name}: {said}; expected a table or view of Spark's catalog; check its name"
+        ) from error
     check_known(frame, what)
     return frame
 

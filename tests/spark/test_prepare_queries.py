@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.catalog import Catalog
 
 from pipeline.config import PipelineConfig
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.preparation.prepare import prepare_dataset
 from pipeline.preparation.preview import preview
 from tests.spark.datasets import config_of, read_all
@@ -148,6 +150,30 @@ def test_columns_that_differ_by_case_alone_stay_apart(spark: SparkSession, tmp_p
     assert 40 < len(published) < ROWS
     assert set(published["y"]) == {-1}
     assert published["x"].max() > 7
+
+
+SECRETS = {
+    "cast(c AS int)": r"DataError: cleaning: Spark says `CAST_INVALID_INPUT` of `cast\(c AS int\)`; expected SQL that",
+    "element_at(array(1), id + 2)": r"DataError: cleaning: Spark says `INVALID_ARRAY_INDEX_IN_ELEMENT_AT` of `ele",
+    "raise_error('no ' || c)": r"PipelineError: cleaning: Spark failed with java\.lang\.RuntimeException; expected it",
+}
+
+
+@pytest.mark.parametrize("expression", SECRETS)
+def test_what_cannot_be_computed_shows_no_value_where_columns_are_sensitive(
+    spark: SparkSession, folder: Path, expression: str
+) -> None:
+    rows = pd.read_csv(folder / "t.csv").assign(c="SECRET")
+    rows.to_csv(folder / "t.csv", index=False)
+    spark.conf.set("spark.sql.ansi.enabled", "true")
+    config = made(folder, query=f"SELECT *, {expression} AS n FROM t", sensitive=["c"])
+    try:
+        with pytest.raises(PipelineError) as caught:
+            prepare_dataset(spark, config)
+    finally:
+        spark.conf.unset("spark.sql.ansi.enabled")
+    assert re.match(SECRETS[expression], f"{type(caught.value).__name__}: {caught.value}")
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_view_of_the_name_of_an_input_comes_back_and_no_other_is_looked_for(

@@ -12,7 +12,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.config import PipelineConfig
-from pipeline.errors import ConfigError, InterruptedRunError
+from pipeline.errors import ConfigError, InputMissingError, InterruptedRunError, PipelineError, ServiceError
 from pipeline.preparation import prepare as module
 from pipeline.preparation.prepare import prepare_dataset
 from tests.spark.datasets import config_of, read_all
@@ -116,6 +116,53 @@ def test_a_database_that_changes_meanwhile_is_not_published(
     monkeypatch.setattr(module, "learn", learn_and_insert)
     with pytest.raises(InterruptedRunError, match="input sales: its rows changed"):
         prepare_dataset(spark, sales_config(tmp_path, {"format": "jdbc", "options": database}))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"url": "jdbc:nobody:db", "driver": None}, ServiceError, "no driver is there for its url; expected the jar"),
+        ({"url": "jdbc:nobody:db"}, ConfigError, "its driver does not know its url; expected the url of a database"),
+        ({"driver": "org.nobody.Driver"}, ServiceError, "class org.nobody.Driver is not there; expected its jar"),
+        (
+            {"url": "jdbc:derby:/no/database"},
+            InputMissingError,
+            "the database says `Database '/no/database' not found.`",
+        ),
+        ({"dbtable": "nothing"}, InputMissingError, "the database says `Table/View 'NOTHING' does not exist.`"),
+        ({"url": None}, ConfigError, "Spark says `Option 'url' is required`; expected it among the input's options"),
+        ({"dbtable": None}, ConfigError, "Spark says `Option 'dbtable' or 'query' is required`"),
+        ({"dbtable": None, "query": "select * fro sales"}, ConfigError, "expected SQL that it understands"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_a_database_is_said_in_one_line(
+    spark: SparkSession,
+    database: dict[str, str],
+    tmp_path: Path,
+    options: dict[str, str | None],
+    error: type[PipelineError],
+    said: str,
+) -> None:
+    given = {key: one for key, one in {**database, **options}.items() if one is not None}
+    with pytest.raises(error) as caught:
+        prepare_dataset(spark, sales_config(tmp_path, {"format": "jdbc", "options": given}))
+    (offence,) = caught.value.offences
+    assert offence.startswith("source.inputs.sales: ")
+    assert said in offence
+    assert "\n" not in offence
+
+
+@pytest.mark.parametrize("name", ["no_sales", "nowhere.sales", "a.b.c.d"])
+def test_a_table_that_the_catalog_does_not_have_is_a_missing_input(
+    spark: SparkSession, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(InputMissingError) as caught:
+        prepare_dataset(spark, sales_config(tmp_path, {"table": name}))
+    (offence,) = caught.value.offences
+    assert offence.startswith(f"source.inputs.sales.table is {name}: ")
+    assert offence.endswith("; expected a table or view of Spark's catalog; check its name")
+    assert "\n" not in offence
 
 
 def test_a_frame_from_code_is_known_by_the_sum_of_its_rows(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from pipeline import flow
@@ -100,3 +101,13 @@ def test_sections_are_laid_over_the_configuration_of_a_preparation(
     assert asked[0].features == config.features
     with pytest.raises(UsageError, match="two configurations"):
         flow.prepare(config, config)
+
+
+@pytest.mark.parametrize("table", [pd.DataFrame({"amount": [1]}), {"source": {}}, "orders.csv", None])
+def test_a_table_that_is_no_frame_of_spark_is_refused_with_the_way_to_make_one(table: Any) -> None:
+    kind = type(table)
+    for verb, stage in (("prepare", flow.prepare), ("score", lambda one: flow.score(one, "model"))):
+        with pytest.raises(UsageError) as caught:
+            stage(table)
+        assert f"{verb} is given a {kind.__module__}.{kind.__qualname__}; expected a Spark DataFrame" in str(caught.value)
+        assert str(caught.value).endswith("make one by spark.createDataFrame")

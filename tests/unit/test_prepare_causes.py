@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.errors import DataError, InputMissingError, InterruptedRunError, PipelineError, ServiceError, StorageError
+from pipeline.errors import (
+    ConfigError,
+    DataError,
+    InputMissingError,
+    InterruptedRunError,
+    PipelineError,
+    ServiceError,
+    StorageError,
+)
 from pipeline.preparation.causes import typed
 
 STACK = "\n\tat org.apache.spark.sql.errors.QueryCompilationErrors$.error(QueryCompilationErrors.scala:1825)\n"
@@ -67,6 +75,50 @@ STACK = "\n\tat org.apache.spark.sql.errors.QueryCompilationErrors$.error(QueryC
             "a compressed file is broken (invalid distance too far back)",
         ),
         ("java.io.IOException: No space left on device", StorageError, "the disk is full"),
+        (
+            "IllegalArgumentException: CSV header does not conform to the schema.\n Header: a, b\n Schema: b, a\n"
+            "Expected: b but found: a\nCSV file: file:///in/a%20b.csv\nDriver stacktrace:\nCaused by: java.lang."
+            "IllegalArgumentException: CSV header does not conform to the schema.\n Header: a, b\n Schema: b, a\n",
+            DataError,
+            "does not match the schema: that of /in/a b.csv is a, b; expected columns b, a in this order, as",
+        ),
+        (
+            "IllegalArgumentException: Number of column in CSV header is not equal to number of fields in the schema:"
+            "\n Header length: 3, schema size: 2\nCSV file: file:///in/a.csv",
+            DataError,
+            "that of /in/a.csv differs; expected as many columns as the schema has",
+        ),
+        ("java.sql.SQLException: No suitable driver", ServiceError, "no driver is there for its url"),
+        ("java.lang.ClassNotFoundException: org.postgresql.Driver", ServiceError, "class org.postgresql.Driver is not"),
+        ("requirement failed: Option 'url' is required.", ConfigError, "`Option 'url' is required`"),
+        ("java.sql.SQLException: Database '/db' not found.", InputMissingError, "says `Database '/db' not found.`"),
+        (
+            'org.postgresql.util.PSQLException: ERROR: relation "sales" does not exist',
+            InputMissingError,
+            'says `ERROR: relation "sales" does not exist`',
+        ),
+        (
+            "java.sql.SQLSyntaxErrorException: Table 'shop.sales' doesn't exist",
+            InputMissingError,
+            "says `Table 'shop.sales' doesn't exist`",
+        ),
+        ('java.sql.SQLSyntaxErrorException: Encountered "fro" at line 1', ConfigError, "SQL that it understands"),
+        (
+            "com.microsoft.sqlserver.jdbc.SQLServerException: Login failed for user 'me'.",
+            ServiceError,
+            "says `Login failed for user 'me'.`",
+        ),
+        (
+            "org.apache.spark.SparkDateTimeException: [CANNOT_PARSE_TIMESTAMP] Text 'x' could not be parsed. If",
+            DataError,
+            "says `Text 'x' could not be parsed`;",
+        ),
+        (
+            "[DIVIDE_BY_ZERO] Division by zero. Use `try_divide`\n== SQL (line 1, position 8) ==\nselect id/0 from t\n"
+            "       ^^^^\n",
+            DataError,
+            "says `Division by zero` of `id/0`; expected",
+        ),
     ],
 )
 def test_a_message_names_what_is_wrong_and_what_to_do(message: str, error: type[PipelineError], said: str) -> None:
@@ -81,3 +133,24 @@ def test_a_message_names_what_is_wrong_and_what_to_do(message: str, error: type[
 
 def test_a_message_that_is_not_known_stays_what_it_is() -> None:
     assert typed("source.query", f"something else{STACK}") is None
+
+
+def test_what_a_message_quotes_is_hidden_where_values_are_not_to_be_shown() -> None:
+    for message, said in (
+        (
+            "spark.SparkNumberFormatException: [CAST_INVALID_INPUT] The value 'SECRET' of the type \"STRING\" "
+            "cannot be cast. Correct\n== SQL(line 1, position 8) ==\nselect cast(ssn as int) from t\n       "
+            "^^^^^^^^^^^^^^^^\n",
+            "`CAST_INVALID_INPUT` of `cast(ssn as int)`",
+        ),
+        ('PSQLException: ERROR: invalid input syntax for integer: "SECRET"', "integer: '...'`"),
+        ("pipeline.errors.DataError: a value is not a number: 'SECRET'; expected numbers", "a number: '...'; expected"),
+        (
+            "CSV header does not conform.\n Header: 1, SECRET\n Schema: id, ssn\nCSV file: file:///a.csv",
+            "that of /a.csv differs; expected columns id, ssn",
+        ),
+    ):
+        assert "SECRET" in str(typed("source.query", message))
+        hidden = str(typed("source.query", message, hides_values=True))
+        assert said in hidden
+        assert "SECRET" not in hidden
