@@ -141,6 +141,9 @@ class PowerSGD:
 
     def reduce(self, bucket: Bucket, total_weight: Callable[[], float]) -> Iterator[None]:
         weight = total_weight()
+        if not weight:  # rows that weigh nothing have no gradient, and take nothing of what earlier steps left
+            yield from Uncompressed(self._collective).reduce(bucket, total_weight)
+            return
         bucket.flat.div_(weight)
         matrices = {f"{bucket.name}.{i}": v.flatten(1) for i, v in enumerate(bucket.views) if self._pays(v)}
         others = [view for view in bucket.views if not self._pays(view)]

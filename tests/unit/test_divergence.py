@@ -127,17 +127,17 @@ def weightless(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, steps: range) 
     monkeypatch.setattr(Loader, "__iter__", batches)
 
 
+@pytest.mark.parametrize("compression", ["none", "fp16", "powersgd"])
 def test_a_batch_whose_rows_weigh_nothing_moves_nothing_and_is_no_fault(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str
 ) -> None:
     dataset = tiny_dataset(str(tmp_path / "data"), rows=600, weight="times")
     weightless(dataset, monkeypatch, range(2, 6))
     notes = Notes()
     momentum = {"name": "SGD", "learning_rate": 0.1, "options": {"momentum": 0.9}}
-    options: dict[str, Any] = {"optimizer": momentum, "max_skipped_steps": 0, "checkpoint": {"every_steps": 1}}
-    result = trained(
-        dataset, tmp_path / "run", notes, epochs=1, **{**options, "checkpoint": {"every_steps": 1, "keep": 9}}
-    )
+    options: dict[str, Any] = {"optimizer": momentum, "max_skipped_steps": 0}
+    options |= {"checkpoint": {"every_steps": 1, "keep": 9}, "compression": compression, "compression_rank": 1}
+    result = trained(dataset, tmp_path / "run", notes, epochs=1, **options)
     assert (result.steps, result.rows, result.skipped_steps) == (6, 600, 0)
     steps = [read_weights(str(tmp_path / "run" / "checkpoints" / f"step-{step}")) for step in (1, 2, 6)]
     name = next(iter(steps[0]))
