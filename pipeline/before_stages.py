@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from pipeline.before_launch import try_optimizer
 from pipeline.config import PipelineConfig
 from pipeline.config.agreement import check_best_by
 from pipeline.config.secret_values import unset_variables
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, refuse_together
 from pipeline.task import UserCode
 
 _SECTIONS = {"prepare": {"source"}, "train": {"tracking"}, "evaluate": {"tracking"}, "run": {"source", "tracking"}}
@@ -23,6 +22,15 @@ def check_stages(config: PipelineConfig, last: str) -> None:
     Raises:
         ConfigError: everything that is missing, not set, or names nothing.
     """
+    checks = [lambda: _check_sections(config, last)]
+    if config.label is not None and last in ("train", "run") and config.training.metrics is None:
+        checks.append(lambda: check_best_by(config.training.best_by, config.label_type, config.labels))
+    if last == "run":  # `train` tries them on its dataset
+        checks += [lambda: _try_model(config), lambda: try_optimizer(config.training, UserCode())]
+    refuse_together(*checks)
+
+
+def _check_sections(config: PipelineConfig, last: str) -> None:
     offences = []
     if last in ("prepare", "run") and not config.source.inputs:
         offences.append(
@@ -36,10 +44,6 @@ def check_stages(config: PipelineConfig, last: str) -> None:
         )
     used = config.model_dump(mode="json", by_alias=True, include={"cluster", *_SECTIONS[last]})
     offences += unset_variables(used)
-    if config.label is not None and last in ("train", "run") and config.training.metrics is None:
-        offences += _said(lambda: check_best_by(config.training.best_by, config.label_type, config.labels))
-    if last == "run":  # `train` tries them on its dataset
-        offences += [*_said(lambda: _try_model(config)), *_said(lambda: _try_optimizer(config))]
     if offences:
         raise ConfigError(*offences)
 
@@ -48,21 +52,3 @@ def _try_model(config: PipelineConfig) -> None:
     from pipeline.models import check_builder
 
     check_builder(config.model)
-
-
-def _try_optimizer(config: PipelineConfig) -> None:
-    import torch
-
-    from pipeline.training.optimizers import build_optimizer
-
-    code = UserCode().with_named(config.training)
-    if code.optimizer is None:
-        build_optimizer(config.training.optimizer, [torch.nn.Parameter(torch.zeros(1))])
-
-
-def _said(check: Callable[[], None]) -> tuple[str, ...]:
-    try:
-        check()
-    except ConfigError as error:
-        return error.offences
-    return ()

@@ -6,6 +6,7 @@ An error carries every offence found, not only the first: one line each, of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 
@@ -108,6 +109,24 @@ class ConfigError(PipelineError):
     """The configuration is wrong: broken YAML, unknown key, wrong type, bad bound."""
 
     code = 78
+
+
+def refuse_together(*checks: Callable[[], object]) -> None:
+    """Make all checks, and say all that they refuse at once.
+
+    Raises:
+        ConfigError: what any of them has raised.
+    """
+    refused = []
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            refused.append(error)
+    if refused:
+        offences = dict.fromkeys(offence for error in refused for offence in error.offences)
+        detail = "\n".join(error.detail for error in refused if error.detail)
+        raise ConfigError(*offences, detail=detail or None) from refused[0]
 
 
 def as_pipeline_error(error: BaseException) -> PipelineError:

@@ -13,8 +13,8 @@ from pipeline import flow, stage_work, storage
 from pipeline.before_launch import check_training
 from pipeline.before_stages import check_stages
 from pipeline.config import PipelineConfig
-from pipeline.dataset import Dataset
-from pipeline.errors import GateError, InputMissingError, OutputError
+from pipeline.dataset import Dataset, commit_numbers
+from pipeline.errors import GateError, InputMissingError, OutputError, refuse_together
 from pipeline.outcome import Outcome
 from pipeline.run_folder import CONFIG, EVALUATION, REPORT, is_run_folder
 from pipeline.stage_values import Evaluated, Run
@@ -175,24 +175,34 @@ def _render(run_url: str, values: dict[str, Any] | None) -> str:
 
 def dry_run(config: PipelineConfig, stage: str, show: Callable[[str], None]) -> dict[str, Any]:
     """Say what a stage would do and with which resources; writes nothing."""
-    check_stages(config, stage)
-    if stage in ("train", "run"):
-        from pipeline.launch.estimate import refuse_unfit_settings
+    from pipeline.launch.estimate import refuse_unfit_settings
 
-        refuse_unfit_settings(config.cluster)
+    trains, prepares = stage in ("train", "run"), stage in ("prepare", "run")
+    checks = [lambda: check_stages(config, stage)]
+    if trains:
+        checks.append(lambda: refuse_unfit_settings(config.cluster))
+    if stage == "train" and commit_numbers(config.dataset.url):
+        checks.append(lambda: _try_training(config, Dataset.open(config.dataset.url)))
+    refuse_together(*checks)
     values: dict[str, Any] = {"status": "dry run", "stage": stage}
-    prepares = stage in ("prepare", "run")
     dataset = _preview(config, values, show) if prepares else Dataset.open(config.dataset.url)
     if dataset is not None:
         values["dataset"] = {"url": dataset.url, "content_id": dataset.content_id}
         values["rows"] = dataset.manifest.accounting.as_rows()
-    if stage in ("train", "run"):
+        if stage == "run":
+            _try_training(config, dataset)
+    if trains:
         show(f"train: run folder {config.training.run_url}")
         if dataset is None:
             show("train: resources are known when the dataset is published")
         else:
             values["resources"] = _resources(config, dataset, show)
     return values
+
+
+def _try_training(config: PipelineConfig, dataset: Dataset) -> None:
+    with tempfile.TemporaryDirectory() as kept:
+        check_training(with_starting_point(config, kept), dataset, UserCode())
 
 
 def _preview(config: PipelineConfig, values: dict[str, Any], show: Callable[[str], None]) -> Dataset | None:
@@ -216,8 +226,6 @@ def _preview(config: PipelineConfig, values: dict[str, Any], show: Callable[[str
 def _resources(config: PipelineConfig, dataset: Dataset, show: Callable[[str], None]) -> list[str]:
     from pipeline.launch.estimate import resource_report
 
-    with tempfile.TemporaryDirectory() as kept:
-        check_training(with_starting_point(config, kept), dataset, UserCode())
     lines = resource_report(dataset, config.model, config.training, config.cluster).lines()
     for line in lines:
         show(f"train: {line}")
