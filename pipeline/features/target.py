@@ -16,7 +16,7 @@ from pipeline.features.sketches import Fitting, ask
 from pipeline.features.texts import Texts
 from pipeline.features.vocabulary import Coverage, fit_vocabulary
 
-LABEL, FOLD = "_label", "_fold"
+LABEL, FOLD = "_pipeline_label", "_pipeline_fold"
 """Raw columns that preparation adds: the label as a number, and a hash of the row's id. Serving has neither."""
 _NULL = "\0null"
 _REST = "\0rest"

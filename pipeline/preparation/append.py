@@ -25,7 +25,7 @@ from pipeline.config.data import LabelConfig
 from pipeline.dataset import SPLITS, Accounting, Column, Dataset, DatasetSchema
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import FittedFeatures
-from pipeline.preparation.columns import KNOWN, KNOWN_ROWS
+from pipeline.preparation.columns import KNOWN, KNOWN_ROWS, OWN
 from pipeline.preparation.inputs import semantic
 from pipeline.preparation.label import LabelEncoder, label_encoders
 from pipeline.preparation.quoting import column
@@ -92,13 +92,13 @@ class Base:
         columns = [schema.column(physical) for physical in ids]
         paths = [storage.join(self.dataset.url, part.path) for split in SPLITS for part in self._parts(split)]
         known = session.range(0, len(paths), 1, numPartitions=len(paths)).mapInArrow(
-            _Ids(paths, columns), ", ".join(f"_known_{n} {_SPARK_TYPES[c.dtype]}" for n, c in enumerate(columns))
+            _Ids(paths, columns), ", ".join(f"{OWN}known_{n} {_SPARK_TYPES[c.dtype]}" for n, c in enumerate(columns))
         )
         counted = known.groupBy(*known.columns).agg(F.count(F.lit(1)).alias(KNOWN_ROWS))
         pairs = enumerate(zip(columns, ids.values(), strict=True))
-        same = [column(raw).cast(_SPARK_TYPES[c.dtype]) == F.col(f"_known_{n}") for n, (c, raw) in pairs]
+        same = [column(raw).cast(_SPARK_TYPES[c.dtype]) == F.col(f"{OWN}known_{n}") for n, (c, raw) in pairs]
         joined = frame.join(counted, reduce(and_, same), "left")
-        return joined.withColumn(KNOWN, F.col("_known_0").isNotNull()).drop(*known.columns)
+        return joined.withColumn(KNOWN, F.col(f"{OWN}known_0").isNotNull()).drop(*known.columns)
 
     def check_schema(self, schema: DatasetSchema) -> None:
         """The rows must have the columns of the version.
@@ -177,7 +177,7 @@ class _Ids:
                     for found in pq.ParquetFile(stream).iter_batches(columns=names):
                         yield pa.RecordBatch.from_arrays(
                             [_with_zone(found.column(name)) for name in names],
-                            names=[f"_known_{number}" for number in range(len(names))],
+                            names=[f"{OWN}known_{number}" for number in range(len(names))],
                         )
 
 

@@ -18,8 +18,8 @@ from pipeline.errors import DataError
 from pipeline.features import Kind, raw_inputs
 from pipeline.features.fitted import numbers_and_categories
 from pipeline.preparation.casts import read_as, read_type
-from pipeline.preparation.columns import BUCKET, CHECKS, HASH, KNOWN, KNOWN_ROWS, is_typed, typed_name
-from pipeline.preparation.label import label_checks, staged_labels
+from pipeline.preparation.columns import OWN, typed_name
+from pipeline.preparation.label import label_checks
 from pipeline.preparation.quoting import column
 from pipeline.preparation.read import check_once
 from pipeline.preparation.rules import rule_checks
@@ -29,8 +29,7 @@ from pipeline.preparation.unfit_rules import check_patterns, unfit_rules
 from pipeline.preparation.weight import weight_checks
 
 REASONS = "_reasons"
-RESERVED = (HASH, KNOWN, KNOWN_ROWS, BUCKET, *CHECKS, REASONS, "_weight")
-"""Names of columns that preparation adds itself, beside `staged_labels`."""
+"""The column of the quarantine that preparation adds itself; others are of the names of `OWN`."""
 _NUMBERS = (T.NumericType, T.BooleanType)
 _PLURALS = {
     "number": "numbers",
@@ -51,11 +50,10 @@ def check_columns(frame: DataFrame, config: PipelineConfig) -> None:
     """
     check_patterns(config, frame)
     check_once(frame.columns, "the query", "give one an alias")
-    taken = {*RESERVED, *staged_labels(config.label)}
     offences = [
         f"column {name} has a name that preparation uses itself; expected another; give it an alias in the query"
         for name in frame.columns
-        if name in taken or is_typed(name)
+        if name == REASONS or name.startswith(OWN)
     ]
     for where, name in _named_columns(config):
         if name not in frame.columns:

@@ -15,13 +15,15 @@ from pipeline.features.kinds import MICROSECONDS, Array, is_missing
 from pipeline.features.lists import Lists
 from pipeline.features.texts import Texts
 
-HASH, BUCKET, CHECKS = "_hash", "_bucket", ("_check_1", "_check_2")
+OWN = "_pipeline_"
+"""How names of columns begin that preparation adds itself."""
+HASH, BUCKET, CHECKS = f"{OWN}hash", f"{OWN}bucket", (f"{OWN}check_1", f"{OWN}check_2")
 """What staging adds to a row: the hash that it is ordered by, its file, and two hashes of its id."""
-KNOWN = "_known"
+KNOWN = f"{OWN}known"
 """Whether a row is published already; a column of frames that rows are added from."""
-KNOWN_ROWS = "_known_rows"
+KNOWN_ROWS = f"{OWN}known_rows"
 """How many rows of its id are published already; beside `KNOWN`."""
-_TYPED = "_typed_"
+_TYPED = f"{OWN}typed_"
 
 
 def typed_name(name: str) -> str:

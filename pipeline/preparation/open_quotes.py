@@ -19,10 +19,11 @@ from pyspark.sql import functions as F
 
 from pipeline.errors import DataError
 from pipeline.preparation.causes import plain_path
+from pipeline.preparation.columns import OWN
 from pipeline.preparation.session import spark_errors
 from pipeline.preparation.text_files import DEFAULTS, is_on, option
 
-LINE, FILE = "_pipeline_line", "_pipeline_file"
+LINE, FILE = f"{OWN}line", f"{OWN}file"
 """The columns of a frame of lines, beside those of its partitions."""
 _SIGN = "\1"
 _SHOWN = 80

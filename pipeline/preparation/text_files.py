@@ -11,10 +11,11 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from pipeline.errors import InputMissingError
+from pipeline.preparation.columns import OWN
 from pipeline.preparation.quoting import column
 from pipeline.preparation.snapshot import hashed
 
-FAULT = "_pipeline_fault"
+FAULT = f"{OWN}fault"
 """The raw text of a row that could not be parsed, in frames of text files; null where it was."""
 DEFAULTS: Mapping[str, dict[str, str]] = {
     # Quotes within quotes are doubled, as pandas, Excel and databases write them; Spark's default is a backslash.

@@ -15,7 +15,7 @@ from pipeline.preparation.casts import number_of
 from pipeline.preparation.label import Checks, LabelEncoder
 from pipeline.preparation.quoting import column
 
-WEIGHT = "_weight"
+WEIGHT = "_pipeline_weight"
 _LARGEST = float(np.finfo(np.float32).max)
 
 

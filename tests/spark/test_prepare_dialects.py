@@ -21,14 +21,18 @@ from pipeline.config import PipelineConfig
 from pipeline.dataset import Dataset
 from pipeline.errors import ConfigError, DataError, InputMissingError
 from pipeline.features import FittedFeatures, Kind, canonical
+from pipeline.features.target import LABEL
 from pipeline.preparation.casts import text_as
 from pipeline.preparation.clean import add_reasons, check_columns
+from pipeline.preparation.columns import BUCKET, HASH, KNOWN, typed_name
 from pipeline.preparation.inputs import list_inputs
 from pipeline.preparation.prepare import prepare_dataset
 from pipeline.preparation.read import parsed, query_rows, read_inputs, source_frames, take_census, wanted
 from pipeline.preparation.sensitive import check_sensitive_names
 from pipeline.preparation.session import preparation_settings
 from pipeline.preparation.split import split_of
+from pipeline.preparation.text_files import FAULT
+from pipeline.preparation.weight import WEIGHT
 from tests.spark.datasets import config_of, read_all
 
 ROWS = 60
@@ -371,8 +375,10 @@ def test_a_rule_that_would_have_no_effect_is_refused(
 
 
 def test_names_that_preparation_uses_itself_are_refused(spark: SparkSession, tmp_path: Path) -> None:
-    names = ["_hash", "_label", "_bucket", "_reasons", "_known", "_typed_x"]
-    frame = spark.createDataFrame([], ", ".join(["id INT, x DOUBLE, label INT", *(f"{name} INT" for name in names)]))
+    names = [HASH, LABEL, BUCKET, WEIGHT, FAULT, "_reasons", KNOWN, typed_name("x")]
+    free = ["_hash", "_label", "_bucket", "_weight", "_known", "_fold", "_typed_x"]
+    fields = ", ".join(f"{name} INT" for name in [*free, *names])
+    frame = spark.createDataFrame([], f"id INT, x DOUBLE, label INT, {fields}")
     with pytest.raises(DataError) as caught:
         check_columns(frame, config(tmp_path))
     assert [offence.split(" ")[1] for offence in caught.value.offences] == names

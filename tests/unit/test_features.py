@@ -37,6 +37,7 @@ from pipeline.features.label_sums import UNIT, Labelled, LabelSums
 from pipeline.features.quantiles import quantiles
 from pipeline.features.repair import Repair, repaired, repairs_of
 from pipeline.features.sketches import Cells, Values, result_of
+from pipeline.features.target import FOLD, LABEL
 from pipeline.features.texts import Texts, coded, objects
 from tests.fitting import merge, run_fit
 
@@ -348,8 +349,8 @@ def test_target_encoding_of_train_rows_does_not_see_their_own_fold() -> None:
     config = TargetFeature(type="target", folds=2, smoothing=0)
     raw = {
         "x": canonical(["a", "a", "a", "b", "b", None], "string"),
-        "_label": np.array([1.0, 0, 1, 0, 0, 1]),
-        "_fold": np.array([0, 1, 1, 0, 1, 0]),
+        LABEL: np.array([1.0, 0, 1, 0, 0, 1]),
+        FOLD: np.array([0, 1, 1, 0, 1, 0]),
     }
     fitted, _ = run_fit(fit_features({"x": config}), raw)
     assert fitted.transform(raw)["x"].tolist() == [0.5, 1, 1, 0, 0, np.float32(1 / 3)]
@@ -361,7 +362,7 @@ def test_target_encoding_of_train_rows_does_not_see_their_own_fold() -> None:
 @pytest.mark.parametrize("size", [1e-7, 1.0, 5e5, 1e15, 1e300, 5e-324])
 def test_target_encoding_is_exact_for_labels_of_any_size(size: float) -> None:
     labels = np.array([3.0, 3.0, 3.0, -1.0]) * size
-    raw = {"x": canonical(["a", "a", "a", "b"], "string"), "_label": labels, "_fold": np.zeros(4, dtype=np.int64)}
+    raw = {"x": canonical(["a", "a", "a", "b"], "string"), LABEL: labels, FOLD: np.zeros(4, dtype=np.int64)}
     fitted, _ = run_fit(fit_features({"x": TargetFeature(type="target", folds=2, smoothing=0)}), raw)
     state = fitted.to_json()["features"][0]
     assert (state["means"], state["mean"]) == ([3 * size, -size], float(sum(map(Fraction, labels)) / 4))

@@ -109,5 +109,6 @@ def test_a_table_that_is_no_frame_of_spark_is_refused_with_the_way_to_make_one(t
     for verb, stage in (("prepare", flow.prepare), ("score", lambda one: flow.score(one, "model"))):
         with pytest.raises(UsageError) as caught:
             stage(table)
-        assert f"{verb} is given a {kind.__module__}.{kind.__qualname__}; expected a Spark DataFrame" in str(caught.value)
+        said = f"{verb} is given a {kind.__module__}.{kind.__qualname__}; expected a Spark DataFrame"
+        assert said in str(caught.value)
         assert str(caught.value).endswith("make one by spark.createDataFrame")

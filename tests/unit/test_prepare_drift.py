@@ -17,6 +17,7 @@ from pipeline.config.data import DriftConfig
 from pipeline.dataset import version_url
 from pipeline.errors import StorageError
 from pipeline.features import FittedFeatures, Kind, canonical, fit_features
+from pipeline.features.target import FOLD, LABEL
 from pipeline.preparation.drift import compare, drift_of, previous_version
 from pipeline.preparation.known import known_categories, vocabularies
 from pipeline.preparation.profile import PROFILE_FORMAT, measured, profiles
@@ -121,7 +122,7 @@ FEATURES: dict[str, tuple[dict[str, Any], Kind, Any]] = {
 def unseen(feature: dict[str, Any], kind: Kind, old: list[Any], new: list[Any], limit: float = 0.05) -> list[str]:
     """What is found when a version with other values follows one."""
     config = parse_config({"features": {"c": feature}, "label": {"column": "y"}, "dataset": {"url": "/data"}}).features
-    label = {"_label": np.zeros(ROWS), "_fold": np.arange(ROWS)}
+    label = {LABEL: np.zeros(ROWS), FOLD: np.arange(ROWS)}
     sensitive = ["c"] if feature.get("sensitive") else []
     fits = {"features": fit_features(config), **profiles({"c": kind}, sensitive)}
     found = measured(fits, {"c": canonical(old, kind), **label})
