@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from pipeline import storage
 from pipeline.dataset import Dataset, Manifest, Role, commit_numbers, read_commit
 from pipeline.errors import InputMissingError, PipelineError, StorageError
 from pipeline.run_folder import CHECKPOINTS, MODEL, RESULT, RESULT_FORMAT, is_run_folder
+
+_MOMENT_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -147,14 +150,21 @@ def _run(url: str, deep: bool) -> list[str]:
     steps = [name for name in storage.list_names(checkpoints) if name.startswith("step-")]
     folders = [storage.join(checkpoints, name) for name in sorted(steps, key=lambda name: (len(name), name))]
     for folder in [*folders, storage.join(url, MODEL)]:
-        if "manifest.json" in storage.list_names(folder):
+        if "manifest.json" in (names := storage.list_names(folder)):
             try:
                 lines += [f"  {line}" for line in _folder_with_manifest(folder, deep)]
             except PipelineError as error:
-                offences += error.offences
+                if not _is_being_removed(folder, names):
+                    offences += error.offences
     if offences:
         raise StorageError(*offences)
     return lines
+
+
+def _is_being_removed(folder: str, names: list[str]) -> bool:
+    """Whether files have gone since the folder held these: training keeps only the newest checkpoints."""
+    time.sleep(_MOMENT_SECONDS)
+    return not set(names) <= set(storage.list_names(folder))
 
 
 def _result_lines(result: Mapping[str, Any]) -> Iterable[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,21 @@ def test_checkpoints_models_and_runs_are_described_and_checked(tmp_path):
     with pytest.raises(StorageError) as raised:
         describe(str(run))
     assert len(raised.value.offences) == 2
+
+
+def test_a_checkpoint_that_training_removes_meanwhile_is_no_offence(tmp_path, monkeypatch):
+    old = folder(tmp_path / "checkpoints" / "step-10", "checkpoint", step=10)
+    folder(tmp_path / "checkpoints" / "step-20", "checkpoint", step=20)
+    digest_file = storage.digest_file
+
+    def remove_first(url, **options):
+        shutil.rmtree(old, ignore_errors=True)
+        return digest_file(url, **options)
+
+    monkeypatch.setattr(storage, "digest_file", remove_first)
+    text = describe(str(tmp_path))
+    assert "step-20: step 20" in text
+    assert "step-10" not in text
 
 
 def test_anything_else_is_refused(tmp_path):
