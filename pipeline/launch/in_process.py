@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.errors import PipelineError, RankFailedError
 from pipeline.launch.environment import stop_on_signals
-from pipeline.launch.output import output_kept
+from pipeline.launch.output import output_kept, petastorm_quiet
 from pipeline.launch.rank import Body, resolve
 from pipeline.launch.record import RunRecord
 
@@ -29,7 +29,7 @@ def run_in_process(body: Body | str, task: Any, record: RunRecord) -> Any:
 
     reporter = _OneRank(record)
     record.keep(0, f"rank 0 is in the driver's own process (pid {os.getpid()})\n")
-    with stop_on_signals(signal.SIGTERM) as stop, output_kept(lambda text: record.keep(0, text)):
+    with stop_on_signals(signal.SIGTERM) as stop, output_kept(lambda text: record.keep(0, text)), petastorm_quiet():
         try:
             return resolve(body)(task, SoloCollective(), reporter, stop)
         except PipelineError:

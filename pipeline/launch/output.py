@@ -59,6 +59,18 @@ def output_kept(keep: Callable[[str], None]) -> Iterator[None]:
         ours.removeHandler(handler)
 
 
+@contextlib.contextmanager
+def petastorm_quiet() -> Iterator[None]:
+    """DRIVER. Of each file it opens Petastorm says at INFO what is so on purpose; a level that its logger has wins."""
+    theirs = logging.getLogger("petastorm")
+    level = theirs.level
+    theirs.setLevel(level or logging.WARNING)
+    try:
+        yield
+    finally:
+        theirs.setLevel(level)
+
+
 class _Lines(io.TextIOBase):
     """Sends complete lines, as a terminal would show them at their end.
 

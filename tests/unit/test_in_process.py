@@ -21,6 +21,7 @@ from pipeline.status import read_status
 from pipeline.task import SilentReporter
 from tests.no_spark import NeverAsked
 from tests.small_model import small_dataset
+from tests.stacks import needs_petastorm
 
 
 class Untracked(SilentReporter, contextlib.nullcontext["Untracked"]):
@@ -84,6 +85,21 @@ def test_it_trains_and_evaluates_without_spark_and_keeps_what_its_rank_says(conf
     after = status_of(run.url)
     assert (after["stage"], after["state"], after["ranks"]) == ("evaluate", "finished", status["ranks"])
     assert evaluated.evaluation.rows == 100
+
+
+@needs_petastorm
+def test_a_program_that_logs_info_hears_nothing_of_petastorm_unless_it_asks(
+    config: PipelineConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def heard() -> set[str]:
+        return {record.name.partition(".")[0] for record in caplog.records} & {"pipeline", "petastorm"}
+
+    caplog.set_level(logging.INFO)
+    flow.train(config)
+    assert heard() == {"pipeline"}
+    caplog.set_level(logging.INFO, "petastorm")
+    flow.train(config, run_url=str(tmp_path / "another"))
+    assert heard() == {"pipeline", "petastorm"}
 
 
 def test_a_failed_gate_is_what_the_status_says(config: PipelineConfig) -> None:
