@@ -46,6 +46,7 @@ class StatusFile:
         with contextlib.suppress(StorageError):
             self._silent = held_by_another(run_url) or (not goes_on and RunFolder(run_url).has_finished())
         self._written = 0.0
+        self._warned = ""
         self._open = False
         self._failed: tuple[BaseException | None, str] = (None, "")
 
@@ -116,7 +117,9 @@ class StatusFile:
             try:
                 storage.write_json(self._url, *STATUS_FORMAT, {**self._values, "updated": time.time()})
             except StorageError as error:
-                logger.warning("%s", error)
+                if str(error) != self._warned:
+                    logger.warning("%s", error)
+                self._warned = str(error)
             self._written = time.monotonic()  # after it, or a store of slow writes would be written to all the time
             return True
 

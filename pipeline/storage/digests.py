@@ -89,7 +89,7 @@ def open_write(url: str) -> Iterator[DigestingWriter]:
 def open_new(url: str) -> Iterator[IO[bytes]]:
     """Write a new file; on an error nothing is left under the name, which must be unique to this writer."""
     filesystem_, path = filesystem(url)
-    with storage_errors(url):
+    with storage_errors(url, writes=True):
         if is_local(url):
             os.makedirs(os.path.dirname(path), exist_ok=True)
         try:

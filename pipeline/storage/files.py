@@ -58,7 +58,7 @@ def read_bytes(url: str) -> bytes:
 def write_bytes(url: str, data: bytes) -> None:
     """Replace a file atomically and durably."""
     filesystem_, path = filesystem(url)
-    with storage_errors(url):
+    with storage_errors(url, writes=True):
         if not is_local(url):
             filesystem_.pipe_file(path, data)
             return
@@ -75,7 +75,7 @@ def write_bytes(url: str, data: bytes) -> None:
 def put_if_absent(url: str, data: bytes) -> bool:
     """Create a file only if nobody has; True if this call created it, and then with all its content."""
     filesystem_, path = filesystem(url)
-    with storage_errors(url):
+    with storage_errors(url, writes=True):
         if not is_local(url):
             return _put_remote_if_absent(filesystem_, path, data)
         os.makedirs(os.path.dirname(path), exist_ok=True)

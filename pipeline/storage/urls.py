@@ -118,11 +118,18 @@ def _first_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def storage_errors(url: str) -> Iterator[None]:
-    """Turn what filesystems raise into a `StorageError` that names the URL and what to do."""
+def storage_errors(url: str, writes: bool = False) -> Iterator[None]:
+    """Turn what filesystems raise into a `StorageError` that names the URL and what to do.
+
+    With ``writes`` a file that is missing is one that was to be made.
+    """
     try:
         yield
     except FileNotFoundError as error:
+        if writes:
+            raise StorageError(
+                f"{url} cannot be made: {error.strerror or error}; expected a folder to write in; check the path"
+            ) from error
         raise StorageError(f"{url} is missing; expected a readable file; check the path") from error
     except OSError as error:
         raise StorageError(f"{url} is not usable: {error.strerror or error}; {_advice(error)}") from error

@@ -126,7 +126,8 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path: Path, caplog:
     (tmp_path / "file").write_text("")
     with StatusFile(str(tmp_path / "file" / "run")).stage("prepare"):
         pass
-    assert "a file stands where a folder is needed" in caplog.text
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert "a file stands where a folder is needed" in warning
 
 
 def test_a_command_that_is_refused_leaves_the_status_to_the_one_that_holds_the_folder(tmp_path: Path) -> None:

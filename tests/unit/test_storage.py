@@ -115,6 +115,22 @@ def test_a_file_where_a_folder_is_needed_is_named(tmp_path: Path) -> None:
         storage.write_bytes(str(tmp_path / "file" / "inner"), b"")
 
 
+def test_a_folder_that_cannot_be_made_is_no_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, **_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+
+    monkeypatch.setattr(os, "makedirs", refuse)  # as in /proc
+    url = str(tmp_path / "run" / "file")
+
+    def open_new() -> None:
+        with storage.open_new(url):
+            pass
+
+    for write in (lambda: storage.write_bytes(url, b""), lambda: storage.put_if_absent(url, b""), open_new):
+        with pytest.raises(StorageError, match="file cannot be made: No such file or directory; expected a folder"):
+            write()
+
+
 def test_a_full_disk_says_so() -> None:
     with pytest.raises(StorageError, match="the disk is full") as caught, storage.storage_errors("/data/x"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
