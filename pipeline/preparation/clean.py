@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-import operator
-from collections.abc import Iterable
-from functools import reduce
+from collections.abc import Iterable, Sequence
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -132,7 +130,7 @@ def add_reasons(frame: DataFrame, config: PipelineConfig) -> DataFrame:
     checks += _missing_checks(values, types, config)
     checks += rule_checks(config, types, values)
     # The list is made for rejected rows only: making it for every row costs more than all conditions.
-    unfit = reduce(operator.or_, (F.coalesce(condition, F.lit(False)) for condition, _ in checks))
+    unfit = any_of([condition for condition, _ in checks])
     listed = F.array(*(F.when(condition, F.lit(reason)) for condition, reason in checks))
     # Unlike `array_compact` it leaves the code of the whole stage compiled; a reason that is given twice is one.
     reasons = F.array_except(listed, F.array(F.lit(None).cast("string")))
@@ -141,6 +139,14 @@ def add_reasons(frame: DataFrame, config: PipelineConfig) -> DataFrame:
         *(value.alias(typed_name(name)) for name, value in typed.items()),
         F.when(unfit, reasons).alias(REASONS),
     )
+
+
+def any_of(conditions: Sequence[Column]) -> Column:
+    """Whether one of the conditions is true, nulls left out.
+
+    It is one flat expression: a chain of hundreds is deeper than the stacks of Spark's threads.
+    """
+    return F.greatest(F.lit(False), F.lit(False), *conditions)
 
 
 def _kind_checks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,18 +11,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from pipeline import storage
 from pipeline.config.data import FeatureConfig
 from pipeline.features import FittedFeatures, Kind, fit_features
 from pipeline.features.repair import Repair, repaired
-from pipeline.features.sketches import Cells, Fitting, Want, result_of
+from pipeline.features.sketches import Cells, Fitting, Sketch, Want, result_of
 from pipeline.features.target import FOLD
 from pipeline.preparation.columns import HASH, raw_arrays, with_typed
 from pipeline.preparation.session import spark_errors
 
+_BATCH_CELLS = 1 << 16
 _CELLS = "want int, text string, key long, count long, low long, high long"
 _SCHEMA = pa.schema(
     [("want", pa.int32()), ("text", pa.string()), *((name, pa.int64()) for name in ("key", "count", "low", "high"))]
@@ -53,18 +55,38 @@ def fit(
             wants = fits.send(answers)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
-        measured = tuple(dict.fromkeys(map(_unlimited, wants)))
-        answers = _answer(session, wants, _Measure(measured, kinds, repairs, paths))
+        answers = _answer(session, wants, kinds, repairs, paths)
 
 
-def _answer(session: SparkSession, wants: Sequence[Want], measure: _Measure) -> list[Any]:
-    tasks = session.range(0, len(measure.paths), 1, numPartitions=max(1, len(measure.paths)))
-    cells = _merged(tasks.mapInArrow(measure, _CELLS), _limits(wants, measure.measured))
+def _answer(
+    session: SparkSession,
+    wants: Sequence[Want],
+    kinds: Mapping[str, Kind],
+    repairs: tuple[Repair, ...],
+    paths: Sequence[str],
+) -> list[Any]:
+    """What each want asks for; equal ones, and those that differ in how much they take, are measured once."""
+    unlimited = [_unlimited(want) for want in wants]
+    limits = _limits(wants, unlimited)
+    places = {want: place for place, want in enumerate(limits)}
+    tasks = session.range(0, len(paths), 1, numPartitions=max(1, len(paths)))
+    cells = tasks.mapInArrow(_Measure(tuple(limits), kinds, repairs, paths), _CELLS)
     with spark_errors("fitting the features"):
-        found: pd.DataFrame = cells.toPandas()
-    tables = dict(iter(found.groupby("want")))
-    nothing = found.iloc[:0]
-    return [_result(want, tables.get(measure.measured.index(_unlimited(want)), nothing)) for want in wants]
+        found: pd.DataFrame = _merged(cells, [*limits.values()]).toPandas()
+    answers = _by_place(found, len(places))
+    pairs = zip(wants, unlimited, strict=True)
+    return [result_of(want.sketch, answers[places[measured]]) for want, measured in pairs]
+
+
+def _by_place(found: pd.DataFrame, places: int) -> list[Cells]:
+    """The cells of each measurement."""
+    order = np.argsort(found["want"].to_numpy(), kind="stable")
+    columns = {name: found[name].to_numpy()[order] for name in ("want", "count", "key", "low", "high", "text")}
+    ends = np.searchsorted(columns.pop("want"), np.arange(places + 1))
+    return [
+        Cells(**{name: column[start:end] for name, column in columns.items()})
+        for start, end in itertools.pairwise(ends.tolist())
+    ]
 
 
 @dataclass(frozen=True)
@@ -91,7 +113,7 @@ class _Measure:
             prepared = _Prepared({**raw, **{name: table.column(staged).to_numpy() for name, staged in added.items()}})
             for place, want in enumerate(self.measured):
                 cells[place].append(want.sketch.cells(prepared(want)))
-        yield from (_batch(place, Cells.merged(many)) for place, many in enumerate(cells) if many)
+        yield from _batches([Cells.merged(many) if many else None for many in cells])
 
 
 class _Prepared:
@@ -123,9 +145,23 @@ def read_groups(path: str, columns: Sequence[str]) -> Iterator[pa.Table]:
             yield file.read_row_group(group, columns=with_typed(columns, schema.names))
 
 
-def _batch(number: int, cells: Cells) -> pa.RecordBatch:
-    want = np.full(len(cells.count), number, dtype=np.int32)
-    arrays = [want, cells.text, cells.key, cells.count, cells.low, cells.high]
+def _batches(cells: Sequence[Cells | None]) -> Iterator[pa.RecordBatch]:
+    """The cells of each measurement with its place, those of many in one batch."""
+    waiting, size = list[tuple[int, Cells]](), 0
+    for place, one in ((place, one) for place, one in enumerate(cells) if one is not None):
+        waiting.append((place, one))
+        size += len(one.count)
+        if size >= _BATCH_CELLS:
+            yield _batch(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield _batch(waiting)
+
+
+def _batch(cells: Sequence[tuple[int, Cells]]) -> pa.RecordBatch:
+    want = np.repeat(*np.array([(place, len(one.count)) for place, one in cells], dtype=np.int32).T)
+    names = ("text", "key", "count", "low", "high")
+    arrays = [want, *(np.concatenate([getattr(one, name) for _, one in cells]) for name in names)]
     return pa.RecordBatch.from_arrays(
         [pa.array(array, field.type) for array, field in zip(arrays, _SCHEMA, strict=True)], schema=_SCHEMA
     )
@@ -139,39 +175,51 @@ class _Limit:
     least: int
 
 
-def _limits(wants: Sequence[Want], measured: Sequence[Want]) -> dict[int, _Limit]:
-    """Per measurement the widest limit of those who share it; none where one of them wants all cells."""
-    limits = {}
-    for place, one in enumerate(measured):
-        sketches = [want.sketch for want in wants if _unlimited(want) == one]
-        if all(sketch.limit is not None for sketch in sketches):
-            most = max(sketch.limit or 0 for sketch in sketches)
-            limits[place] = _Limit(most, min(sketch.min_count for sketch in sketches))
-    return limits
+def _limits(wants: Sequence[Want], unlimited: Sequence[Want]) -> dict[Want, _Limit | None]:
+    """What is to be measured, each with the widest limit of those who share it; None where one of them wants all.
+
+    Those of equal limits stand side by side, so that a range of places says which they are.
+    """
+    sketches: dict[Want, list[Sketch]] = {}
+    for want, measured in zip(wants, unlimited, strict=True):
+        sketches.setdefault(measured, []).append(want.sketch)
+    by_limit: dict[_Limit | None, list[Want]] = {}
+    for measured, sharing in sketches.items():
+        most = [sketch.limit for sketch in sharing if sketch.limit is not None]
+        least = min(sketch.min_count for sketch in sharing)
+        limit = _Limit(max(most), least) if len(most) == len(sharing) else None
+        by_limit.setdefault(limit, []).append(measured)
+    return {measured: limit for limit, group in by_limit.items() for measured in group}
 
 
-def _merged(cells: DataFrame, limits: Mapping[int, _Limit]) -> DataFrame:
-    """Merge cells of equal keys, and leave out what the sketches do not want, before the driver sees any."""
+def _merged(cells: DataFrame, limits: Sequence[_Limit | None]) -> DataFrame:
+    """Merge cells of equal keys, and leave out what the sketches do not want, before the driver sees any.
+
+    Args:
+        cells: as tasks give them.
+        limits: of each measurement.
+    """
     merged = cells.groupBy("want", "text", "key").agg(
         F.sum("count").alias("count"), F.min("low").alias("low"), F.max("high").alias("high")
     )
-    if not limits:
+    widest = max((limit.cells for limit in limits if limit), default=0)
+    if not widest:
         return merged
-    widest = max(limit.cells for limit in limits.values())
-    most, least = (
-        F.create_map(*(F.lit(part) for place, limit in limits.items() for part in (place, getattr(limit, name))))
-        for name in ("cells", "least")
-    )
-    frequent = merged.where(F.col("count") >= F.coalesce(least[F.col("want")], F.col("count")))
+    most, least = (_by_want(limits, name) for name in ("cells", "least"))
+    frequent = merged.where(F.col("count") >= F.coalesce(least, F.col("count")))
     # Cells that are all wanted are each ranked alone: a fixed bound on the rank lets Spark leave out most of the others
     # in the tasks that merge them, so that the one task which ranks those of a column gets few.
-    alone = F.when(most[F.col("want")].isNull(), F.xxhash64("text", "key"))
+    alone = F.when(most.isNull(), F.xxhash64("text", "key"))
     by_count = Window.partitionBy("want", alone).orderBy(F.desc("count"), F.asc("text"), F.asc("key"))
     ranked = frequent.withColumn("rank", F.row_number().over(by_count)).where(F.col("rank") <= widest)
-    return ranked.where(F.col("rank") <= F.coalesce(most[F.col("want")], F.col("rank"))).drop("rank")
+    return ranked.where(F.col("rank") <= F.coalesce(most, F.col("rank"))).drop("rank")
 
 
-def _result(want: Want, found: pd.DataFrame) -> Any:
-    """The statistic from the cells of its measurement, of which it may take fewer than others do."""
-    numbers = {name: found[name].to_numpy(dtype=np.int64) for name in ("count", "key", "low", "high")}
-    return result_of(want.sketch, Cells(text=found["text"].to_numpy(dtype=object), **numbers))
+def _by_want(limits: Sequence[_Limit | None], name: str) -> Column:
+    """An attribute of the limit of a cell's measurement; null where it has none."""
+    found, place = F.lit(None).cast("int"), 0
+    for limit, group in itertools.groupby(limits):
+        first, place = place, place + len([*group])
+        if limit is not None:
+            found = F.when(F.col("want").between(first, place - 1), getattr(limit, name)).otherwise(found)
+    return found

@@ -60,8 +60,6 @@ def _checks(rule: RuleConfig, value: Column, type_: T.DataType, ids: Sequence[st
     is_fraction = isinstance(type_, (T.FloatType, T.DoubleType))
     present = value.isNotNull() & ~F.isnan(value) if is_fraction else value.isNotNull()
     text = column(rule.column).cast("string")
-    # All rows of a value meet in one task; those without one need not, and may be many.
-    same = Window.partitionBy(value, F.when(~present, F.xxhash64(*map(column, ids))) if ids else F.lit(None))
     number, bounded = value, present
     if isinstance(type_, T.StringType) and (rule.min is not None or rule.max is not None):
         number = text_as(rule.column, "number")
@@ -75,11 +73,17 @@ def _checks(rule: RuleConfig, value: Column, type_: T.DataType, ids: Sequence[st
         "pattern": lambda: present & ~text.rlike(whole(str(rule.pattern))),
         "min_length": lambda: present & (F.length(text) < F.lit(rule.min_length)),
         "max_length": lambda: present & (F.length(text) > F.lit(rule.max_length)),
-        "unique": lambda: present & (F.count(F.lit(1)).over(same) > 1),
+        "unique": lambda: present & (_rows_of(value, present, ids) > 1),
         "condition": lambda: ~F.coalesce(F.expr(str(rule.condition)), F.lit(True)),
     }
     for check, reason in reasons_of(rule).items():
         yield conditions[check](), reason
+
+
+def _rows_of(value: Column, present: Column, ids: Sequence[str]) -> Column:
+    """How many rows have the value. They all meet in one task; those without one need not, and may be many."""
+    apart = F.when(~present, F.xxhash64(*map(column, ids))) if ids else F.lit(None)
+    return F.count(F.lit(1)).over(Window.partitionBy(value, apart))
 
 
 def whole(pattern: str) -> str:

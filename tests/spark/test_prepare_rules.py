@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError, DataError
-from pipeline.preparation.clean import add_reasons, check_columns
+from pipeline.preparation.clean import add_reasons, any_of, check_columns
 from pipeline.preparation.prepare import prepare_dataset
 from pipeline.preparation.session import preparation_settings
 from tests.spark.datasets import config_of
@@ -75,6 +76,12 @@ def test_values_are_allowed_by_what_they_are_and_nothing_passes_since_it_cannot_
     config = make(clean={"rules": [{"column": "v", "allowed": allowed}]})
     found = reasons(spark, config, type_, *fit, *unfit, None)
     assert found == {**dict.fromkeys([*fit, None]), **{one: ["v is not an allowed value"] for one in unfit}}
+
+
+def test_thousands_of_conditions_are_no_deeper_than_one(spark: SparkSession) -> None:
+    conditions = [F.col("id") > 1] * 3000
+    rows = spark.range(3).select("id", any_of([*conditions, F.col("id").isNull(), F.lit(None) > 1]).alias("any"))
+    assert {row["id"]: row["any"] for row in rows.collect()} == {0: False, 1: False, 2: True}
 
 
 def test_bounds_that_differ_in_their_last_digit_are_told_apart(spark: SparkSession, make: Make) -> None:
