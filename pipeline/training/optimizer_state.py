@@ -27,7 +27,8 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Te
         number, _, key = name.partition(".")
         optimizer.state[parameters[int(number)]][key] = value
     for group, saved in zip(optimizer.param_groups, rest["groups"], strict=True):
-        group.update({k: tuple(v) if isinstance(group.get(k), tuple) else v for k, v in saved.items()})
+        kept = {k: v for k, v in saved.items() if v is not None or not isinstance(group.get(k), float)}  # no infinities
+        group.update({k: tuple(v) if isinstance(group.get(k), tuple) else v for k, v in kept.items()})
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:

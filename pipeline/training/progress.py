@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline import storage
 from pipeline.errors import InterruptedRunError
 from pipeline.training.step import Outcome
 
@@ -28,13 +28,9 @@ class Validation:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Validation:
-        """From plain values; JSON has no NaN, but null."""
-        metrics = {name: _number(metric) for name, metric in value["metrics"].items()}
-        return cls(value["epoch"], value["step"], _number(value["value"]), metrics)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+        """From plain values as `pipeline.storage` writes them."""
+        chosen = storage.numbers({"value": value["value"]})
+        return cls(value["epoch"], value["step"], metrics=storage.numbers(value["metrics"]), **chosen)
 
 
 @dataclass

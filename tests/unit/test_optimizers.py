@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline import storage
 from pipeline.config.training import OptimizerConfig, ScheduleConfig
 from pipeline.errors import ConfigError
 from pipeline.training.optimizer_state import load_optimizer_state, optimizer_state
@@ -34,6 +36,15 @@ def test_an_optimizer_goes_on_from_its_saved_state_to_the_same_bits(name: str) -
             parameter.grad = torch.sin(parameter.detach() * (step + 1))
             optimizer_step(optimizer)
     assert torch.equal(through, broken)
+
+
+def test_an_option_without_bound_survives_a_state_in_json() -> None:
+    optimizer = build_optimizer(OptimizerConfig(name="SGD"), [_parameter()])
+    optimizer.param_groups[0]["bound"] = math.inf
+    tensors, rest = optimizer_state(optimizer)
+    optimizer.param_groups[0]["lr"] = 7.0
+    load_optimizer_state(optimizer, tensors, storage.parse_json("state", storage.format_json("a", 1, rest), "a", 1))
+    assert (optimizer.param_groups[0]["bound"], optimizer.param_groups[0]["lr"]) == (math.inf, 1e-3)
 
 
 def test_a_step_is_the_algorithms_step() -> None:
