@@ -17,29 +17,25 @@ from pipeline import storage
 from pipeline.config import PipelineConfig
 from pipeline.config.columns import plain_columns
 from pipeline.dataset import SPLITS, Accounting, Dataset, DatasetSchema
-from pipeline.errors import ConfigError, DataError, StorageError
+from pipeline.errors import DataError, StorageError
 from pipeline.lease import Lease
 from pipeline.preparation import account, publish
 from pipeline.preparation.append import Base
-from pipeline.preparation.clean import add_reasons, check_columns
 from pipeline.preparation.inputs import Inputs, all_files, check_unchanged, fingerprints, list_inputs, request_of
 from pipeline.preparation.jobs import ended_jobs, remove_left
 from pipeline.preparation.label import classes_of, label_state
 from pipeline.preparation.layout import Layout, choose_layout, vector_bytes
 from pipeline.preparation.learn import Learned, learn
 from pipeline.preparation.progress import Progress, StepProgress
+from pipeline.preparation.query import Query, listed_inputs
 from pipeline.preparation.read import (
     Census,
     compares_ids,
-    parsed,
-    query_rows,
     refuse_cut_texts,
-    source_frames,
     take_census,
 )
 from pipeline.preparation.rules import check_rule_limits
 from pipeline.preparation.schema import dataset_schema
-from pipeline.preparation.sensitive import check_sensitive_features, check_sensitive_names
 from pipeline.preparation.session import OwnSettings, preparation_settings, spark_errors
 from pipeline.preparation.snapshot import check_contents, files_now, files_of_tables, fingerprint
 from pipeline.preparation.split import expected_fractions
@@ -88,10 +84,7 @@ def prepare_dataset(
         StorageError: reading or writing failed.
         InterruptedRunError: an input changed meanwhile.
     """
-    inputs = list_inputs(config)
-    check_sensitive_features(config)
-    if not config.source.inputs and frame is None:
-        raise ConfigError("source.inputs is empty; expected at least one named input, or a DataFrame from code")
+    inputs = listed_inputs(config, frame)
     session = spark if frame is None else frame.sparkSession
     url = config.dataset.url
     steps = StepProgress(session, progress)
@@ -159,14 +152,15 @@ class _Preparation:
 
     def run(self, frame: DataFrame | None, lease: Lease) -> Dataset:
         """The five steps."""
-        frames, primary = source_frames(self.own, self.config, self.inputs, frame)
+        query = Query.of(self.own, self.config, self.inputs, self.base, frame)
+        frames, primary = query.frames, query.primary
         self.progress("counting the inputs")
         refuse_cut_texts(self.session, self.config, self.inputs, primary)
         tables = files_of_tables(frames, self.inputs)
         listed = {**self.inputs, **tables}
         census = take_census(frames, self.config, primary, listed)
         self.progress("cleaning and splitting")
-        rows = self._stage(frames, census, primary)
+        rows = self._stage(query, census[primary])
         accounting, quarantine = self._account(frames, census, rows, primary)
         if self.base and not sum(rows.by_split.values()):
             logger.info("prepare: version %s has every row already", self.base.dataset.content_id[:12])
@@ -211,22 +205,13 @@ class _Preparation:
             ),
         )
 
-    def _stage(self, frames: Mapping[str, DataFrame], census: Mapping[str, Census], primary: str) -> _Rows:
-        with self.own.sql():
-            where = {primary: self.config.source.where}
-            views = {name: parsed(frame, where.get(name)) for name, frame in frames.items()}
-        with self.own.views(views):
-            queried = query_rows(self.own, self.config, views, primary)
-            check_columns(queried, self.config)
-            check_sensitive_names(self.config, queried, views.values())
-            layout = self._layout(census[primary].rows)
-            with spark_errors("cleaning"):
-                reasoned = add_reasons(queried, self.base.cleaning(self.config) if self.base else self.config)
-                reasoned = self.base.marked(self.session, self.config, reasoned) if self.base else reasoned
-            compare_ids = compares_ids(frames[primary], self.config)
-            files = stage(reasoned, self.config, layout, self._folder("rows"), compare_ids)
-        account.check_query(census[primary], files, self.config, compare_ids)
-        return _Rows(files, layout, reasoned, {one.name: one.dataType.simpleString() for one in queried.schema})
+    def _stage(self, query: Query, census: Census) -> _Rows:
+        layout = self._layout(census.rows)
+        compare_ids = compares_ids(query.frames[query.primary], self.config)
+        files = stage(query.marked, self.config, layout, self._folder("rows"), compare_ids)
+        account.check_query(census, files, self.config, compare_ids)
+        types = {one.name: one.dataType.simpleString() for one in query.queried.schema}
+        return _Rows(files, layout, query.marked, types)
 
     def _layout(self, rows: int) -> Layout:
         """For the rows of the input, or for about as many as are not published already."""

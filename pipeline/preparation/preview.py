@@ -15,18 +15,18 @@ from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from pipeline.config import PipelineConfig
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import DataError
 from pipeline.features import Kind, canonical, raw_inputs
 from pipeline.features.kinds import MICROSECONDS, Array
 from pipeline.preparation.append import Base
-from pipeline.preparation.clean import REASONS, add_reasons, check_columns
+from pipeline.preparation.clean import REASONS
 from pipeline.preparation.columns import typed_name
-from pipeline.preparation.inputs import Inputs, fingerprints, list_inputs
+from pipeline.preparation.inputs import Inputs, fingerprints
 from pipeline.preparation.label import label_values, staged_labels
 from pipeline.preparation.profile import kept_kinds, label_profiles, measured, profiles, shown
+from pipeline.preparation.query import Query, listed_inputs
 from pipeline.preparation.quoting import column
-from pipeline.preparation.read import parsed, query_rows, refuse_cut_texts, source_frames, take_census
-from pipeline.preparation.sensitive import check_sensitive_features, check_sensitive_names
+from pipeline.preparation.read import refuse_cut_texts, take_census
 from pipeline.preparation.session import preparation_settings, spark_errors
 from pipeline.preparation.split import split_of
 from pipeline.preparation.text_files import FAULT
@@ -48,25 +48,16 @@ def preview(session: SparkSession, config: PipelineConfig, frame: DataFrame | No
         InputMissingError: an input is missing, or the version of `dataset.statistics_from`.
         DataError: there are no rows, or none that can be parsed; columns are missing or of the wrong type.
     """
-    inputs = list_inputs(config)
-    check_sensitive_features(config)
-    if not config.source.inputs and frame is None:
-        raise ConfigError("source.inputs is empty; expected at least one named input, or a DataFrame from code")
-    base = Base.of(config)
+    inputs, base = listed_inputs(config, frame), Base.of(config)
     with preparation_settings(session, hides_values=bool(config.source.sensitive)) as own:
-        frames, primary = source_frames(own, config, inputs, frame)
-        refuse_cut_texts(session, config, inputs, primary, first=_ROWS)
-        faults = _faults(frames, config)
-        frames = {name: parsed(one) for name, one in frames.items()}
-        with own.views(frames):
-            queried = query_rows(own, config, frames, primary)
-            check_columns(queried, config)
-            check_sensitive_names(config, queried, frames.values())
-            reasoned = add_reasons(queried, base.cleaning(config) if base else config)
-            kinds = {**kept_kinds(config, queried.schema), **raw_inputs(config.features)}
-            readings = _readings(reasoned, config, kinds)
-            with spark_errors("reading the first rows"):
-                rows = _first_rows(queried, reasoned, config, readings)
+        query = Query.of(own, config, inputs, base, frame)
+        queried = query.queried
+        refuse_cut_texts(session, config, inputs, query.primary, first=_ROWS)
+        faults = _faults(query.frames, config)
+        kinds = {**kept_kinds(config, queried.schema), **raw_inputs(config.features)}
+        readings = _readings(query.reasoned, config, kinds)
+        with spark_errors("reading the first rows"):
+            rows = _first_rows(queried, query.reasoned, config, readings)
     if not rows:
         raise DataError("the source has no rows; expected some; check paths, query and source.where")
     fit = [row for row in rows if not row["reasons"]]

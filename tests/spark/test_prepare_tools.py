@@ -15,8 +15,9 @@ import yaml
 from pyspark.sql import SparkSession
 
 from pipeline.config import PipelineConfig, load_config, parse_config
-from pipeline.errors import DataError, InputMissingError
+from pipeline.errors import ConfigError, DataError, InputMissingError
 from pipeline.preparation import prepare as preparing
+from pipeline.preparation import preview as previewing
 from pipeline.preparation.prepare import prepare_dataset
 from pipeline.preparation.preview import preview
 from pipeline.preparation.progress import StepProgress
@@ -216,3 +217,38 @@ def test_the_inputs_are_scanned_at_most_three_times(
     scans = [plan for plan in plans if "Scan csv" in plan]
     assert len(scans) == 3, "counting, staging, and the lines that cannot be parsed"
     assert sum("Scan parquet" in plan for plan in plans) == 1, "staging alone"
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "a missing column": {"features": {"prise": {"type": "numeric"}}},
+    "a column that cannot be kept": {"dataset__keep": ["p"], "source__query": "SELECT *, array(1) AS p FROM orders"},
+    "an id that cannot be kept": {"source__id": "p", "source__query": "SELECT *, array(1) AS p FROM orders"},
+    "a foreign table": {"source__query": "SELECT orders.* FROM orders, parquet.`{0}`"},
+    "chance": {"source__query": "SELECT *, rand() AS x FROM orders"},
+    "a broken rule": {"clean": {"rules": [{"column": "price", "condition": "price >"}]}},
+    "an unknown sensitive column": {"source__sensitive": ["card"]},
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_cannot_be_prepared_is_refused_alike_by_both_before_anything_is_read(
+    spark: SparkSession, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    for module in (preparing, previewing):
+        monkeypatch.setattr(module, "take_census", lambda *_, **__: pytest.fail("the inputs were read"))
+    pd.read_csv(table).to_parquet(tmp_path / "dim.parquet")
+    schema = "`order id` INT, day TIMESTAMP, price DOUBLE, shop STRING, constant INT, note STRING, churn INT"
+    sections = {
+        "source": {"inputs": {"orders": {"path": str(table), "schema": schema}}, "id": "order id"},
+        "features": {"price": {"type": "numeric"}},
+        "label": {"column": "churn"},
+        **REFUSED[reason],
+    }
+    if "source__query" in sections:
+        sections["source__query"] = sections["source__query"].format(tmp_path / "dim.parquet")
+    said = set()
+    for look in (preview, prepare_dataset):
+        with pytest.raises((ConfigError, DataError)) as caught:
+            look(spark, config_of(tmp_path, **sections))
+        said.add(f"{type(caught.value).__name__}: {caught.value}")
+    assert len(said) == 1, said
