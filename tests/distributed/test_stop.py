@@ -123,9 +123,17 @@ def test_a_second_ctrl_c_does_not_wait_for_ranks_to_save(spark: Any, tmp_path: P
     assert ends_all_jobs(spark)
 
 
-def test_a_training_that_has_no_more_time_saves_before_it_ends(spark: Any, tmp_path: Path) -> None:
-    with pytest.raises(InterruptedRunError, match=r"training has taken \d+ s; expected at most .*stage=7 s"):
-        _train(spark, tmp_path, _saves_when_told, stage=7)
+def test_a_training_that_has_no_more_time_saves_before_it_ends(
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse = Attempt._refuse_more_time
+
+    def an_hour_after_all_have_started(attempt: Attempt, now: float) -> None:
+        refuse(attempt, now + 3600 * attempt._watch.all_started())
+
+    monkeypatch.setattr(Attempt, "_refuse_more_time", an_hour_after_all_have_started)
+    with pytest.raises(InterruptedRunError, match=r"training has taken \d+ s; expected at most .*stage=3600 s"):
+        _train(spark, tmp_path, _saves_when_told, stage=3600)
     assert _saved(tmp_path) == ["saved-by-0", "saved-by-1"]
 
 
