@@ -13,6 +13,7 @@ from pipeline.config.training import ModelConfig
 from pipeline.dataset import Accounting, Column, Dataset, DatasetSchema, Manifest, PackedColumn, PartFile, content_id
 from pipeline.features import FittedFeatures, canonical
 from pipeline.features.categorical import Boolean, Categorical
+from pipeline.features.missing import Missing
 from pipeline.features.numeric import Numeric
 from pipeline.features.timestamp import Timestamp
 from pipeline.inference.predictor import export_model
@@ -21,7 +22,8 @@ from pipeline.testing import encoded_table, publish
 
 FEATURES = FittedFeatures(
     (
-        Numeric("amount", "amount", fill=3.0, low=0.0, high=90.0, log1p=True, offset=2.1, scale=0.7, indicator=True),
+        Numeric("amount", "amount", fill=3.0, low=0.0, high=90.0, log1p=True, offset=2.1, scale=0.7),
+        Missing("amount", "amount"),
         Categorical("colour_id", "colour", ("red", "blue", "green")),
         Timestamp("when", "when", ("month", "hour")),
         Timestamp("day", "when", ("weekday",), cyclic=True),

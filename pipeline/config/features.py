@@ -43,15 +43,27 @@ def part_names(name: str, part: str, cyclic: bool) -> tuple[str, ...]:
     return (f"{name}_{part}_sin", f"{name}_{part}_cos") if cyclic and part != "year" else (f"{name}_{part}",)
 
 
+class ConstantCategory(Section):
+    """A category that stands for a missing one."""
+
+    constant: str
+    """Its text."""
+
+
 class RawColumn(Section):
     """What all features share."""
 
     column: str | None = None
     """The raw column; by default of the feature's name."""
+    indicator: bool = False
+    """Add a feature `<name>_missing`, 1 where the value was missing."""
 
     def encoded_names(self, name: str) -> tuple[str, ...]:
         """The encoded columns that the feature of this name makes."""
-        return (name, missing_name(name)) if getattr(self, "indicator", False) else (name,)
+        return (*self._own_names(name), *([missing_name(name)] if self.indicator else []))
+
+    def _own_names(self, name: str) -> tuple[str, ...]:
+        return (name,)
 
 
 class NumericFeature(RawColumn):
@@ -60,8 +72,6 @@ class NumericFeature(RawColumn):
     type: Literal["numeric"]
     missing: Literal["mean", "median", "mode", "reject"] | float = "median"
     """What stands in: of the train rows, or a number; or the row is rejected."""
-    indicator: bool = False
-    """Add a feature `<name>_missing`, 1 where the value was missing."""
     clip: Quantiles | Literal["iqr"] | None = None
     """Lower and upper quantile of the train rows to clip to, or 1.5 interquartile ranges beyond the quartiles."""
     log1p: bool = False
@@ -78,6 +88,8 @@ class BucketFeature(RawColumn):
     """Where one interval ends and the next begins, ascending."""
     quantiles: int | None = Field(default=None, ge=2, le=1000)
     """Intervals with about equally many train rows each."""
+    missing: Literal["null", "mean", "median", "mode", "reject"] | float = "null"
+    """Null has an id of its own, lies in the interval of what stands in, or the row is rejected."""
 
     @model_validator(mode="after")
     def _one_of(self) -> BucketFeature:
@@ -86,13 +98,6 @@ class BucketFeature(RawColumn):
         if self.boundaries is not None and sorted(set(self.boundaries)) != self.boundaries:
             raise ValueError("boundaries are not ascending; expected each greater than the one before")
         return self
-
-
-class ConstantCategory(Section):
-    """A category that stands for a missing one."""
-
-    constant: str
-    """Its text."""
 
 
 class CategoricalFeature(RawColumn):
@@ -105,8 +110,6 @@ class CategoricalFeature(RawColumn):
     """The most values with an id of their own, by frequency."""
     missing: Literal["null", "mode", "reject"] | ConstantCategory = "null"
     """Null has an id of its own, counts as the most frequent value or a constant, or the row is rejected."""
-    indicator: bool = False
-    """Add a feature `<name>_missing`, 1 where the value was missing."""
     unseen_buckets: int = Field(default=1, ge=1)
     """Ids for unseen and rare values, which are told apart by a hash."""
     normalize: NormalizeConfig | None = None
@@ -121,6 +124,8 @@ class HashedFeature(RawColumn):
     type: Literal["hashed"]
     buckets: int = Field(ge=1, le=10_000_000)
     """How many ids there are."""
+    missing: Literal["null", "mode", "reject"] | ConstantCategory = "null"
+    """Null has an id of its own, counts as the most frequent value or a constant, or the row is rejected."""
     normalize: NormalizeConfig | None = None
     """Applied before values are hashed."""
 
@@ -131,6 +136,8 @@ class CategoriesFeature(RawColumn):
     type: Literal["categories"]
     length: int = Field(ge=1, le=10_000)
     """Longer arrays are cut, shorter ones padded with 0."""
+    missing: Literal["empty", "reject"] = "empty"
+    """An array that is null has no category, or its row is rejected; a null within one is a category."""
     min_count: int = Field(default=1, ge=1)
     """Values seen less often in the train rows count as rare."""
     max_size: int = Field(default=100_000, ge=1, le=5_000_000)
@@ -147,6 +154,8 @@ class TargetFeature(RawColumn):
     """Parts of the train rows, each encoded by the others."""
     smoothing: float = Field(default=20.0, ge=0)
     """Rows' worth of the overall mean that each category's mean starts with."""
+    missing: Literal["null", "mode", "reject"] | ConstantCategory = "null"
+    """Null is a category, counts as the most frequent one or a constant, or the row is rejected."""
     min_count: int = Field(default=1, ge=1)
     """Categories seen less often have the overall mean."""
     max_size: int = Field(default=100_000, ge=1, le=1_000_000)
@@ -166,9 +175,10 @@ class TimestampFeature(RawColumn):
     """Each becomes a feature `<name>_<part>`."""
     cyclic: bool = False
     """Two numbers in place of an id, so that the last hour is beside the first."""
+    missing: Literal["null", "reject"] | Moment = "null"
+    """Null has an id of its own (sine and cosine are 0), counts as a given moment, or the row is rejected."""
 
-    def encoded_names(self, name: str) -> tuple[str, ...]:
-        """One or two columns for each part."""
+    def _own_names(self, name: str) -> tuple[str, ...]:
         return tuple(column for part in self.parts for column in part_names(name, part, self.cyclic))
 
 
@@ -182,10 +192,8 @@ class ElapsedFeature(RawColumn):
     """...or a column with one in each row."""
     unit: Literal["seconds", "minutes", "hours", "days"] = "days"
     """Of the number."""
-    missing: Literal["mean", "median", "mode"] | float = "median"
-    """What stands in: of the train rows, or a number."""
-    indicator: bool = False
-    """Add a feature `<name>_missing`, 1 where the value was missing."""
+    missing: Literal["mean", "median", "mode", "reject"] | float = "median"
+    """What stands in: of the train rows, or a number; or the row is rejected."""
     clip: Quantiles | Literal["iqr"] | None = None
     """As of a number."""
     scale: Literal["standard", "min_max", "robust", "none"] = "standard"
@@ -202,6 +210,8 @@ class BooleanFeature(RawColumn):
     """True or false as a category: 1 null, 2 unseen, then false, true."""
 
     type: Literal["boolean"]
+    missing: Literal["null", "mode", "reject"] | bool = "null"
+    """Null has an id of its own, counts as the more frequent or a given value, or the row is rejected."""
 
 
 class VectorFeature(RawColumn):
@@ -212,6 +222,8 @@ class VectorFeature(RawColumn):
     """Its sizes, the first one outermost."""
     dtype: Literal["float32", "uint8"] = "float32"
     """float32 for vectors, uint8 for images."""
+    missing: Literal["zero", "reject"] = "zero"
+    """A vector that is null is all zero, or its row is rejected; a missing number within one is 0."""
 
 
 FeatureConfig = Annotated[

@@ -11,17 +11,16 @@ from pipeline.config.features import (
     BooleanFeature,
     CategoricalFeature,
     CategoriesFeature,
-    ConstantCategory,
     HashedFeature,
-    missing_name,
 )
 from pipeline.dataset import Column
 from pipeline.features.kinds import Array, Raw
 from pipeline.features.lists import text_lists
 from pipeline.features.names import Items, Names, Text, digest_of
-from pipeline.features.sketches import Fitting
+from pipeline.features.numeric import Finite, fit_fill
+from pipeline.features.sketches import Fitting, side_by_side
 from pipeline.features.texts import Texts, coded, objects
-from pipeline.features.vocabulary import Coverage, fit_vocabulary
+from pipeline.features.vocabulary import Coverage, fit_name, fit_vocabulary
 
 NULL, UNSEEN, FIRST = 1, 2, 3
 
@@ -43,7 +42,6 @@ class Categorical:
     Attributes:
         fill: the name that a null stands for; without it null has id 1.
         unseen: buckets for unseen and rare names, ids from 2 on; the vocabulary follows.
-        indicator: also give ``<name>_missing``.
         coverage: of the train rows; only while preparing.
     """
 
@@ -53,15 +51,13 @@ class Categorical:
     text: Text = field(default_factory=Text)
     fill: str | None = None
     unseen: int = 1
-    indicator: bool = False
     coverage: Coverage = field(default=Coverage(), metadata={"transient": True}, compare=False)
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The encoded columns."""
+        """The encoded column."""
         size = UNSEEN + self.unseen + len(self.vocabulary)
-        column = Column(self.name, "int32", "categorical", cardinality=size)
-        return (column, Column(missing_name(self.name), "float32", "numeric")) if self.indicator else (column,)
+        return (Column(self.name, "int32", "categorical", cardinality=size),)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -80,33 +76,23 @@ class Categorical:
 
     def encode(self, raw: Raw) -> dict[str, Array]:
         """From the canonical raw column to ids."""
-        names = self.names(raw)
         fill = NULL if self.fill is None else int(lookup(coded(objects([self.fill])), self.ids, self.unseen)[0])
-        encoded = {self.name: lookup(names, self.ids, self.unseen, fill)}
-        if self.indicator:
-            encoded[missing_name(self.name)] = (names.codes < 0).astype(np.float32)
-        return encoded
+        return {self.name: lookup(self.names(raw), self.ids, self.unseen, fill)}
 
 
 def fit_categorical(name: str, config: CategoricalFeature) -> Fitting:
     """The most frequent names that occur often enough; the rest are folded into the unseen."""
     text = Text.of(config.normalize, f"{name}:" if config.sensitive else None)
-    draft = Categorical(
-        name, config.column or name, text=text, unseen=config.unseen_buckets, indicator=config.indicator
-    )
-    found, coverage = yield from fit_vocabulary(draft.inputs, draft.names, config)
-    fill = None
-    if config.missing == "mode":
-        fill = found[0][0] if found else None
-    elif isinstance(config.missing, ConstantCategory):
-        fill = str(text(coded(objects([config.missing.constant]))).values[0])
-    return replace(draft, vocabulary=tuple(value for value, _ in found), fill=fill, coverage=coverage)
+    draft = Categorical(name, config.column or name, text=text, unseen=config.unseen_buckets)
+    fill = fit_name(draft.inputs, draft.names, config.missing)
+    (found, coverage), name_of_null = yield from side_by_side([fit_vocabulary(draft.inputs, draft.names, config), fill])
+    return replace(draft, vocabulary=tuple(value for value, _ in found), fill=name_of_null, coverage=coverage)
 
 
 def fit_hashed(name: str, config: HashedFeature) -> Fitting:
-    """Nothing to learn: ids from 2 on by hash."""
-    yield from ()
-    return Categorical(name, config.column or name, text=Text.of(config.normalize), unseen=config.buckets)
+    """Ids from 2 on by hash; nothing to learn but what null stands for."""
+    draft = Categorical(name, config.column or name, text=Text.of(config.normalize), unseen=config.buckets)
+    return replace(draft, fill=(yield from fit_name(draft.inputs, draft.names, config.missing)))
 
 
 @dataclass(frozen=True)
@@ -163,10 +149,15 @@ def fit_categories(name: str, config: CategoriesFeature) -> Fitting:
 
 @dataclass(frozen=True)
 class Boolean:
-    """A truth value as a category: 1 null, 3 false, 4 true."""
+    """A truth value as a category: 1 null, 3 false, 4 true.
+
+    Attributes:
+        fill: the value that a null stands for, 0 or 1; without it null has id 1.
+    """
 
     name: str
     column: str
+    fill: float | None = None
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -180,12 +171,12 @@ class Boolean:
 
     def encode(self, raw: Raw) -> dict[str, Array]:
         """From the canonical raw column to ids."""
-        values = raw[self.column]
-        missing = np.isnan(values)
-        return {self.name: np.where(missing, NULL, FIRST + np.where(missing, 0, values)).astype(np.int32)}
+        values, missing = raw[self.column], np.isnan(raw[self.column])
+        null = NULL if self.fill is None else FIRST + self.fill
+        return {self.name: np.where(missing, null, FIRST + np.where(missing, 0, values)).astype(np.int32)}
 
 
 def fit_boolean(name: str, config: BooleanFeature) -> Fitting:
-    """Nothing to learn."""
-    yield from ()
-    return Boolean(name, config.column or name)
+    """Nothing to learn but what null stands for."""
+    draft = Boolean(name, config.column or name)
+    return replace(draft, fill=(yield from fit_fill(draft.inputs, Finite(draft.column), config.missing, draft.column)))

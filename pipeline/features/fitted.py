@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from pipeline.config.features import FeatureConfig
 from pipeline.dataset import Column
 from pipeline.errors import StorageError
+from pipeline.features.bucket import Bucket, fit_bucket
 from pipeline.features.categorical import (
     Boolean,
     Categorical,
@@ -20,8 +21,9 @@ from pipeline.features.categorical import (
     fit_hashed,
 )
 from pipeline.features.kinds import Array, Kind, Raw, merge_kinds
+from pipeline.features.missing import Missing, indicator_of
 from pipeline.features.names import Text
-from pipeline.features.numeric import Bucket, Numeric, fit_bucket, fit_elapsed, fit_numeric
+from pipeline.features.numeric import Numeric, fit_elapsed, fit_numeric
 from pipeline.features.repair import Repair, repaired
 from pipeline.features.sketches import Fitting, side_by_side
 from pipeline.features.target import Target, fit_target
@@ -70,6 +72,10 @@ _OPERATIONS: dict[str, _Operation] = {
 }
 
 
+_FITTED: dict[str, Callable[..., Feature]] = {name: one.fitted for name, one in _OPERATIONS.items()}
+_FITTED |= {"missing": Missing}
+
+
 def raw_inputs(features: Mapping[str, FeatureConfig]) -> dict[str, Kind]:
     """The raw columns that features need, with their kinds."""
     return merge_kinds(_wanted_kinds(features))
@@ -115,9 +121,7 @@ class FittedFeatures:
 
     def to_json(self) -> dict[str, Any]:
         """The state as plain values."""
-        types: dict[Any, str] = {}
-        for name, operation in _OPERATIONS.items():
-            types.setdefault(operation.fitted, name)
+        types = {fitted: name for name, fitted in reversed(_FITTED.items())}
         states = [{"type": types[type(feature)], **_plain(feature)} for feature in self.features]
         repairs = [_plain(repair) for repair in self.repairs]
         return {"features": states, "inputs": dict(self.inputs), "repairs": repairs}
@@ -148,8 +152,10 @@ def fit_features(
     """
     fits = [_OPERATIONS[config.type].fit(name, config) for name, config in features.items()]
     results = yield from side_by_side([*fits, *others])
-    fitted = FittedFeatures(tuple(results[: len(fits)]), raw_inputs(features), repairs)
-    return fitted, results[len(fits) :]
+    fitted: list[Feature] = []
+    for feature, (name, config) in zip(results[: len(fits)], features.items(), strict=True):
+        fitted += [feature, indicator_of(name, config)] if config.indicator else [feature]
+    return FittedFeatures(tuple(fitted), raw_inputs(features), repairs), results[len(fits) :]
 
 
 def _plain(value: Any) -> dict[str, Any]:
@@ -172,11 +178,11 @@ def _as_tuple(value: Any) -> Any:
 
 
 def _feature(state: dict[str, Any]) -> Feature:
-    operation = _OPERATIONS[state.pop("type")]
+    fitted = _FITTED[state.pop("type")]
     fields = _tuples(state)
     if "text" in fields:
         fields["text"] = Text(**_tuples(fields["text"]))
-    return operation.fitted(**fields)
+    return fitted(**fields)
 
 
 def _tuples(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.features.kinds import Array
+from pipeline.features.kinds import Array, is_missing
 from pipeline.features.texts import Texts, coded, objects
 
 
@@ -32,6 +32,11 @@ class Lists:
         """The place of each item in its list."""
         starts = np.cumsum(self.lengths) - self.lengths
         return np.asarray(np.arange(len(self.items)) - np.repeat(starts, self.lengths))
+
+
+def present(values: Array | Texts | Lists) -> Array:
+    """Which rows of a canonical column have a value."""
+    return values.present if isinstance(values, (Texts, Lists)) else ~is_missing(values)
 
 
 def number_lists(rows: Array | Lists) -> Lists:

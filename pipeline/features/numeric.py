@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from pipeline.config.features import BucketFeature, ElapsedFeature, NumericFeature, missing_name
+from pipeline.config.features import ElapsedFeature, NumericFeature
 from pipeline.dataset import Column
 from pipeline.errors import DataError
 from pipeline.features.exact import LARGEST, Moments, MomentsResult
@@ -41,7 +42,6 @@ class Numeric:
     Attributes:
         fill: stands for a missing value; an infinite one counts as missing unless it is clipped.
         low, high: bounds to clip to.
-        indicator: also give ``<name>_missing``.
         since: the column holds timestamps, and the number is the time elapsed since this timestamp column or moment.
         unit: microseconds in a unit of that time.
     """
@@ -54,16 +54,14 @@ class Numeric:
     log1p: bool = False
     offset: float = 0.0
     scale: float = 1.0
-    indicator: bool = False
     since: str | None = None
     since_is_column: bool = False
     unit: float = 1.0
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The encoded columns."""
-        names = (self.name, missing_name(self.name)) if self.indicator else (self.name,)
-        return tuple(Column(name, "float32", "numeric") for name in names)
+        """The encoded column."""
+        return (Column(self.name, "float32", "numeric"),)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -96,12 +94,9 @@ class Numeric:
         return np.copysign(log1p(np.abs(filled)), filled) + 0.0 if self.log1p else filled
 
     def encode(self, raw: Raw) -> dict[str, Array]:
-        """From canonical raw columns to the encoded ones."""
+        """From canonical raw columns to the encoded one."""
         scaled = (self.prepared(raw) - self.offset) / self.scale
-        encoded = {self.name: np.clip(scaled, -_FLOAT32_MAX, _FLOAT32_MAX).astype(np.float32)}
-        if self.indicator:
-            encoded[missing_name(self.name)] = self._missing(self.values(raw)).astype(np.float32)
-        return encoded
+        return {self.name: np.clip(scaled, -_FLOAT32_MAX, _FLOAT32_MAX).astype(np.float32)}
 
     def _missing(self, values: Array) -> Array:
         return np.isnan(values) if self.low is not None else ~np.isfinite(values)
@@ -109,7 +104,7 @@ class Numeric:
 
 def fit_numeric(name: str, config: NumericFeature) -> Fitting:
     """Fill and clip bounds from the values that are there, then scaling from the values so prepared."""
-    draft = Numeric(name, config.column or name, log1p=config.log1p, indicator=config.indicator)
+    draft = Numeric(name, config.column or name, log1p=config.log1p)
     return (yield from _fit(draft, config))
 
 
@@ -118,7 +113,6 @@ def fit_elapsed(name: str, config: ElapsedFeature) -> Fitting:
     draft = Numeric(
         name,
         config.column or name,
-        indicator=config.indicator,
         since=config.since_column or config.since,
         since_is_column=config.since_column is not None,
         unit=_UNITS[config.unit],
@@ -143,26 +137,36 @@ def _nothing() -> Fitting:
 
 
 def _fit_fill_and_clip(draft: Numeric, config: NumericFeature) -> Fitting:
-    bounds = [0.25, 0.75] if config.clip == "iqr" else list(config.clip or [])
-    fractions = bounds + ([0.5] if config.missing == "median" else [])
-    if fractions:
-        found = _some((yield from quantiles(draft.inputs, draft.measured, fractions)), draft.column)
-        if config.clip == "iqr":
-            reach = 1.5 * (found[1] - found[0])
-            draft = replace(draft, low=found[0] - reach, high=found[1] + reach)
-        elif config.clip:
-            draft = replace(draft, low=found[0], high=found[1])
-        if config.missing == "median":
-            draft = replace(draft, fill=found[-1])
-    if config.missing == "mean":
-        moments = yield from ask(draft.inputs, draft.measured, Moments())
-        draft = replace(draft, fill=_some(moments, draft.column).mean)
-    elif config.missing == "mode":
-        mode = yield from ask(draft.inputs, draft.measured, Mode())
-        draft = replace(draft, fill=_some(mode, draft.column))
-    elif isinstance(config.missing, (int, float)):
-        draft = replace(draft, fill=float(config.missing))
-    return draft
+    fill = fit_fill(draft.inputs, draft.measured, config.missing, draft.column)
+    (low, high), found = yield from side_by_side([_fit_bounds(draft, config.clip), fill])
+    return replace(draft, low=low, high=high, fill=0.0 if found is None else found)
+
+
+def _fit_bounds(draft: Numeric, clip: list[float] | str | None) -> Fitting:
+    if clip is None:
+        return None, None
+    fractions = [0.25, 0.75] if isinstance(clip, str) else clip
+    low, high = _some((yield from quantiles(draft.inputs, draft.measured, fractions)), draft.column)
+    reach = 1.5 * (high - low) if clip == "iqr" else 0.0
+    return low - reach, high + reach
+
+
+def fit_fill(columns: tuple[str, ...], measured: Any, missing: str | float, column: str) -> Fitting:
+    """What stands in for a missing number: of the train rows, or as given; None if nothing does.
+
+    Args:
+        columns: the raw columns that it is of.
+        measured: from those to numbers with NaN.
+        missing: the setting.
+        column: to be named where it has no value.
+    """
+    if missing == "median":
+        return _some((yield from quantiles(columns, measured, [0.5])), column)[0]
+    if missing == "mean":
+        return _some((yield from ask(columns, measured, Moments())), column).mean
+    if missing == "mode":
+        return _some((yield from ask(columns, measured, Mode())), column)
+    return None if isinstance(missing, str) else float(missing)
 
 
 def _moments_and_missing(draft: Numeric) -> Fitting:
@@ -205,42 +209,3 @@ def _no_value(column: str) -> DataError:
         f"column {column} is missing in every train row; expected some values; "
         "drop the feature or give `missing` a constant"
     )
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """The interval that a number lies in, as a category: 1 missing, 3 below the first boundary, 4 from it on..."""
-
-    name: str
-    column: str
-    boundaries: tuple[float, ...] = ()
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """The encoded column."""
-        return (Column(self.name, "int32", "categorical", cardinality=4 + len(self.boundaries)),)
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The raw column."""
-        return (self.column,)
-
-    def measured(self, raw: Raw) -> Array:
-        """The number itself, float64 with NaN."""
-        return np.asarray(raw[self.column])
-
-    def encode(self, raw: Raw) -> dict[str, Array]:
-        """From the canonical raw column to ids."""
-        values = raw[self.column]
-        ids = 3 + np.searchsorted(np.array(self.boundaries), values, side="right")
-        return {self.name: np.where(np.isnan(values), 1, ids).astype(np.int32)}
-
-
-def fit_bucket(name: str, config: BucketFeature) -> Fitting:
-    """Boundaries as given, or the quantiles of the train rows that cut them into equal parts."""
-    draft = Bucket(name, config.column or name)
-    if config.boundaries is not None:
-        return replace(draft, boundaries=tuple(config.boundaries))
-    count = config.quantiles or 2
-    found = yield from quantiles(draft.inputs, draft.measured, [part / count for part in range(1, count)])
-    return replace(draft, boundaries=tuple(sorted(set(found or ()))))

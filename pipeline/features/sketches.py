@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.features.kinds import Array
-from pipeline.features.lists import Lists
+from pipeline.features.lists import Lists, present
 from pipeline.features.texts import Texts, coded, objects
 
 Bits = npt.NDArray[np.int64]
@@ -157,8 +157,7 @@ class Present:
     min_count: int = 0
 
     def cells(self, values: Array | Texts | Lists) -> Cells:
-        present = values.present if isinstance(values, (Texts, Lists)) else ~pd.isna(values)
-        counts = np.array([len(values), int(present.sum())], dtype=np.int64)
+        counts = np.array([len(values), int(present(values).sum())], dtype=np.int64)
         keys = np.array([0, 1], dtype=np.int64)
         return Cells.of_keys(counts, keys, np.zeros_like(keys), np.zeros_like(keys))
 

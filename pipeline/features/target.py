@@ -14,7 +14,7 @@ from pipeline.features.label_sums import Labelled, LabelSums, mean_of
 from pipeline.features.names import Names, Text
 from pipeline.features.sketches import Fitting, ask
 from pipeline.features.texts import Texts
-from pipeline.features.vocabulary import Coverage, fit_vocabulary
+from pipeline.features.vocabulary import Coverage, fit_name, fit_vocabulary
 
 LABEL, FOLD = "_pipeline_label", "_pipeline_fold"
 """Raw columns that preparation adds: the label as a number, and a hash of the row's id. Serving has neither."""
@@ -24,15 +24,17 @@ _REST = "\0rest"
 
 @dataclass(frozen=True)
 class NamesOrNull:
-    """The names of the categories in a raw column; null is one of them."""
+    """The names of the categories in a raw column; null is one of them, or stands for another."""
 
     column: str
     text: Text
+    fill: str | None = None
 
     def __call__(self, raw: Raw) -> Texts:
         names = Names(self.column, self.text)(raw)
         codes = np.where(names.codes < 0, len(names.names), names.codes)
-        return Texts(codes, np.append(names.names, np.array([_NULL], dtype=object)))
+        null = _NULL if self.fill is None else self.fill
+        return Texts(codes, np.append(names.names, np.array([null], dtype=object)))
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Target:
 
     Attributes:
         vocabulary: the categories, and means: their values, from all train rows.
+        fill: the category that a null stands for; without it null is one itself.
         fold_means: for each fold the means without its rows and, last, their overall mean; only while preparing.
         coverage: of the train rows; only while preparing.
     """
@@ -52,6 +55,7 @@ class Target:
     mean: float = 0.0
     text: Text = field(default_factory=Text)
     folds: int = 5
+    fill: str | None = None
     fold_means: tuple[tuple[float, ...], ...] = field(default=(), metadata={"transient": True}, compare=False)
     coverage: Coverage = field(default=Coverage(), metadata={"transient": True}, compare=False)
 
@@ -72,7 +76,7 @@ class Target:
     @property
     def names(self) -> NamesOrNull:
         """The names of the categories, from canonical raw columns."""
-        return NamesOrNull(self.column, self.text)
+        return NamesOrNull(self.column, self.text, self.fill)
 
     def measured(self, raw: Raw) -> Labelled:
         """Category, fold and label of each row, for `LabelSums`."""
@@ -91,6 +95,8 @@ class Target:
 def fit_target(name: str, config: TargetFeature) -> Fitting:
     """The frequent categories, then rows and label sums of each in each fold."""
     draft = Target(name, config.column or name, text=Text.of(config.normalize), folds=config.folds)
+    fill = yield from fit_name(draft.inputs, Names(draft.column, draft.text), config.missing)
+    draft = replace(draft, fill=fill)
     found, coverage = yield from fit_vocabulary(draft.inputs, draft.names, config)
     draft = replace(draft, vocabulary=tuple(value for value, _ in found), coverage=coverage)
     sums = yield from ask((*draft.inputs, LABEL, FOLD), draft.measured, LabelSums())

@@ -11,7 +11,7 @@ from pipeline.config.features import TimestampFeature, part_names
 from pipeline.dataset import Column
 from pipeline.features.categorical import FIRST, NULL, UNSEEN
 from pipeline.features.exact import Moments
-from pipeline.features.kinds import MICROSECONDS, Array, Raw
+from pipeline.features.kinds import MICROSECONDS, Array, Raw, canonical
 from pipeline.features.sketches import Fitting, ask
 
 _SIZES = {"month": 12, "day": 31, "weekday": 7, "hour": 24, "minute": 60, "day_of_year": 366, "minute_of_day": 1440}
@@ -63,6 +63,7 @@ class Timestamp:
 
     Attributes:
         years: first and last year of the train rows; other years are unseen.
+        fill: the moment that a null stands for.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Timestamp:
     parts: tuple[str, ...]
     cyclic: bool = False
     years: tuple[int, int] | None = None
+    fill: str | None = None
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -95,8 +97,11 @@ class Timestamp:
     def encode(self, raw: Raw) -> dict[str, Array]:
         """From the canonical raw column to the encoded columns."""
         encoded: dict[str, Array] = {}
+        moments = raw[self.column]
+        if self.fill is not None:
+            moments = np.where(np.isnat(moments), canonical([self.fill], "timestamp"), moments)
         for part in self.parts:
-            values, names = part_of(raw[self.column], part), part_names(self.name, part, self.cyclic)
+            values, names = part_of(moments, part), part_names(self.name, part, self.cyclic)
             if len(names) > 1:
                 angle = values * (2 * np.pi / _SIZES[part])
                 for name, wave in zip(names, _WAVES, strict=True):
@@ -116,7 +121,10 @@ class Timestamp:
 def fit_timestamp(name: str, config: TimestampFeature) -> Fitting:
     """Only years need the train rows; all other parts have a fixed range."""
     column, years = config.column or name, None
+    fill = None if config.missing in ("null", "reject") else config.missing
     if "year" in config.parts:
         moments = yield from ask((column,), Years(column), Moments())
-        years = (int(moments.min), int(moments.max)) if moments else None
-    return Timestamp(name, column, tuple(config.parts), config.cyclic, years)
+        given = [] if fill is None else part_of(canonical([fill], "timestamp"), "year").tolist()
+        found = [*given, *([moments.min, moments.max] if moments else [])]
+        years = (int(min(found)), int(max(found))) if found else None
+    return Timestamp(name, column, tuple(config.parts), config.cyclic, years, fill)

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipeline.config.features import CategoricalFeature, CategoriesFeature, TargetFeature
+from pipeline.config.features import CategoricalFeature, CategoriesFeature, ConstantCategory, TargetFeature
 from pipeline.features.kinds import Array, Raw
 from pipeline.features.names import Text
 from pipeline.features.sketches import Fitting, Present, Values, ask, side_by_side
-from pipeline.features.texts import Texts
+from pipeline.features.texts import Texts, coded, objects
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,16 @@ def fit_vocabulary(
     values = Values(config.max_size, config.min_count)
     found, (_, present) = yield from side_by_side([ask(columns, names, values), ask(columns, names, Present())])
     return found, Coverage(present, present - sum(count for _, count in found))
+
+
+def fit_name(columns: tuple[str, ...], names: Any, missing: str | ConstantCategory) -> Fitting:
+    """The name that a null stands for: the most frequent or a given one; None if it stands for none."""
+    if isinstance(missing, ConstantCategory):
+        return str(names.text(coded(objects([missing.constant]))).values[0])
+    if missing != "mode":
+        return None
+    found = yield from ask(columns, names, Values(1))
+    return found[0][0] if found else None
 
 
 class HasVocabulary(Protocol):

@@ -191,10 +191,12 @@ def _missing_checks(
     for name, feature in config.features.items():
         source = feature.column or name
         value, type_ = values[source], types[source]
-        if getattr(feature, "missing", None) == "reject":
-            number = value.cast("double") if isinstance(type_, T.FractionalType) else None
-            missing = value.isNull() if number is None else value.isNull() | F.isnan(number)
-            yield missing, f"{source} is missing"
+        since = feature.since_column if isinstance(feature, ElapsedFeature) else None
+        for needed in filter(None, (source, since)) if feature.missing == "reject" else ():
+            missing = values[needed].isNull()
+            if isinstance(types[needed], T.FractionalType):
+                missing |= F.isnan(values[needed].cast("double"))
+            yield missing, f"{needed} is missing"
         fractional = isinstance(type_, T.FractionalType)
         if isinstance(feature, NumericFeature) and feature.clip is None and fractional:
             yield F.abs(value.cast("double")) == float("inf"), f"{source} is infinite"

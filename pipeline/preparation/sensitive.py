@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame
 from pipeline.config import PipelineConfig
 from pipeline.config.features import (
     BucketFeature,
+    CategoricalFeature,
     CategoriesFeature,
     ElapsedFeature,
     FeatureConfig,
@@ -48,9 +49,9 @@ def _kept(feature: FeatureConfig) -> Iterator[str]:
         yield "it has quantiles; expected boundaries"
     elif isinstance(feature, TimestampFeature) and "year" in feature.parts:
         yield "its parts have year, of which the first and the last are kept; expected other parts"
-    elif isinstance(feature, (NumericFeature, ElapsedFeature)):
-        if feature.missing in ("median", "mode"):
-            yield f"missing is {feature.missing}; expected mean or a number"
+    if feature.missing in ("median", "mode") and not isinstance(feature, CategoricalFeature):
+        yield f"missing is {feature.missing}; expected mean, a constant, or none"
+    if isinstance(feature, (NumericFeature, ElapsedFeature)):
         if feature.clip is not None:
             yield "clip is set; expected none; bound the value in the query, or by a rule with action: clip"
         if feature.scale in ("min_max", "robust"):

@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.features import FittedFeatures, canonical
 from pipeline.features.target import Target
 from pipeline.inspect import describe
-from pipeline.preparation.clean import check_columns
+from pipeline.preparation.clean import REASONS, add_reasons, check_columns
 from pipeline.preparation.prepare import prepare_dataset
 from tests.spark.datasets import config_of, read_all, read_split
 
@@ -65,6 +66,12 @@ FEATURES: dict[str, Any] = {
     "j_number": {"type": "numeric", "column": "j", "scale": "none"},
     "d_exact": {"type": "categorical", "column": "d"},
     "p_number": {"type": "numeric", "column": "p", "scale": "min_max", "missing": 0},
+    "n_filled": {"type": "bucket", "column": "n", "quantiles": 3, "missing": "mean", "indicator": True},
+    "c_filled": {"type": "hashed", "column": "c", "buckets": 11, "missing": "mode", "indicator": True},
+    "t_filled": {"type": "timestamp", "column": "t", "parts": ["year"], "missing": "2021-03-01", "indicator": True},
+    "b_filled": {"type": "boolean", "column": "b", "missing": "mode", "indicator": True},
+    "m_flagged": {"type": "categories", "column": "m", "length": 1, "indicator": True},
+    "v_flagged": {"type": "vector", "column": "v", "shape": [3], "indicator": True},
 }
 
 
@@ -344,6 +351,19 @@ def test_features_that_cannot_be_are_refused_before_anything_is_read(spark: Spar
     with pytest.raises(ConfigError) as caught:
         prepare_dataset(spark, make(features=features, label={"column": "name", "type": "multiclass"}))
     assert len(caught.value.offences) == 2
+
+
+def test_every_kind_of_feature_can_reject_rows_without_a_value(spark: SparkSession, make: Make) -> None:
+    names = ("n_standard", "n_given", "c_plain", "c_hashed", "c_target", "t_parts", "t_since", "b_flag", "v_vector")
+    features = {name: {**FEATURES[name], "missing": "reject"} for name in (*names, "m_many")}
+    features["t_between"] = {"type": "elapsed", "column": "t", "since_column": "u", "missing": "reject"}
+    assert {one["type"] for one in features.values()} == {one["type"] for one in FEATURES.values()}
+    schema = "id INT, n DOUBLE, c STRING, t TIMESTAMP, u TIMESTAMP, b BOOLEAN, v ARRAY<DOUBLE>, m ARRAY<STRING>"
+    there = (1, 1.0, "a", datetime(2024, 1, 1), datetime(2024, 1, 1), True, [1.0, 2.0, 3.0], [None], 1.0)
+    odd = (3, math.nan, "", *there[3:6], [math.nan] * 3, [], 1.0)
+    rows = spark.createDataFrame([there, (2, *[None] * 7, 1.0), odd], f"{schema}, label DOUBLE")
+    found = {row["id"]: row[REASONS] for row in add_reasons(rows, make(features=features)).collect()}
+    assert found == {1: None, 2: [f"{name} is missing" for name in "nctbvmu"], 3: ["n is missing"]}
 
 
 def test_ids_and_kept_columns_that_part_files_do_not_hold_are_named_before_anything_is_read(

@@ -24,15 +24,15 @@ FEATURES = {
     "colour": {"type": "categorical", "min_count": 5},
     "when": {"type": "timestamp", "parts": ["month", "weekday", "hour", "day_of_year"]},
     "cycle": {"type": "timestamp", "column": "when", "parts": ["minute_of_day"], "cyclic": True},
-    "since": {"type": "elapsed", "column": "when", "since": "2000-01-01T00:00:00"},
-    "paid": {"type": "boolean"},
+    "since": {"type": "elapsed", "column": "when", "since": "2000-01-01T00:00:00", "indicator": True},
+    "paid": {"type": "boolean", "missing": "mode", "indicator": True},
     "flight": {"type": "categorical"},
     "price": {"type": "bucket", "column": "amount", "quantiles": 5},
     "shade": {"type": "hashed", "column": "colour", "buckets": 7},
     "lateness": {"type": "target", "column": "colour"},
     "place": {"type": "vector", "shape": [3]},
     "picture": {"type": "vector", "shape": [2, 2], "dtype": "uint8"},
-    "tags": {"type": "categories", "length": 2},
+    "tags": {"type": "categories", "length": 2, "indicator": True},
 }
 SPLITS = ("validation", "test")
 """What is compared: in train rows a target encoding is out of fold, which no row that is scored is."""

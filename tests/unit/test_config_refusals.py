@@ -82,6 +82,11 @@ def by_time(validation_from: Any, test_from: Any) -> dict[str, Any]:
             {"features": {"age": {"type": "elapsed", "since": "2024-Jan-05"}}},
             "features.age.since: '2024-Jan-05' is no moment; expected a date",
         ),
+        (
+            {"features": {"seen": {"type": "timestamp", "parts": ["hour"], "missing": "sometimes"}}},
+            "features.seen.missing: 'sometimes' is no moment; expected a date",
+        ),
+        ({"features": {"paid": {"type": "boolean", "missing": "maybe"}}}, "features.paid.missing is 'maybe'; expected"),
         (rule(min=1, action="null", default=1), "clean.rules.0: default is set, but action is null; expected action"),
         (
             rule(min=1, action="null", max_fraction=1),

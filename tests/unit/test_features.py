@@ -152,7 +152,7 @@ def test_numbers_are_filled_with_the_median_clipped_and_standardised() -> None:
     fitted = fit_one(NumericFeature(type="numeric", clip=[0.05, 0.95], indicator=True), values)
     encoded = fitted.transform({"x": canonical([None, 1000, 49, -math.inf], "number")})
     assert encoded["x"].dtype == np.float32
-    (feature,) = fitted.features
+    feature, _ = fitted.features
     low = 5.0  # 0.05 as a float is a little more than a twentieth
     assert (feature.fill, feature.low, feature.high) == (49.0, low, 94.0)
     assert encoded["x"][0] == encoded["x"][2]
@@ -216,11 +216,11 @@ def test_truth_values() -> None:
     [
         (NumericFeature(type="numeric", indicator=True), [1.0]),
         (CategoricalFeature(type="categorical", indicator=True), ["a"]),
-        (BucketFeature(type="bucket", boundaries=[1]), [1.0]),
+        (BucketFeature(type="bucket", boundaries=[1], indicator=True), [1.0]),
         (HashedFeature(type="hashed", buckets=3), ["a"]),
         (CategoriesFeature(type="categories", length=2), [["a"]]),
         (TimestampFeature(type="timestamp", parts=["year", "hour"], cyclic=True), ["2024-01-01"]),
-        (TimestampFeature(type="timestamp", parts=["year", "hour"]), ["2024-01-01"]),
+        (TimestampFeature(type="timestamp", parts=["year", "hour"], indicator=True), ["2024-01-01"]),
         (ElapsedFeature(type="elapsed", since="2024-01-01", indicator=True), ["2024-01-01"]),
         (BooleanFeature(type="boolean"), [True]),
         (VectorFeature(type="vector", shape=[1]), [[1.0]]),
@@ -306,12 +306,77 @@ def test_the_vocabulary_of_a_sensitive_column_is_not_readable() -> None:
     assert fitted.transform({"x": canonical(["Bob", "Alice", "Eve"], "string")})["x"].tolist() == [3, 4, 2]
 
 
-@pytest.mark.parametrize(("missing", "expected"), [("null", 1), ("mode", 3), ({"constant": "a"}, 4)])
-def test_a_missing_category_is_null_the_mode_or_a_constant(missing: Any, expected: int) -> None:
-    config = CategoricalFeature(type="categorical", missing=missing, indicator=True)
-    encoded = encode(config, ["b", "b", "a"], [None, "b"])
-    assert encoded["x"].tolist() == [expected, 3]
-    assert encoded["x_missing"].tolist() == [1, 0]
+DAYS = ["2023-05-01", "2024-05-01", None]
+STANDS_FOR: list[tuple[Any, list[Any], Any]] = [
+    (CategoricalFeature(type="categorical", missing="mode"), ["b", "b", "a", None], "b"),
+    (CategoricalFeature(type="categorical", missing={"constant": "a"}), ["b", "b", "a"], "a"),
+    (CategoricalFeature(type="categorical", missing={"constant": "A"}, normalize={"case": "lower"}), ["b", "a"], "a"),
+    (CategoricalFeature(type="categorical", missing="mode", sensitive=True), ["b", "b", "a"], "b"),
+    (HashedFeature(type="hashed", buckets=999, missing="mode"), ["b", "b", "a"], "b"),
+    (HashedFeature(type="hashed", buckets=999, missing={"constant": "a"}), ["b"], "a"),
+    (BooleanFeature(type="boolean", missing="mode"), [True, True, False, None, None, None], True),
+    (BooleanFeature(type="boolean", missing=False), [True], False),
+    (BucketFeature(type="bucket", boundaries=[3, 6], missing=5), [1], 5),
+    (BucketFeature(type="bucket", boundaries=[3, 6], missing="mean"), [1, 9, 8, None], 6),
+    (BucketFeature(type="bucket", boundaries=[3, 6], missing="median"), [1, 4, 8, math.inf], 4),
+    (BucketFeature(type="bucket", quantiles=2, missing="mode"), [1, 1, 4, 8], 1),
+    (TimestampFeature(type="timestamp", parts=["year", "month"], missing="2021-03-01"), DAYS, "2021-03-31"),
+    (
+        TimestampFeature(type="timestamp", parts=["hour"], cyclic=True, missing="2021-03-01 06:00"),
+        DAYS,
+        "2024-01-01 06:00",
+    ),
+    (ElapsedFeature(type="elapsed", since="2020-01-01", missing="mode"), [*DAYS, "2024-05-01"], "2024-05-01"),
+    (NumericFeature(type="numeric", missing=-1), [1, 2], -1),
+]
+"""Features with their train values, and the value that a missing one stands for."""
+
+
+@pytest.mark.parametrize(("config", "train", "value"), STANDS_FOR)
+def test_a_missing_value_is_encoded_as_what_it_stands_for(config: Any, train: list[Any], value: Any) -> None:
+    encoded = encode(config.model_copy(update={"indicator": True}), train, [None, value])
+    assert encoded.pop("x_missing").tolist() == [1, 0]
+    assert all(one == other for one, other in encoded.values())
+
+
+@pytest.mark.parametrize(
+    ("config", "train", "values", "null"),
+    [
+        (CategoricalFeature(type="categorical"), ["a"], ["a", "b"], 1),
+        (HashedFeature(type="hashed", buckets=999), [], ["a", "b"], 1),
+        (BooleanFeature(type="boolean"), [], [True, False], 1),
+        (BucketFeature(type="bucket", boundaries=[0]), [], [-1, 1], 1),
+        (CategoriesFeature(type="categories", length=2), [["a"]], [["a"], []], [0, 0]),
+        (VectorFeature(type="vector", shape=[2]), [], [[1, 2], [0, 0]], [0, 0]),
+    ],
+)
+def test_a_missing_value_that_stands_for_none_has_a_code_of_its_own_or_is_empty(
+    config: Any, train: list[Any], values: list[Any], null: Any
+) -> None:
+    encoded = encode(config.model_copy(update={"indicator": True}), train, [None, *values])
+    assert encoded["x"][0].tolist() == null
+    assert encoded["x_missing"].tolist() == [1, 0, 0]
+
+
+def test_a_null_that_stands_for_a_category_counts_with_it_in_target_encoding() -> None:
+    raw = {"x": canonical(["a", "a", None, "b"], "string"), LABEL: np.array([1.0, 0, 1, 0]), FOLD: np.arange(4)}
+    means = {}
+    for missing in ("null", "mode", {"constant": "b"}):
+        config = TargetFeature(type="target", folds=2, smoothing=0, missing=missing)
+        fitted, _ = run_fit(fit_features({"x": config}), raw)
+        means[str(missing)] = fitted.transform({"x": canonical(["a", "b", None], "string")})["x"].tolist()
+    two_thirds = float(np.float32(2 / 3))
+    assert means == {"null": [0.5, 0, 1], "mode": [two_thirds, 0, two_thirds], "{'constant': 'b'}": [0.5, 0.5, 0.5]}
+
+
+def test_an_infinite_number_is_missing_unless_it_is_clipped_and_so_is_a_time_elapsed_since_none() -> None:
+    for clip, expected in ((None, [1, 1, 0]), ([0, 1], [1, 0, 0])):
+        config = NumericFeature(type="numeric", indicator=True, clip=clip)
+        assert encode(config, [1, 2], [None, math.inf, 1])["x_missing"].tolist() == expected
+    config = ElapsedFeature(type="elapsed", since_column="y", indicator=True)
+    moments = {name: canonical(days, "timestamp") for name, days in {"x": DAYS, "y": DAYS[1:] + DAYS[:1]}.items()}
+    fitted, _ = run_fit(fit_features({"x": config}), moments)
+    assert fitted.transform(moments)["x_missing"].tolist() == [0, 1, 1]
 
 
 def test_several_categories_are_padded_or_cut() -> None:

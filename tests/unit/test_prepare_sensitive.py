@@ -29,6 +29,7 @@ def test_settings_that_keep_a_value_of_a_row_are_named() -> None:
         "rank": {"type": "bucket", "column": "pay", "quantiles": 4},
         "age": {"type": "elapsed", "column": "sold", "since_column": "born", "scale": "robust", "missing": "mode"},
         "name": {"type": "target"},
+        "shade": {"type": "hashed", "column": "name", "buckets": 9, "missing": "mode"},
         "birth": {"type": "timestamp", "column": "born", "parts": ["month", "year"]},
         "plain": {"type": "numeric"},
     }
@@ -42,6 +43,7 @@ def test_settings_that_keep_a_value_of_a_row_are_named() -> None:
         "features.age would keep values of sensitive column born: missing is mode",
         "features.age would keep values of sensitive column born: scale is robust",
         "features.name would keep values of sensitive column name: its type is target",
+        "features.shade would keep values of sensitive column name: missing is mode",
         "features.birth would keep values of sensitive column born: its parts have year, of which the first and the "
         "last are kept",
     ]
@@ -52,7 +54,7 @@ def test_sums_over_rows_digests_and_given_bounds_are_not() -> None:
         "pay": {"type": "numeric", "missing": "mean", "log1p": True},
         "level": {"type": "bucket", "column": "pay", "boundaries": [1, 2]},
         "age": {"type": "elapsed", "column": "born", "since": "2024-01-01", "missing": 0},
-        "name": {"type": "categorical"},
+        "name": {"type": "categorical", "missing": "mode"},
         "place": {"type": "hashed", "buckets": 7},
         "birthday": {"type": "timestamp", "column": "born", "parts": ["month", "day"]},
     }
