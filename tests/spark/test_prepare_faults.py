@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -51,18 +52,30 @@ FAULTS: list[tuple[dict[str, str], str]] = [
 ]
 
 
+@dataclass
+class Planted:
+    """The table; the rows planted by reason, the raw lines that cannot be parsed; how many repeat a row or its id."""
+
+    path: Path
+    by_reason: dict[str, set[int]]
+    broken: set[str]
+    lines: int = 0
+    repeats: int = 0
+    other_values: int = 0
+
+
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, set[int]], set[str]]:
-    """The table, the rows planted by reason, and the raw lines that cannot be parsed."""
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     path = tmp_path_factory.mktemp("faults") / "table.csv"
-    by_reason: dict[str, set[int]] = defaultdict(set)
-    broken: set[str] = set()
+    planted = Planted(path, defaultdict(set), set())
+    by_reason, broken = planted.by_reason, planted.broken
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
         for row in range(ROWS):
             values = {"row": str(row), "id": str(row), **GOOD, "split": SPLITS[row % 7 % 3], "label": str(row % 2)}
-            values["serial"] = "" if row % 40 == 7 else f"number {row}"  # of a row that comes twice it is not unique
+            twice = row % 40 in (7, 27)
+            values["serial"] = "" if twice else f"number {row}"  # of a row that comes twice it is not unique
             if row % 9 == 0:
                 fault, reason = FAULTS[row // 9 % len(FAULTS)]
                 values |= fault
@@ -76,19 +89,24 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
                 line = line[:4] if row % 2 else [*line, "more"]
                 broken.add(",".join(line))
             writer.writerow(line)
-            if row % 40 == 7 and ",".join(line) not in broken and row % 9 != 0 and row % 50 != 1:
-                writer.writerow(line)
-    return path, dict(by_reason), broken
+            planted.lines += 1
+            if twice and ",".join(line) not in broken and row % 9 != 0 and row % 50 != 1:
+                is_other = row % 40 == 27
+                writer.writerow([*line[:3], "7", *line[4:]] if is_other else line)
+                planted.lines += 1
+                planted.other_values += is_other
+                planted.repeats += not is_other
+    return planted
 
 
 @pytest.fixture
-def config(planted: tuple[Path, dict[str, set[int]], set[str]], tmp_path: Path) -> PipelineConfig:
+def config(planted: Planted, tmp_path: Path) -> PipelineConfig:
     strings = ("text", "code", "split", "flag", "day", "size", "serial")
     schema = ", ".join(f"{name} {'STRING' if name in strings else 'INT'}" for name in COLUMNS)
     schema = schema.replace("rate INT", "rate DOUBLE")
     return config_of(
         tmp_path,
-        source={"inputs": {"table": {"path": str(planted[0]), "schema": schema}}, "id": "id"},
+        source={"inputs": {"table": {"path": str(planted.path), "schema": schema}}, "id": "id"},
         clean={
             "rules": [
                 {"column": "amount", "min": 0, "max": 100},
@@ -113,12 +131,12 @@ def config(planted: tuple[Path, dict[str, set[int]], set[str]], tmp_path: Path) 
     )
 
 
-def test_rejections_are_exactly_the_planted_ones(
-    spark: SparkSession, config: PipelineConfig, planted: tuple[Path, dict[str, set[int]], set[str]]
-) -> None:
-    _, by_reason, broken = planted
+def test_rejections_are_exactly_the_planted_ones(spark: SparkSession, config: PipelineConfig, planted: Planted) -> None:
+    by_reason, broken = planted.by_reason, planted.broken
     dataset = prepare_dataset(spark, config)
     accounting = dataset.manifest.accounting
+    assert (accounting.rows_in, accounting.duplicates) == (planted.lines, planted.repeats + planted.other_values)
+    assert min(planted.repeats, planted.other_values) > 30
     expected = {reason: len(rows) for reason, rows in by_reason.items()} | {"row cannot be parsed": len(broken)}
     assert dict(accounting.reasons) == expected
     assert accounting.balanced
@@ -144,18 +162,34 @@ def test_rejections_are_exactly_the_planted_ones(
     published = [row for table in tables for row in table["row"].to_pylist()]
     unparsed = {int(line.split(",")[0]) for line in broken}
     assert sorted(published) == sorted(set(range(ROWS)) - rejected - unparsed)
-    assert accounting.rows_in == len(published) + accounting.duplicates + accounting.rejected
+    assert (accounting.published, accounting.rejected) == (len(published), len(rejected) + len(broken))
+
+
+@pytest.mark.parametrize("deduplicate", ["id", "row", False])
+def test_duplicates_are_exactly_the_planted_ones_however_they_are_told(
+    spark: SparkSession, config: PipelineConfig, planted: Planted, deduplicate: str | bool
+) -> None:
+    clean = config.clean.model_copy(update={"deduplicate": deduplicate})
+    accounting = prepare_dataset(spark, config.model_copy(update={"clean": clean})).manifest.accounting
+    expected = {"id": planted.repeats + planted.other_values, "row": planted.repeats, False: 0}[deduplicate]
+    rejected = len(set().union(*planted.by_reason.values())) + len(planted.broken)
+    assert accounting.as_rows() == {
+        "in": planted.lines,
+        "published": planted.lines - expected - rejected,
+        "duplicates": expected,
+        "rejected": rejected,
+    }
 
 
 def test_lines_that_cannot_be_parsed_are_not_shown_where_a_column_is_sensitive(
-    spark: SparkSession, config: PipelineConfig, planted: tuple[Path, dict[str, set[int]], set[str]]
+    spark: SparkSession, config: PipelineConfig, planted: Planted
 ) -> None:
     query = "SELECT *, code AS person FROM table"
     source = config.source.model_copy(update={"sensitive": ["person"], "query": query})
     dataset = prepare_dataset(spark, config.model_copy(update={"source": source}))
     (attempt,) = Path(dataset.url, "quarantine").iterdir()
     faults = pd.concat(pd.read_parquet(path) for path in (attempt / "faults" / "table").iterdir())
-    assert len(faults) == dataset.manifest.accounting.reasons["row cannot be parsed"] == len(planted[2])
+    assert len(faults) == dataset.manifest.accounting.reasons["row cannot be parsed"] == len(planted.broken)
     assert faults["line"].isna().all()
     assert faults["file"].str.endswith("table.csv").all()
 

@@ -22,13 +22,15 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
 from pipeline.config import PipelineConfig
-from pipeline.dataset import SPLITS
+from pipeline.dataset import SPLITS, Dataset
 from pipeline.errors import ConfigError, DataError
 from pipeline.features import FittedFeatures, canonical
+from pipeline.features.fitted import _OPERATIONS
 from pipeline.features.target import Target
 from pipeline.inspect import describe
 from pipeline.preparation.clean import REASONS, add_reasons, check_columns
 from pipeline.preparation.prepare import prepare_dataset
+from tests.feature_states import expected_state
 from tests.spark.datasets import config_of, read_all, read_split
 
 ODD_NUMBERS = [0.0, -0.0, math.nan, math.inf, -math.inf, 5e-324, 1.7e308, -1e-310, 0.1, 1e15, None]
@@ -52,6 +54,8 @@ FEATURES: dict[str, Any] = {
     "c_plain": {"type": "categorical", "column": "c", "min_count": 2},
     "c_clean": {"type": "categorical", "column": "c", "normalize": {"unicode": "NFKC", "case": "lower"}},
     "c_buckets": {"type": "categorical", "column": "c", "max_size": 2, "unseen_buckets": 7, "missing": "mode"},
+    "c_secret": {"type": "categorical", "column": "c", "sensitive": True, "missing": "mode"},
+    "c_given": {"type": "target", "column": "c", "min_count": 3, "missing": {"constant": "given"}},
     "c_hashed": {"type": "hashed", "column": "c", "buckets": 11},
     "c_target": {"type": "target", "column": "c", "smoothing": 1},
     "t_parts": {"type": "timestamp", "column": "t", "parts": ["year", "month", "day", "weekday", "day_of_year"]},
@@ -98,6 +102,10 @@ TABLES = st.fixed_dictionaries(
 )
 
 
+def label_of(row: int) -> float:
+    return float((7 * row) % 5 < 2)
+
+
 def write_table(values: dict[str, list[Any]], path: Path) -> None:
     types = {"n": pa.float64(), "c": pa.string(), "b": pa.bool_(), "v": pa.list_(pa.float64()), "i": pa.binary()}
     types |= {"m": pa.list_(pa.string()), "t": pa.timestamp("us", "UTC")}
@@ -105,7 +113,7 @@ def write_table(values: dict[str, list[Any]], path: Path) -> None:
     moments = canonical(values["t"], "timestamp")
     arrays = {name: pa.array(moments if name == "t" else values[name]).cast(types[name]) for name in types}
     rows = len(values["n"])
-    labels = [float((7 * row) % 5 < 2) for row in range(rows)]
+    labels = [label_of(row) for row in range(rows)]
     names = [f"class {row % 3}" for row in range(rows)]
     table = pa.table({"id": list(range(rows)), "label": labels, "name": names, "y": np.arange(rows) / 7, **arrays})
     pq.write_table(table, path)
@@ -158,18 +166,35 @@ def test_what_spark_wrote_is_what_memory_computes_bit_for_bit(
     dataset = prepare_dataset(spark, make())
     features = FittedFeatures.from_json(json.loads(json.dumps(dataset.manifest.statistics)))
     raw = pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in values.items()})
+    check_states(dataset, raw)
     for split in SPLITS:
         table = read_split(dataset, split)
         rows = raw.loc[table["id"]]
         encoded = features.transform({name: canonical(rows[name], kind) for name, kind in features.inputs.items()})
         for packed in dataset.schema.packed:
-            members = [name for name in packed.members if not (split == "train" and name == "c_target")]
+            members = [name for name in packed.members if not (split == "train" and name in ("c_target", "c_given"))]
             blob = np.frombuffer(b"".join(table[packed.name]), dtype=packed.dtype).reshape(len(table), -1)
             widths = np.cumsum([0] + [dataset.schema.column(name).width for name in packed.members])
             for place, name in enumerate(packed.members):
                 if name in members:
                     written = np.ascontiguousarray(blob[:, widths[place] : widths[place + 1]])
                     assert written.tobytes() == encoded[name].tobytes(), (split, name)
+
+
+def check_states(dataset: Dataset, raw: pd.DataFrame) -> None:
+    """What each operation has learned is what the train rows say, by another way, and nothing of the other splits."""
+    ids = read_split(dataset, "train")["id"]
+    train = {name: raw.loc[ids, name].tolist() for name in raw}
+    labels = [label_of(row) for row in ids]
+    sections = dataset.manifest.semantic["features"]
+    states = [state for state in dataset.manifest.statistics["features"] if state["type"] != "missing"]
+    assert [state["name"] for state in states] == list(sections)
+    assert {section["type"] for section in sections.values()} == set(_OPERATIONS)
+    for state in states:
+        for key, value in expected_state(state["name"], sections[state["name"]], train, labels).items():
+            found = state[key]
+            rounded = key in ("offset", "scale", "means", "mean")
+            assert found == (pytest.approx(value, rel=1e-12) if rounded else value), (state["name"], key)
 
 
 def plain_values() -> dict[str, list[Any]]:
