@@ -83,9 +83,12 @@ def inspect(options: argparse.Namespace) -> None:
 def export(options: argparse.Namespace) -> dict[str, Any]:
     """Write a dataset as plain Parquet."""
     from pipeline.dataset import Dataset
+    from pipeline.dataset.holds import hold
     from pipeline.export import export_dataset
 
-    return {"rows": export_dataset(Dataset.open(options.dataset), options.output, options.splits)}
+    dataset = Dataset.open(options.dataset)
+    with hold(dataset):
+        return {"rows": export_dataset(dataset, options.output, options.splits)}
 
 
 def bench(options: argparse.Namespace) -> dict[str, Any]:

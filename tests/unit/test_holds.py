@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import pipeline.export
 import pipeline.inference.evaluate
 import pipeline.launch
-from pipeline import flow, storage
+from pipeline import commands, flow, storage
 from pipeline.config import PipelineConfig, parse_config, with_sections
 from pipeline.dataset import Dataset
 from pipeline.dataset.holds import held_versions, hold, run_marks
@@ -82,6 +84,13 @@ def test_an_evaluation_holds_the_version_that_it_reads(
     reading(dataset, monkeypatch, pipeline.inference.evaluate, "evaluate")
     with pytest.raises(ReadToHere):
         flow.evaluate(run)
+
+
+def test_an_export_holds_the_version_that_it_reads(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading(dataset, monkeypatch, pipeline.export, "export_dataset")
+    with pytest.raises(ReadToHere):
+        commands.export(Namespace(dataset=dataset.url, output="/out", splits=None))
+    assert held_versions(dataset.url) == set()
 
 
 def test_a_killed_reader_holds_nothing(dataset: Dataset) -> None:
