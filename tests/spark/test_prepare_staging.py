@@ -56,7 +56,7 @@ def test_the_most_frequent_values_are_found_before_one_task_sees_them(spark: Spa
     rows += [(2, "", n % 20, 1, n, n) for n in range(40)]
     with preparation_settings(spark):
         cells = spark.createDataFrame(rows, "want int, text string, key long, count long, low long, high long")
-        merged = _merged(cells, _limits(wants, measured))
+        merged = _merged(cells, [*_limits(wants, measured).values()])
         plan = merged._jdf.queryExecution().executedPlan().toString()
         found = merged.toPandas()
     assert "Partial" in plan[plan.index("WindowGroupLimit") :]

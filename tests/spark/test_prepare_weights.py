@@ -125,5 +125,5 @@ def test_a_column_that_cannot_weigh_is_refused(
 
 
 def test_a_weight_that_a_feature_publishes_too_is_refused(spark: SparkSession, make: Make) -> None:
-    with pytest.raises(ConfigError, match=r"label.weight seats is an encoded column of a feature too"):
+    with pytest.raises(ConfigError, match=r"label.weight seats is a column that features.seats makes too"):
         prepared(spark, make(features={"seats": {"type": "numeric"}, "size": {"type": "numeric"}}), trips())

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from pipeline.config import parse_config
 from pipeline.preparation.prepare import prepare_dataset
 
-RECORDED = "bc0c4ea5a96217a19cf38113ee399669d7354dff7db37e8d40f3c6bd180fe472"
+RECORDED = "8296b2e5f4f09641db37eaad26ff28eb146ffbbb0aa558e5db27ec4a4afdc5b1"
 """With pyspark 3.5.9, pyarrow 14.0.2, numpy 1.26.4 and pandas 2.2.3."""
 
 ROWS = 500
