@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 import tempfile
 from collections.abc import Callable
@@ -248,9 +249,10 @@ def propose_config(data: str, target: str, label: str | None, show: Callable[[st
     if storage.exists(target):
         raise taken
     check_table(data)
+    folder = storage.resolve(storage.join(target, ".."), os.getcwd())
     with tempfile.TemporaryDirectory() as workspace, spark_session(ClusterConfig(), workspace) as session:
-        proposal = propose(session, data, label)
-    if not storage.put_if_absent(target, proposal.text(storage.join(target, "..")).encode()):
+        proposal = propose(session, data, label, folder)
+    if not storage.put_if_absent(target, proposal.text(folder).encode()):
         raise taken
     for line in proposal.lines():
         show(line)

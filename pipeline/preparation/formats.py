@@ -8,12 +8,13 @@ from typing import Literal
 
 from pipeline import storage
 from pipeline.errors import DataError
-from pipeline.preparation.inputs import InputFile
+from pipeline.preparation.inputs import InputFile, is_delta
 
-Format = Literal["csv", "json", "parquet", "orc"]
+Format = Literal["csv", "json", "parquet", "orc", "delta"]
 
 _ENDINGS: dict[str, Format] = {
     "csv": "csv",
+    "tsv": "csv",
     "json": "json",
     "jsonl": "json",
     "ndjson": "json",
@@ -27,13 +28,15 @@ def format_of(source: str, files: Sequence[InputFile]) -> Format:
     """The format that the name of a table tells, or else those of its files, or else the first bytes of one.
 
     Args:
-        source: file, folder or glob pattern.
+        source: file, folder or glob pattern; the folder of a Delta table is one, whatever its name.
         files: what is there.
 
     Raises:
         DataError: the files are of several formats.
         StorageError: a file cannot be read.
     """
+    if is_delta(source):
+        return "delta"
     if own := _by_ending(source):
         return own
     formats = {format_ for file in files if (format_ := _by_ending(file.path))}

@@ -46,7 +46,7 @@ def list_inputs(config: PipelineConfig) -> Inputs:
         for path in input_.path or ():
             try:
                 files = set(files_at(path))
-                problem = _problem(path, files)
+                problem = _problem(path, input_.format, files)
                 found |= files
             except (StorageError, InputMissingError) as error:
                 problem = str(error)
@@ -162,7 +162,14 @@ def _modified(info: Mapping[str, Any]) -> str:
     return ""
 
 
-def _problem(path: str, files: Iterable[InputFile]) -> str | None:
+def is_delta(path: str) -> bool:
+    """Whether a folder is a Delta table, whose files are those that its log names, and not all that are there."""
+    return not is_glob(path) and storage.exists(storage.join(path, "_delta_log"))
+
+
+def _problem(path: str, format_: str, files: Iterable[InputFile]) -> str | None:
+    if format_ == "parquet" and is_delta(path):
+        return "is a Delta table, of whose files some no longer count; expected format: delta; say so"
     if not files:
         is_braced = re.search(r"\{.*,.*\}", path)
         advice = "braces stand for themselves; write a list of paths" if is_braced else "check the path"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, DataType, MapType, StructType
+from pyspark.sql.types import ArrayType, DataType, MapType, StringType, StructField, StructType
 
 from pipeline.config.data import InputConfig
 from pipeline.config.secret_values import from_environment
@@ -62,6 +62,14 @@ def columns_of(session: SparkSession, what: str, input_: InputConfig, files: Seq
     with spark_errors(what):
         reader = _reader(session, input_, files, _values(what, input_.options))
         return columns_in(what, input_.format, reader, _paths(files), infers=False)
+
+
+def read_as_texts(
+    session: SparkSession, input_: InputConfig, files: Sequence[InputFile], names: Sequence[str]
+) -> DataFrame:
+    """The columns of CSV files as they are written; of a row that cannot be parsed some are null."""
+    schema = StructType([StructField(name, StringType()) for name in names])
+    return _reader(session, input_, files, _values("the table", input_.options)).schema(schema).load(_paths(files))
 
 
 def read_lines(session: SparkSession, what: str, input_: InputConfig, files: Sequence[InputFile]) -> DataFrame | None:

@@ -92,7 +92,7 @@ def test_a_proposal_rejects_no_class_takes_no_id_for_a_feature_and_allows_what_i
     assert proposal.ids == ("uuid",)
     assert proposal.split.startswith("{by: hash"), "rows without a time would be rejected"
     assert set(proposal.features) == {"seen", "born", "on"}
-    assert "hour" not in proposal.features["born"]
+    assert proposal.features["born"]["parts"] == ["month", "weekday"]
     assert {name for name, why in proposal.left_out.items() if why == "looks like an id"} == {"serial", "customer_id"}
     (tmp_path / "pipeline.yaml").write_text(proposal.text(str(tmp_path)))
     dataset = prepare_dataset(spark, load_config(str(tmp_path / "pipeline.yaml")))

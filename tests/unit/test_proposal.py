@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,19 @@ import yaml
 import pipeline.launch.session as session_module
 import pipeline.preparation.propose as propose_module
 from pipeline import cli
-from pipeline.config import load_config
+from pipeline.config import load_config, parse_config
 from pipeline.preparation.proposal import Proposal
 
 PROPOSAL = Proposal(
     path="orders.csv",
     format="csv",
+    options={"sep": ";"},
     schema="`order id` int, `unit price` double, unit_price int, `on` int, note string, late int",
     label="late",
     label_type="binary",
     ids=("order id",),
     split="{by: hash, validation: 0.1, test: 0.1}",
-    features=dict.fromkeys(("unit price", "unit_price", "on"), "{type: numeric}"),
+    features={name: {"type": "numeric"} for name in ("unit price", "unit_price", "on")},
     left_out={"note": "nearly all values differ"},
     lacking=0.231,
 )
@@ -39,10 +41,42 @@ def test_the_text_is_a_configuration_whatever_columns_are_called_and_wherever_it
     )
     config = load_config(str(file))
     assert {config.features[name].column or name for name in config.features} == {"unit price", "unit_price", "on"}
-    assert config.source.inputs["table"].path == str(tmp_path / "orders.csv")
+    assert config.source.inputs["table"].path == [str(tmp_path / "orders.csv")]
+    assert config.source.inputs["table"].options == {"sep": ";"}
     assert config.clean.max_rejected_fraction == 0.26, "a quarter of the rows has no label"
     assert "# left out: note, nearly all values differ" in file.read_text()
     assert yaml.safe_load(PROPOSAL.text("conf"))["source"]["inputs"]["table"]["path"] == "../orders.csv"
+
+
+def test_no_two_columns_of_what_is_made_have_one_name(tmp_path: Path) -> None:
+    numeric, time = {"type": "numeric", "indicator": True}, {"type": "timestamp", "parts": ["hour"]}
+    features = {"x": numeric, "x_missing": numeric, "t": time, "t_hour": numeric, "late": numeric, "x missing": numeric}
+    proposal = replace(PROPOSAL, features=features, label="t_hour__2", ids=("late",))
+    config = parse_config(yaml.safe_load(proposal.text(str(tmp_path))), str(tmp_path))
+    assert {name: feature.column for name, feature in config.features.items()} == {
+        "x": None,
+        "x_missing__2": "x_missing",
+        "t": None,
+        "t_hour__3": "t_hour",
+        "late__2": "late",
+        "x_missing__3": "x missing",
+    }
+
+
+def test_rare_classes_are_named_and_what_their_rows_and_others_lack(tmp_path: Path) -> None:
+    proposal = replace(PROPOSAL, label_type="multiclass", classes=("a", "b"), rare=("c",), lacking=0.1)
+    text = proposal.text(str(tmp_path))
+    assert "label: {column: late, type: multiclass, classes: [a, b]}   # not c, of which a split has no row" in text
+    assert "clean: {max_rejected_fraction: 0.12}   # 10% of the rows lack label or time, or are of rare classes" in text
+    assert proposal.lines()[0] == "label: late (multiclass, without c)"
+
+
+def test_outputs_are_placed_where_no_input_reads_them(tmp_path: Path) -> None:
+    folder = tmp_path / "orders"
+    folder.mkdir()
+    proposal = replace(PROPOSAL, path=str(folder))
+    for place, expected in ((tmp_path, "workspace/orders"), (folder, "../orders-workspace/orders")):
+        assert yaml.safe_load(proposal.text(str(place)))["dataset"]["url"] == expected
 
 
 @pytest.fixture
