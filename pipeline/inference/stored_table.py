@@ -1,7 +1,7 @@
 """DRIVER. The table that is scored: its files and their format are found before Spark starts, which then reads them.
 
 It is read as preparation reads its inputs. Of a table that has the format of the primary input the configuration says
-more, and the columns that the model reads are then what they were in training: see `StoredTable.as_in`.
+more, and the columns that the model reads are then what they were in training: see `StoredTable.read`.
 """
 
 from __future__ import annotations

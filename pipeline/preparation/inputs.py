@@ -100,8 +100,8 @@ def files_at(url: str) -> Iterable[InputFile]:
     meant = hidden if not is_pattern else {root for root in hidden if _last(root).startswith("_") and _names(path)}
     if meant:
         raise InputMissingError(
-            f"{', '.join(sorted(meant))}: Spark reads no file whose name begins with _ or .; expected another name; "
-            "rename it"
+            f"Spark reads no file whose name begins with _ or ., such as {', '.join(sorted(meant))}; expected another "
+            "name; rename it"
         )
     for full, info in found.items():
         root = next(root for root in roots if full == root or full.startswith(root.rstrip("/") + "/"))

@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipeline.errors import DataError, PipelineError
 from pipeline.preparation.causes import typed
+from pipeline.preparation.columns import OWN
 from pipeline.preparation.quoting import quoted
 
 ANSI, TIME_ZONE, CASE = "spark.sql.ansi.enabled", "spark.sql.session.timeZone", "spark.sql.caseSensitive"
@@ -149,7 +150,7 @@ def spark_errors(what: str) -> Iterator[None]:
     try:
         yield
     except (ParseException, AnalysisException) as error:
-        message = str(error).strip().splitlines()[0]
+        message = re.sub(rf"(, )?`{OWN}\w+`", "", str(error).strip().splitlines()[0])
         found = typed(what, message) if isinstance(error, AnalysisException) else None
         raise found or DataError(f"{what} is not valid: {message}; expected Spark SQL on existing columns") from error
     except (PySparkException, Py4JJavaError) as error:

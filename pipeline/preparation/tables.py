@@ -46,7 +46,7 @@ def read_table(session: SparkSession, what: str, input_: InputConfig, files: Seq
         paths, reader = _paths(files), _reader(session, input_, files, options)
         schema = ddl(session, f"{what}.schema", input_.columns) if input_.columns else None
         if input_.format in ("csv", "json"):
-            schema = schema or columns_in(what, input_.format, reader, paths, infers=True)
+            schema = schema or columns_in(what, input_.format, reader, paths, options, infers=True)
             return read_texts(reader, paths, schema)
         read = read_parquet if input_.format == "parquet" else read_orc
         full, may_lack = [file.path for file in files if file.bytes], is_on(options, "mergeSchema")
@@ -60,8 +60,9 @@ def columns_of(session: SparkSession, what: str, input_: InputConfig, files: Seq
         InputMissingError: the files tell no columns.
     """
     with spark_errors(what):
-        reader = _reader(session, input_, files, _values(what, input_.options))
-        return columns_in(what, input_.format, reader, _paths(files), infers=False)
+        options = _values(what, input_.options)
+        reader = _reader(session, input_, files, options)
+        return columns_in(what, input_.format, reader, _paths(files), options, infers=False)
 
 
 def read_as_texts(

@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame, DataFrameReader
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
-from pipeline.errors import InputMissingError
+from pipeline.errors import DataError, InputMissingError
 from pipeline.preparation.columns import OWN
 from pipeline.preparation.quoting import column
 from pipeline.preparation.snapshot import hashed
@@ -24,6 +24,10 @@ DEFAULTS: Mapping[str, dict[str, str]] = {
 """Options of the formats where none are given."""
 _REPLACEMENT = "\ufffd"
 """What Java puts in the place of bytes that are no character."""
+_ENCODINGS = (
+    "expected UTF-8, or the encoding that options say; say options: {encoding: ISO-8859-1} or whichever it is, beside "
+    "multiLine: true if it is UTF-16 or UTF-32; {encoding: UTF-8} takes such texts as they are"
+)
 _NO_COLUMNS = {
     "csv": "its files are empty; expected a line with the names of the columns, and rows; write them again",
     "json": "its files hold no object in a line of its own; expected JSON lines; of an array, or of objects over "
@@ -41,7 +45,9 @@ def is_on(options: Mapping[str, str], name: str) -> bool:
     return option(options, name).lower() == "true"
 
 
-def columns_in(what: str, format_: str, reader: DataFrameReader, paths: list[str], infers: bool) -> StructType:
+def columns_in(
+    what: str, format_: str, reader: DataFrameReader, paths: list[str], options: Mapping[str, str], infers: bool
+) -> StructType:
     """The columns of CSV or JSON files.
 
     Args:
@@ -49,15 +55,21 @@ def columns_in(what: str, format_: str, reader: DataFrameReader, paths: list[str
         format_: ``csv`` or ``json``.
         reader: with its options.
         paths: what Spark is to read.
+        options: of the reader.
         infers: whether values of CSV tell types; otherwise they are texts.
 
     Raises:
+        DataError: names of columns are not in the encoding that the options say.
         InputMissingError: the files tell no columns.
     """
     found = reader.option("inferSchema", infers).option("columnNameOfCorruptRecord", FAULT).load(paths).schema
     columns = [field for field in found if field.name != FAULT]
     if not columns:
         raise InputMissingError(f"{what}: {_NO_COLUMNS[format_]}")
+    if strange := [field.name for field in columns if _REPLACEMENT in field.name and not _is_utf8(options)]:
+        raise DataError(
+            f"{what}: columns {', '.join(strange)} have bytes in their names that are no text; {_ENCODINGS}"
+        )
     return StructType(columns)
 
 
@@ -78,13 +90,9 @@ def _fully_parsed(frame: DataFrame) -> DataFrame:
 
 
 def garbled(frame: DataFrame, options: Mapping[str, str]) -> Column:
-    """Of a row of `read_texts`, the first column with bytes that are no character; null if there is none.
-
-    A file that is said to be in UTF-8 may hold the replacement character itself.
-    """
-    encoding = option(options, "encoding", option(options, "charset"))
+    """Of a row of `read_texts`, the first column with bytes that are no character; null if there is none."""
     texts = [field.name for field in frame.schema if field.dataType == StringType() and field.name != FAULT]
-    if encoding.upper() == "UTF-8" or not texts:
+    if _is_utf8(options) or not texts:
         return F.lit(None).cast("string")
     found = {name: column(name).contains(_REPLACEMENT) for name in texts}
     any_ = reduce(or_, (F.coalesce(one, F.lit(False)) for one in found.values()))
@@ -92,10 +100,11 @@ def garbled(frame: DataFrame, options: Mapping[str, str]) -> Column:
     return F.when(column(FAULT).isNull() & any_, first)
 
 
+def _is_utf8(options: Mapping[str, str]) -> bool:
+    """Whether that is said; the files may hold the replacement character itself then."""
+    return option(options, "encoding", option(options, "charset")).upper() == "UTF-8"
+
+
 def not_utf8(what: str, name: str, rows: int) -> str:
     """The offence of a table with rows of which `garbled` names a column."""
-    return (
-        f"{what}: column {name} and maybe others have bytes that are no text in {rows:,} rows; expected UTF-8, or the "
-        "encoding that options say; say options: {encoding: ISO-8859-1} or whichever it is, beside multiLine: true if "
-        "it is UTF-16 or UTF-32; {encoding: UTF-8} takes such texts as they are"
-    )
+    return f"{what}: column {name} and maybe others have bytes that are no text in {rows:,} rows; {_ENCODINGS}"

@@ -106,6 +106,12 @@ def test_a_condition_is_on_the_rows_of_the_primary_input_alone(spark: SparkSessi
             preview(spark, made(folder, where=where))
 
 
+def test_columns_of_our_own_are_suggested_to_nobody(spark: SparkSession, folder: Path) -> None:
+    with pytest.raises(DataError, match=r"^source\.where is not valid: .*`nosuch`.*`label`") as caught:
+        preview(spark, made(folder, where="nosuch > 3"))
+    assert "_pipeline_" not in str(caught.value)
+
+
 def test_a_query_may_be_as_long_as_it_likes(spark: SparkSession, folder: Path) -> None:
     query = """
         WITH one AS (SELECT c, collect_list(x)[0] AS f, max_by(x, id) AS l FROM t GROUP BY c),

@@ -137,6 +137,17 @@ def test_texts_in_another_encoding_are_refused_by_their_column_until_the_options
     assert read_all(dataset).set_index("id")["note"].to_dict() == dict(enumerate(texts))
 
 
+def test_names_of_columns_in_another_encoding_are_refused_until_the_options_name_it(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_bytes(notes(größe=1).to_csv(index=False).encode("latin-1"))
+    with pytest.raises(DataError, match=r"^source\.inputs\.notes: columns gr\ufffd\ufffde have bytes in their names"):
+        preview(spark, made(tmp_path, {"schema": None}))
+    seen = preview(spark, made(tmp_path, {"schema": None, "options": {"encoding": "ISO-8859-1"}}))
+    assert "größe" in seen["columns"]
+
+
 def test_utf_16_is_read_as_one_text_and_refused_line_by_line(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.csv").write_bytes(notes(note="grün").to_csv(index=False).encode("utf-16"))

@@ -216,6 +216,7 @@ def test_the_inputs_are_scanned_at_most_three_times(
     plans = [plan for number, plan in _executions(spark).items() if number > before]
     scans = [plan for plan in plans if "Scan csv" in plan]
     assert len(scans) == 3, "counting, staging, and the lines that cannot be parsed"
+    assert sum("Scan text" in plan for plan in plans) == 1, "looking for texts that a line would cut"
     assert sum("Scan parquet" in plan for plan in plans) == 1, "staging alone"
 
 

@@ -62,7 +62,7 @@ def test_a_file_that_is_meant_and_hidden_is_refused_by_name(files: Path, path: A
         list_inputs(config_of(files, path))
     (offence,) = caught.value.offences
     assert offence.startswith("source.inputs.t.path is ")
-    assert f"{files}/g/{hidden}: Spark reads no file whose name begins with _ or .;" in offence
+    assert f": Spark reads no file whose name begins with _ or ., such as {files}/g/{hidden};" in offence
     for look in (StoredTable.find, check_table):
         with pytest.raises(InputMissingError, match=hidden):
             look(str(files / (path if isinstance(path, str) else path[1])))
