@@ -26,20 +26,20 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 def timed(task: TrainingTask, collective: Any, reporter: Any, stop: Any) -> TrainingResult:
     """The body of a rank: train, and leave the moments of each step in the run folder."""
     moments: list[tuple[float, float, float]] = []
-    reduce = step._reduce
+    reduce = step.mean_gradients
 
-    def reduce_and_note(*arguments: Any) -> list[float]:
+    def reduce_and_note(*arguments: Any) -> step.Totals:
         began = time.monotonic()
         sums = reduce(*arguments)
         moments.append((began, time.monotonic(), time.thread_time()))
         return sums
 
-    step._reduce = reduce_and_note
+    step.mean_gradients = reduce_and_note
     before = _other_threads()
     try:
         result = train(task, collective, reporter, stop)
     finally:
-        step._reduce = reduce
+        step.mean_gradients = reduce
     noted = {"moments": moments, "others": _other_threads() - before}
     name = f"moments-{collective.rank}.json"
     storage.write_bytes(storage.join(task.training.run_url, name), json.dumps(noted).encode())

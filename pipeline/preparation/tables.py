@@ -11,7 +11,7 @@ from pyspark.sql.types import ArrayType, DataType, MapType, StringType, StructFi
 
 from pipeline.config.data import InputConfig
 from pipeline.config.secret_values import from_environment
-from pipeline.errors import ConfigError, InputMissingError
+from pipeline.errors import ConfigError, DataError, InputMissingError
 from pipeline.preparation.column_types import check_known
 from pipeline.preparation.inputs import InputFile, is_glob, spark_path, spark_url
 from pipeline.preparation.open_quotes import FILE, LINE
@@ -112,9 +112,10 @@ def _of_catalog(session: SparkSession, what: str, input_: InputConfig, options: 
     name = str(input_.table)
     if input_.columns:
         raise ConfigError(f"{what}.schema is set beside table {name}; expected one of them; cast in the query")
+    catalog, is_there = session.catalog, False
     try:
-        catalog = session.catalog
-        is_view = catalog.tableExists(name) and catalog.getTable(name).tableType in ("VIEW", "TEMPORARY")
+        is_there = catalog.tableExists(name)
+        is_view = is_there and catalog.getTable(name).tableType in ("VIEW", "TEMPORARY")
         if options and is_view:
             named = ", ".join(options)
             raise ConfigError(
@@ -123,6 +124,8 @@ def _of_catalog(session: SparkSession, what: str, input_: InputConfig, options: 
         frame = session.read.options(**options).table(name)
     except AnalysisException as error:
         said = str(error).strip().splitlines()[0]
+        if is_there:
+            raise DataError(f"{what}.table is {name}: {said}; expected a table that Spark can read") from error
         raise InputMissingError(
             f"{what}.table is {name}: {said}; expected a table or view of Spark's catalog; check its name"
         ) from error

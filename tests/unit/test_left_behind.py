@@ -106,7 +106,7 @@ def test_a_stalled_writer_overwrites_no_file_and_no_manifest_of_its_successor(
             return {}
 
         config: Any = SimpleNamespace(dataset=SimpleNamespace(url=str(tmp_path)))
-        new: Any = SimpleNamespace(class_counts={}, statistics={}, request="", inputs={}, base=None)
+        new: Any = SimpleNamespace(class_counts={}, statistics={}, request="", inputs={}, base=None, quarantine=None)
         new.accounting, new.schema = Accounting(0, 0, 0, 0), DatasetSchema((), (), None)
         monkeypatch.setattr(publish, "semantic", lambda _: {})
         monkeypatch.setattr(publish, "_place_files", publish_meanwhile)
