@@ -66,9 +66,11 @@ class Batches:
 
 
 def learner_on(collective: Collective, own_metrics: Any = None, **training: Any) -> Any:
-    torch.manual_seed(0)
+    model, random = Net(SCHEMA), torch.Generator().manual_seed(0)  # of its own: ranks that are threads share torch's
+    for weights in model.state_dict().values():
+        weights.normal_(generator=random)
     return SimpleNamespace(
-        model=Net(SCHEMA),
+        model=model,
         objective=build_objective(SCHEMA, own_metrics=own_metrics),
         average=None,
         collective=collective,
