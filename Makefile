@@ -6,6 +6,8 @@
 export STACK
 BIN := $(if $(filter modern,$(STACK)),.venv-modern,.venv)/bin
 TESTS ?= -m "not slow"
+# Two tests at a time on two cores, at most four; those of a file one after the other.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | tr '@' '\t' | expand -t 18
@@ -23,7 +25,7 @@ lint: setup  ## ruff and mypy
 	@$(BIN)/mypy
 
 test: setup  ## lint, then all tests that are not slow
-	@$(BIN)/python tools/run_tests.py $(TESTS)
+	@$(BIN)/python tools/run_tests.py $(PARALLEL) $(TESTS)
 
 bench: setup  ## measurements that the README quotes
 	@$(BIN)/python -m benchmarks

@@ -133,20 +133,20 @@ def score_table(
     target = storage.local_path(target) if storage.is_local(target) else target
     with (
         preparation_settings(spark, hides_values=bool(config.source.sensitive)),
+        unfinished_folder(target) as unfinished,
         ended_jobs(spark.sparkContext, "score"),
         spark_errors(source),
     ):
         table = stored.read(spark, config, predictor.features.inputs)
         scored = _scored(parsed(table), predictor)
         rows = {"in": stored.check_rows(table, config)}
-        with unfinished_folder(target) as unfinished:
-            scored.write.parquet(spark_url(unfinished))
-            rows["out"] = spark.read.parquet(spark_path(unfinished)).count()
-            if rows["in"] != rows["out"]:
-                raise PipelineError(
-                    f"{rows['out']} rows were scored; expected {rows['in']}; did the table change meanwhile?"
-                )
-            storage.move_folder(unfinished, target)
+        scored.write.parquet(spark_url(unfinished))
+        rows["out"] = spark.read.parquet(spark_path(unfinished)).count()
+        if rows["in"] != rows["out"]:
+            raise PipelineError(
+                f"{rows['out']} rows were scored; expected {rows['in']}; did the table change meanwhile?"
+            )
+        storage.move_folder(unfinished, target)
     seconds = {"score": round(time.monotonic() - started, 1)}
     used = {"url": predictor.source.folder, "version": predictor.digest[:12]}
     return {"rows": rows, "output": target, "model": used, "seconds": seconds}

@@ -36,13 +36,16 @@ class JavaProcess:
     Args:
         folder: temporary folder where it says its port. The process is an owner of it too, so that nobody sweeps it
             while the process still starts though its driver was killed.
+
+    Attributes:
+        has_answered: PySpark may know of it.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._told = folder / "gateway"
         self._process: subprocess.Popen[bytes] | None = None
-        self._answers = False
+        self.has_answered = False
 
     def start(self, settings: Mapping[str, str], output: IO[bytes]) -> None:
         """Start it, in a session of its own: Ctrl-C in a terminal reaches Python alone.
@@ -79,7 +82,7 @@ class JavaProcess:
         told = self._told.read_bytes()
         port, length = struct.unpack_from(">ii", told)
         secret = told[8 : 8 + length].decode()
-        self._answers = True
+        self.has_answered = True
         with environment({"PYSPARK_GATEWAY_PORT": str(port), "PYSPARK_GATEWAY_SECRET": secret}):
             return launch_gateway()  # type: ignore[no-untyped-call]
 
@@ -102,7 +105,7 @@ class JavaProcess:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
-        if self._answers and self.exit_code(seconds) is None:
+        if self.has_answered and self.exit_code(seconds) is None:
             logger.warning("the Java process of Spark did not end by itself; killing it")
         self.kill()
 

@@ -140,17 +140,19 @@ def _stop(java: JavaProcess) -> None:
 
     Asked from a thread of its own, since the connection of this thread may still wait for an interrupted job.
     """
+    threads: list[threading.Thread] = []
     try:
-        aside = _stop_accumulators()
-        thread = threading.Thread(target=_stop_session, name="stop-spark", daemon=True)
-        thread.start()
-        thread.join(_STOP_SECONDS)
+        if java.has_answered:
+            threads = [*_stop_accumulators(), threading.Thread(target=_stop_session, name="stop-spark", daemon=True)]
+            threads[-1].start()
+            threads[-1].join(_STOP_SECONDS)
         java.end(_STOP_SECONDS)
     finally:
         java.kill()
-        _forget()
-    for one in (thread, *aside):
-        one.join(_STOP_SECONDS)  # the end of the JVM ends its call, if it had not answered in time
+        if java.has_answered:
+            _forget()
+    for thread in threads:
+        thread.join(_STOP_SECONDS)  # the end of the JVM ends its call, if it had not answered in time
 
 
 def _stop_accumulators() -> list[threading.Thread]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -31,7 +33,7 @@ def dry_run(config: ModelConfig, schema: DatasetSchema, user_code: UserCode | No
             differentiable sum over rows.
     """
     code = user_code or UserCode()
-    with torch.random.fork_rng(devices=[]):
+    with repeatable_randomness():
         model = build_model(config, schema, code).float()
         _check_state(model)
         inputs = made_up_inputs(schema, ROWS)
@@ -48,6 +50,14 @@ def dry_run(config: ModelConfig, schema: DatasetSchema, user_code: UserCode | No
         elif schema.label_type is None and code.loop is None:
             raise ConfigError("the dataset has no label; expected a loss from code; give loss= a function")
     return model
+
+
+@contextlib.contextmanager
+def repeatable_randomness() -> Iterator[None]:
+    """Torch's random numbers from a fixed seed, so that what is found is not left to chance; then the caller's go on."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def made_up_inputs(schema: DatasetSchema, rows: int) -> dict[str, Tensor]:

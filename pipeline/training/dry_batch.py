@@ -10,7 +10,14 @@ from torch import nn
 from pipeline.config.training import TrainingConfig
 from pipeline.dataset import DatasetSchema
 from pipeline.errors import ConfigError
-from pipeline.models.dry_run import HALVES, ROWS, made_up_inputs, made_up_label, made_up_weight
+from pipeline.models.dry_run import (
+    HALVES,
+    ROWS,
+    made_up_inputs,
+    made_up_label,
+    made_up_weight,
+    repeatable_randomness,
+)
 from pipeline.training.objectives import Objective
 from pipeline.training.optimizers import optimizer_step
 
@@ -21,7 +28,7 @@ def dry_step(model: nn.Module, objective: Objective, optimizer: torch.optim.Opti
     Raises:
         ConfigError: it fails.
     """
-    with torch.random.fork_rng(devices=[]):
+    with repeatable_randomness():
         predictions = model.train()(made_up_inputs(schema, ROWS))
         objective.loss(predictions, made_up_label(schema, ROWS), torch.ones(ROWS)).backward()
         try:
@@ -53,7 +60,7 @@ def refuse_lone_row(
     lone = [batch for batch in batches if _has_lone_row(batch, world_size, config.micro_batch_size)]
     if not lone:
         return
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with repeatable_randomness(), torch.no_grad():
         try:
             model().train()(made_up_inputs(schema, 1))
         except Exception as error:
@@ -78,7 +85,7 @@ def dry_validation(model: nn.Module, objective: Objective, schema: DatasetSchema
         ConfigError: sums or metrics fail, or are no sums over the rows of weight times a value.
     """
     label, weight = made_up_label(schema, ROWS), made_up_weight(ROWS)
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+    with repeatable_randomness(), torch.inference_mode():
         predictions = model.eval()(made_up_inputs(schema, ROWS))
         try:
             whole, weighty = (objective.sums(predictions, label, factor * weight) for factor in (1, 2))

@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import psutil
@@ -65,7 +66,7 @@ def test_ctrl_c_at_any_line_of_a_start_leaves_no_process_no_folder_and_no_handle
         waits.append(seconds)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(gateway.time, "sleep", interrupted)
+    monkeypatch.setattr(gateway, "time", SimpleNamespace(sleep=interrupted, monotonic=time.monotonic))
     workspace, trials = tmp_path / "workspace", 0
     while not waits:
         trials += 1
@@ -102,8 +103,10 @@ def test_a_process_that_does_not_end_by_itself_is_killed_at_once_by_a_second_ctr
     java = gateway.JavaProcess(tmp_path)
     with (tmp_path / "log").open("wb") as output:
         java.start({}, output)
-    java._answers = True
+    java.has_answered = True
     with monkeypatch.context() as patched:
+        for of_pyspark in ("_stop_accumulators", "_stop_session", "_forget"):  # which may know another session
+            patched.setattr(jvm, of_pyspark, list)
         patched.setattr(gateway.JavaProcess, "exit_code", lambda *_: signal.raise_signal(signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             jvm._stop(java)
