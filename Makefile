@@ -34,5 +34,5 @@ chaos: setup  ## the slow tests: faults thrown at real runs
 	@$(BIN)/python tools/run_tests.py -m slow
 
 clean:  ## remove the environment and what runs have left (asks nothing; the per-user wheel cache stays)
-	rm -rf .venv .venv-modern .cache .setup.lock build *.egg-info workspace .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-modern .cache .setup.lock build *.egg-info workspace/benchmarks .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -rf examples/*/workspace examples/*/data spark.log notebooks/spark.log

@@ -54,7 +54,7 @@ def dry_run(config: ModelConfig, schema: DatasetSchema, user_code: UserCode | No
 
 @contextlib.contextmanager
 def repeatable_randomness() -> Iterator[None]:
-    """Torch's random numbers from a fixed seed, so that what is found is not left to chance; then the caller's go on."""
+    """A fixed seed for torch, so that what is found is not left to chance; the caller's random numbers go on after."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield

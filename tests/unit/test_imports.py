@@ -20,7 +20,7 @@ CONTRACTS = (
     *("errors", "storage", "config", "dataset", "layout", "long_lists", "plan"),
     *("features", "fingerprint", "metrics", "task", "lease", "stack", "run_folder"),
 )
-CONTRACT_LIBRARIES = {"numpy", "pandas", "fsspec", "pydantic", "pydantic_core", "yaml", "psutil"}
+CONTRACT_LIBRARIES = {"numpy", "pandas", "fsspec", "pydantic", "yaml"}
 
 
 @functools.cache
