@@ -127,21 +127,22 @@ class StoredTable:
         return plain.model_copy(update={"columns": ddl_of(T.StructType(fields))})
 
     def _named(self, found: T.StructType, declared: T.StructType, labels: Sequence[str]) -> T.StructType:
-        """The columns of a CSV file without header by the names of the schema, with the labels in it or without.
+        """The columns of a CSV file, in its order: those without a name have the schema's, with the labels or without.
 
         Raises:
-            DataError: it has more or fewer.
+            DataError: there are more or fewer of them than the schema has left.
         """
-        unnamed = [field for field in found if re.fullmatch(r"_c\d+", field.name)]
+        unnamed = [field.name for field in found if re.fullmatch(r"_c\d+", field.name)]
         if not unnamed or not declared.names:
             return found
-        partitions = [field for field in found if field not in unnamed]
-        names = [name for name in declared.names if name not in {field.name for field in partitions}]
+        named = set(found.names) - set(unnamed)
+        names = [name for name in declared.names if name not in named]
         unlabelled = [name for name in names if name not in labels]
         for fitting in (names, unlabelled):
             if len(fitting) == len(unnamed):
-                return T.StructType([*(T.StructField(name, T.StringType()) for name in fitting), *partitions])
+                given = dict(zip(unnamed, fitting, strict=True))
+                return T.StructType([T.StructField(given.get(one.name, one.name), one.dataType) for one in found])
         raise DataError(
-            f"{self.source} has no header and {len(unnamed)} columns; expected {len(names)}, as the schema of the "
+            f"{self.source} has {len(unnamed)} columns without a name; expected {len(names)}, as the schema of the "
             f"primary input says, or {len(unlabelled)} without the label; give it a header, or those columns"
         )

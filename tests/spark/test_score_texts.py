@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import types as T
 
 from pipeline.config import PipelineConfig, parse_config
 from pipeline.errors import DataError
@@ -149,8 +150,46 @@ def test_a_table_without_header_must_have_the_columns_of_the_schema(
     config = config_of(tmp_path, {"schema": SCHEMA, "options": {"header": "false"}})
     said = refusal(spark, config, tmp_path / "in.csv", model)
     assert (
-        "in.csv has no header and 3 columns; expected 6, as the schema of the primary input says, or 5 without" in said
+        "in.csv has 3 columns without a name; expected 6, as the schema of the primary input says, or 5 without" in said
     )
+
+
+@pytest.mark.parametrize(
+    ("header", "labels", "expected"),
+    [
+        ("x,y,late,_c3", [], "x,y,late,more"),
+        ("x,_c1,late,more,day", ["late"], "x,y,late,more,day"),
+        ("_c0,y,_c2,late", [], "x,y,more,late"),
+        ("_c0,_c1,_c2,_c3,day", ["late"], "x,y,late,more,day"),
+        ("_c0,_c1,_c2,day", ["late"], "x,y,more,day"),
+        ("x,y,more", ["late"], "x,y,more"),
+    ],
+)
+def test_columns_without_a_name_get_those_of_the_schema_and_keep_their_places(
+    header: str, labels: list[str], expected: str
+) -> None:
+    def columns(names: str) -> T.StructType:
+        return T.StructType([T.StructField(name, T.StringType()) for name in names.split(",")])
+
+    table = StoredTable("in.csv", "csv", ())
+    assert table._named(columns(header), columns("x,y,late,more"), labels) == columns(expected)
+
+
+@pytest.mark.parametrize(("place", "name"), [(6, "extra"), (2, "colour")])
+def test_a_column_without_a_name_changes_no_score(
+    spark: SparkSession, tmp_path: Path, model: str, place: int, name: str
+) -> None:
+    rows = raw_rows(50, 4).assign(late=0)[[*COLUMNS.split(","), "late"]]
+    written = rows if name in rows else rows.assign(**{name: None})
+    names = list(written.columns)
+    assert names[place] == name
+    written.to_csv(tmp_path / "in.csv", index=False, header=["" if one == name else one for one in names])
+    schema = SCHEMA if name in rows else f"{SCHEMA}, {name} STRING"
+    config = config_of(tmp_path, {"schema": schema, "options": {"enforceSchema": "true"}})
+    score_table(lambda: spark, config, str(tmp_path / "in.csv"), str(tmp_path / "out"), model)
+    scored = pd.read_parquet(tmp_path / "out")
+    scored = scored.iloc[scored["id"].astype(int).argsort()]
+    assert np.array_equal(scored["probability"], Predictor.load(model).predict(rows)["probability"])
 
 
 @pytest.mark.parametrize("format_", ["csv", "parquet"])
