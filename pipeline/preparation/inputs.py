@@ -92,12 +92,12 @@ def files_at(url: str) -> Iterable[InputFile]:
         StorageError: the storage cannot be listed.
     """
     filesystem, path = storage.filesystem(url)
+    is_wild = is_pattern(url)
     with storage.storage_errors(url):
-        is_pattern = is_glob(path) and not filesystem.exists(path)
-        roots = sorted(filesystem.glob(path)) if is_pattern else [path]
+        roots = sorted(filesystem.glob(path)) if is_wild else [path]
         found = {full: info for root in roots for full, info in filesystem.find(root, detail=True).items()}
     hidden = {root for root in roots if root in found and _is_hidden(_last(root))}
-    meant = hidden if not is_pattern else {root for root in hidden if _last(root).startswith("_") and _names(path)}
+    meant = hidden if not is_wild else {root for root in hidden if _last(root).startswith("_") and _names(path)}
     if meant:
         raise InputMissingError(
             f"Spark reads no file whose name begins with _ or ., such as {', '.join(sorted(meant))}; expected another "
@@ -110,9 +110,13 @@ def files_at(url: str) -> Iterable[InputFile]:
             yield InputFile(_with_scheme(url, full), int(info["size"]), _modified(info))
 
 
-def is_glob(path: str) -> bool:
-    """Whether a path may be a pattern."""
-    return re.search(r"[*?\[]", path) is not None
+def is_pattern(url: str) -> bool:
+    """Whether a URL stands for what fits it: it has wildcards, and is not the very name of a file or folder.
+
+    Raises:
+        StorageError: the storage cannot be asked.
+    """
+    return re.search(r"[*?\[]", url) is not None and not storage.exists(url)
 
 
 def _last(path: str) -> str:
@@ -164,7 +168,7 @@ def _modified(info: Mapping[str, Any]) -> str:
 
 def is_delta(path: str) -> bool:
     """Whether a folder is a Delta table, whose files are those that its log names, and not all that are there."""
-    return not is_glob(path) and storage.exists(storage.join(path, "_delta_log"))
+    return storage.exists(storage.join(path, "_delta_log"))
 
 
 def _problem(path: str, format_: str, files: Iterable[InputFile]) -> str | None:

@@ -13,7 +13,7 @@ from pipeline.config.data import InputConfig
 from pipeline.config.secret_values import from_environment
 from pipeline.errors import ConfigError, DataError, InputMissingError
 from pipeline.preparation.column_types import check_known
-from pipeline.preparation.inputs import InputFile, is_glob, spark_path, spark_url
+from pipeline.preparation.inputs import InputFile, is_pattern, spark_path, spark_url
 from pipeline.preparation.open_quotes import FILE, LINE
 from pipeline.preparation.orc import read_orc
 from pipeline.preparation.parquet import read_parquet
@@ -42,7 +42,7 @@ def read_table(session: SparkSession, what: str, input_: InputConfig, files: Seq
         if input_.table is not None:
             return _of_catalog(session, what, input_, options)
         if not input_.is_files:
-            return _of_other_format(session, what, input_, options)
+            return _of_other_format(session, input_, options)
         paths, reader = _paths(files), _reader(session, input_, files, options)
         schema = ddl(session, f"{what}.schema", input_.columns) if input_.columns else None
         if input_.format in ("csv", "json"):
@@ -103,9 +103,11 @@ def _reader(
     format_ = format_ or input_.format
     reader = session.read.format(format_).options(**{**DEFAULTS.get(format_, {}), **options})
     base, *others = input_.path or ("",)
-    is_folder = not others and not is_glob(base) and [spark_url(file.path) for file in files] != [spark_url(base)]
-    has_partitions = is_folder and any("=" in file.path for file in files)
-    return reader.option("basePath", spark_url(base)) if has_partitions else reader
+    has_partitions = any("=" in file.path for file in files)
+    is_file = [spark_url(file.path) for file in files] == [spark_url(base)]
+    if not has_partitions or others or is_file or is_pattern(base):
+        return reader
+    return reader.option("basePath", spark_url(base))
 
 
 def _of_catalog(session: SparkSession, what: str, input_: InputConfig, options: Mapping[str, str]) -> DataFrame:
@@ -133,7 +135,7 @@ def _of_catalog(session: SparkSession, what: str, input_: InputConfig, options: 
     return frame
 
 
-def _of_other_format(session: SparkSession, what: str, input_: InputConfig, options: Mapping[str, str]) -> DataFrame:
+def _of_other_format(session: SparkSession, input_: InputConfig, options: Mapping[str, str]) -> DataFrame:
     """Of a format that lists no files here; Spark knows it, or a package of its session."""
     reader = session.read.format(input_.format).options(**options)
     reader = reader.schema(input_.columns) if input_.columns else reader

@@ -471,6 +471,17 @@ def test_partitions_may_begin_with_an_underscore_and_a_file_of_one_may_stand_alo
             assert {row["_day"] for row in frame.collect() if "_day" in frame.columns} == days
 
 
+def test_the_name_of_a_folder_may_hold_wildcards_and_its_partitions_stay(spark: SparkSession, tmp_path: Path) -> None:
+    for folder in ("export [final]", "what*?"):
+        for day in ("01", "02"):
+            (tmp_path / folder / f"day={day}").mkdir(parents=True)
+            table().to_csv(tmp_path / folder / f"day={day}" / "t.csv", index=False)
+        made = config(tmp_path, source={"inputs": {"t": {"path": str(tmp_path / folder)}}, "id": "id"})
+        with preparation_settings(spark):
+            frame = read_inputs(spark, made, list_inputs(made))["t"]
+            assert {row["day"] for row in frame.collect()} == {1, 2}
+
+
 def test_the_same_rows_come_of_every_format_whatever_lies_hidden_beside_them(
     spark: SparkSession, tmp_path: Path
 ) -> None:

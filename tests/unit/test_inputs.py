@@ -10,7 +10,7 @@ import pytest
 from pipeline.config import PipelineConfig, parse_config
 from pipeline.errors import ConfigError, InputMissingError
 from pipeline.inference.stored_table import StoredTable
-from pipeline.preparation.inputs import list_inputs, semantic
+from pipeline.preparation.inputs import is_delta, is_pattern, list_inputs, semantic
 from pipeline.preparation.propose import check_table
 
 
@@ -78,6 +78,15 @@ def test_every_path_of_a_list_must_be_there_and_braces_stand_for_themselves(file
     assert "braces stand for themselves; write a list of paths" in caught.value.offences[1]
     (files / "{a,b}.csv").write_text("x\n")
     assert listed(files, "{a,b}.csv") == ["{a,b}.csv"]
+
+
+def test_a_name_that_is_there_is_no_pattern_though_it_holds_wildcards(tmp_path: Path) -> None:
+    for folder in ("export [final]", "export f", "all*"):
+        (tmp_path / folder / "_delta_log").mkdir(parents=True)
+        (tmp_path / folder / "a.csv").write_text("x\n")
+    assert listed(tmp_path, "export [final]") == ["export [final]/a.csv"]
+    assert [is_delta(str(tmp_path / name)) for name in ("export [final]", "all*", "export*")] == [True, True, False]
+    assert [is_pattern(str(tmp_path / name)) for name in ("export [final]", "export [fg]", "a")] == [False, True, False]
 
 
 @pytest.mark.parametrize(
