@@ -61,6 +61,12 @@ _CAUSES: tuple[tuple[str, type[PipelineError], str], ...] = (
         DataError,
         _OTHER_TYPE,
     ),
+    (  # before what it is caused by: the end of its stream, which is that of no file
+        r"(?P<said>Python worker (?:exited unexpectedly|failed to connect)[^\n.:]*)",
+        InterruptedRunError,
+        "{what}: Spark says `{said}`; expected it to live, and often memory is short; give executors more of it or "
+        "fewer cores, then run the same command again",
+    ),
     (r"FileNotFoundException|It is possible the underlying files", InterruptedRunError, _VANISHED),
     (
         r"Could not read footer for file: (?:FileStatus\{path=)?(?P<file>[^\n]+?)(?:; isDirectory|\. Please|\n)",

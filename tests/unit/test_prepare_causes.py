@@ -69,6 +69,17 @@ STACK = "\n\tat org.apache.spark.sql.errors.QueryCompilationErrors$.error(QueryC
         ),
         ("java.io.EOFException: Unexpected end of input stream", DataError, "a compressed file ends early"),
         (
+            "org.apache.spark.SparkException: Python worker exited unexpectedly (crashed)\n"
+            "Caused by: java.io.EOFException",
+            InterruptedRunError,
+            "Spark says `Python worker exited unexpectedly (crashed)`",
+        ),
+        (
+            "SparkException: Python worker failed to connect back.\nCaused by: java.io.FileNotFoundException: socket",
+            InterruptedRunError,
+            "Spark says `Python worker failed to connect back`",
+        ),
+        (
             "[FAILED_READ_FILE.NO_HINT] Encountered error while reading file file:/a.csv.gz.\n"
             "Caused by: java.io.IOException: invalid distance too far back",
             DataError,
