@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -164,13 +165,12 @@ class _Table:
             yield _section("", by="hash", **_parts(fraction))
 
     def _cuts(self, date: Seen, fraction: float) -> tuple[str, str] | None:
-        """The moments from which on rows are for validation and for test."""
+        """The moments, in UTC, from which on rows are for validation and for test."""
         seconds = self.frame.select(F.unix_seconds(column(date.name).cast("timestamp")).alias("s"))
         cuts: list[float] = seconds.approxQuantile("s", [1 - 2 * fraction, 1 - fraction], 0.001)
         if len(set(cuts)) < 2:
             return None
-        moments = self.frame.sparkSession.range(1).select(*(F.timestamp_seconds(F.lit(cut)) for cut in cuts))
-        first, second = (moment.isoformat() for moment in moments.collect()[0])
+        first, second = (str(np.datetime64(int(cut), "s")) for cut in cuts)
         return first, second
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,23 @@ def test_a_label_that_cannot_be_learned_gives_way_to_another_unless_it_was_asked
         propose(spark, str(tmp_path / "t.csv"), "target")
     (offence,) = caught.value.offences
     assert "cannot be learned: class 1.0 has 1 rows, of which a split has none; expected rows of every class" in offence
+
+
+@pytest.fixture
+def driver_in_tokyo() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("driver_in_tokyo")
+def test_cuts_in_time_are_the_same_wherever_the_driver_is(spark: SparkSession, tmp_path: Path) -> None:
+    table(t=pd.date_range("2024-01-01", periods=ROWS, freq="h")).to_parquet(tmp_path / "t.parquet")
+    split = yaml.safe_load(propose(spark, str(tmp_path / "t.parquet"), "label").split)
+    assert split["validation_from"] == "2024-01-14T07:00:00"
+    assert split["test_from"] == "2024-01-15T23:00:00"
 
 
 def test_numbers_that_may_be_infinite_are_clipped(proposed: Proposed, tmp_path: Path) -> None:
