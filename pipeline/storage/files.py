@@ -6,6 +6,7 @@ import contextlib
 import os
 import posixpath
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
@@ -21,7 +22,17 @@ def exists(url: str) -> bool:
     """Whether a file or folder is there."""
     filesystem_, path = filesystem(url)
     with storage_errors(url):
-        return bool(filesystem_.exists(path))
+        return _is_there(filesystem_, path)
+
+
+def _is_there(filesystem_: fsspec.AbstractFileSystem, path: str) -> bool:
+    # Not `exists`: what goes wrong, Ctrl-C included, is "not there" to fsspec's common one.
+    filesystem_.invalidate_cache(path)  # of listings: others write too
+    try:
+        filesystem_.info(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: no file can have such a name
+        return False
+    return True
 
 
 def list_names(url: str) -> list[str]:
@@ -63,12 +74,8 @@ def write_bytes(url: str, data: bytes) -> None:
             filesystem_.pipe_file(path, data)
             return
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        temporary = _write_temporary(path, data)
-        try:
+        with _temporary(path, data) as temporary:
             os.replace(temporary, path)
-        except OSError:
-            os.unlink(temporary)
-            raise
         sync_folder(os.path.dirname(path))
 
 
@@ -79,19 +86,17 @@ def put_if_absent(url: str, data: bytes) -> bool:
         if not is_local(url):
             return _put_remote_if_absent(filesystem_, path, data)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        temporary = _write_temporary(path, data)
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        finally:
-            os.unlink(temporary)
+        with _temporary(path, data) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
         sync_folder(os.path.dirname(path))
         return True
 
 
 def _put_remote_if_absent(filesystem_: fsspec.AbstractFileSystem, path: str, data: bytes) -> bool:
-    if filesystem_.exists(path):  # some stores do not know the condition below, see `pipeline.storage.exclusive`
+    if _is_there(filesystem_, path):  # some stores do not know the condition below, see `pipeline.storage.exclusive`
         return False
     try:
         filesystem_.pipe_file(path, data, mode="create")
@@ -100,18 +105,19 @@ def _put_remote_if_absent(filesystem_: fsspec.AbstractFileSystem, path: str, dat
     return True
 
 
-def _write_temporary(path: str, data: bytes) -> str:
+@contextlib.contextmanager
+def _temporary(path: str, data: bytes) -> Iterator[str]:
+    """A durable file beside ``path``, gone at exit unless it was renamed."""
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
         with open(temporary, "xb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-    except OSError:
+        yield temporary
+    finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-        raise
-    return temporary
 
 
 def sync_folder(path: str) -> None:

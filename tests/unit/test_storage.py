@@ -8,6 +8,7 @@ import json
 import math
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -39,6 +40,34 @@ def test_a_file_with_an_odd_name_is_written_listed_read_and_removed(folder: str)
     storage.remove(storage.join(folder, "a folder [x]*?"))
     assert not storage.exists(url)
     assert storage.list_names(storage.join(folder, "a folder [x]*?")) == []
+
+
+def test_what_is_there_is_told_from_what_is_not(folder: str) -> None:
+    storage.write_bytes(storage.join(folder, "a b/file"), b"")
+    for there in (folder, storage.join(folder, "a b"), storage.join(folder, "a b/file")):
+        assert storage.exists(there)
+    for absent in ("a", "a b/fil", "a b/file/inner", "a\0b"):
+        assert not storage.exists(storage.join(folder, absent))
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"), [(KeyboardInterrupt(), KeyboardInterrupt), (OSError(errno.EIO, "I/O error"), StorageError)]
+)
+def test_whether_a_file_is_there_is_not_answered_where_that_cannot_be_seen(
+    folder: str, raised: BaseException, expected: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = storage.join(folder, "file")
+
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(type(storage.filesystem(url)[0]), "info", fail)
+    looks: list[Callable[[], object]] = [lambda: storage.exists(url)]
+    if "://" in folder and not folder.startswith("file:"):
+        looks.append(lambda: storage.put_if_absent(url, b""))
+    for look in looks:
+        with pytest.raises(expected):
+            look()
 
 
 def test_only_the_first_of_two_writers_puts_a_file(folder: str) -> None:
@@ -101,6 +130,27 @@ def test_a_failed_write_leaves_no_file(folder: str) -> None:
     with pytest.raises(RuntimeError):
         fail_halfway()
     assert not storage.exists(url)
+
+
+@pytest.mark.parametrize(
+    ("write", "moment"),
+    [
+        (storage.write_bytes, "fsync"),
+        (storage.write_bytes, "replace"),
+        (storage.put_if_absent, "fsync"),
+        (storage.put_if_absent, "link"),
+    ],
+)
+def test_a_write_that_is_interrupted_leaves_no_file(
+    write: Callable[[str, bytes], object], moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, moment, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write(str(tmp_path / "file"), b"data")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_file_is_named(folder: str) -> None:
