@@ -65,11 +65,6 @@ class Deal:
     def _partial_rows(self) -> int:
         return 0 if self.last_batch == "drop" else self.rows % self.global_batch_size
 
-    @property
-    def dropped_rows(self) -> int:
-        """Rows that no rank reads."""
-        return self.rows % self.global_batch_size if self.last_batch == "drop" else 0
-
     def step_rows(self, step: int) -> int:
         """Rows of one step over all ranks."""
         return self.global_batch_size if step < self._full_steps else self._partial_rows

@@ -34,10 +34,6 @@ class RunStatus:
         state = str(self.values["state"])
         return "silent" if state in ("starting", "running") and self.age > _STALE_SECONDS else state
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for a RESULT line."""
-        return {**self.values, "state": self.state, "age_seconds": round(self.age, 1)}
-
     def lines(self) -> list[str]:
         """A few lines for people."""
         values = self.values

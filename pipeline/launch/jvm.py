@@ -148,9 +148,11 @@ def _stop(java: JavaProcess) -> None:
             threads[-1].join(_STOP_SECONDS)
         java.end(_STOP_SECONDS)
     finally:
-        java.kill()
-        if java.has_answered:
-            _forget()
+        try:
+            java.kill()
+        finally:
+            if java.has_answered:
+                _forget()
     for thread in threads:
         thread.join(_STOP_SECONDS)  # the end of the JVM ends its call, if it had not answered in time
 

@@ -21,6 +21,8 @@ HEARTBEAT_SECONDS = 1.0
 _PROGRESS_SECONDS = 0.2
 _QUEUE_LENGTH = 10_000
 _CONNECT_SECONDS = 20.0
+_ROOM_SECONDS = 5.0
+"""How long a message that must not be dropped waits for room in the queue, and the end of all for the last ones."""
 _LONGEST_TEXTS = (200_000, 50_000, 10_000, 1_000)
 _PLACES = 4
 
@@ -31,7 +33,7 @@ class ChannelReporter:
     """Implements `pipeline.task.Reporter` over the channel, as a context manager.
 
     A thread of its own sends, and heartbeats in between. Progress is thinned to a few messages per second;
-    what does not fit in the queue is dropped. A broken connection is made again, quietly.
+    what does not fit in the queue is dropped, but for how the rank ends. A broken connection is made again, quietly.
 
     Raises:
         ServiceError: on entry, when the driver cannot be reached.
@@ -46,6 +48,7 @@ class ChannelReporter:
         self._failed = False
         self._watched = threading.get_ident()
         self._stop = threading.Event()
+        self._abandoned = threading.Event()
         self._connection: socket.socket | None = None
         self._sender = threading.Thread(target=self._send_all, name="reporter", daemon=True)
 
@@ -62,9 +65,10 @@ class ChannelReporter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._put({"kind": "bye"})
-        self._put(None)
-        self._sender.join(5.0)
+        self._put({"kind": "bye"}, _ROOM_SECONDS)
+        self._put(None, _ROOM_SECONDS)
+        self._sender.join(_ROOM_SECONDS)
+        self._abandoned.set()
         if self._connection is not None:
             self._connection.close()
 
@@ -108,17 +112,17 @@ class ChannelReporter:
         """The last that this rank reports: why it ends. What fails after that is a consequence."""
         if not self._failed:
             self._failed = True
-            self._put({"kind": "failure", **describe(error), "step": self._step})
+            self._put({"kind": "failure", **describe(error), "step": self._step}, _ROOM_SECONDS)
 
-    def _put(self, message: dict[str, Any] | None) -> None:
+    def _put(self, message: dict[str, Any] | None, seconds: float = 0.0) -> None:
         try:
-            self._queue.put_nowait(message)
+            self._queue.put(message, block=seconds > 0, timeout=seconds)
         except queue.Full:
             logger.debug("the report queue is full; dropped %s", message)
 
     def _send_all(self) -> None:
         sent = time.monotonic()
-        while True:
+        while not self._abandoned.is_set():
             try:
                 message = self._queue.get(timeout=_PROGRESS_SECONDS)
             except queue.Empty:
@@ -153,6 +157,8 @@ class ChannelReporter:
                 return
             except (OSError, ValueError):
                 self._connection = None
+                if self._abandoned.is_set():
+                    return
 
     def _connect(self) -> None:
         connection = socket.create_connection((self._address.host, self._address.port), timeout=_CONNECT_SECONDS)

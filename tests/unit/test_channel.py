@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import socket
+import threading
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -43,6 +45,18 @@ def test_what_a_rank_reports_arrives_in_order_and_ends_with_bye() -> None:
             assert message.rank == 3
             kinds.append(message.kind)
         assert kinds == ["hello", "resumed", "metrics", "event", "bye"]
+
+
+def test_however_much_a_rank_writes_before_it_fails_its_failure_arrives_and_its_thread_ends() -> None:
+    with ChannelServer("127.0.0.1", "127.0.0.1") as channel:
+        with ChannelReporter(channel.address, 0) as reporter:
+            for number in range(60_000):
+                reporter.log(f"line {number}\n")
+            reporter.failure(ValueError("the reason"))
+        kinds = Counter(message.kind for message in _messages(channel))
+    assert (kinds["failure"], kinds["bye"]) == (1, 1)
+    assert kinds["log"] < 60_000, "the queue was full"
+    assert not [thread for thread in threading.enumerate() if thread.name == "reporter"]
 
 
 def test_progress_is_thinned_and_its_newest_value_arrives() -> None:

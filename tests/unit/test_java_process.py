@@ -113,6 +113,25 @@ def test_a_process_that_does_not_end_by_itself_is_killed_at_once_by_a_second_ctr
     assert java.exit_code() == -signal.SIGKILL
 
 
+def test_a_ctrl_c_while_the_process_is_killed_leaves_pyspark_no_session_of_it(
+    spark_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    java, forgotten = gateway.JavaProcess(tmp_path), []
+    with (tmp_path / "log").open("wb") as output:
+        java.start({}, output)
+    java.has_answered = True
+    with monkeypatch.context() as patched:
+        for of_pyspark in ("_stop_accumulators", "_stop_session"):
+            patched.setattr(jvm, of_pyspark, list)
+        patched.setattr(jvm, "_forget", lambda: forgotten.append(java))
+        patched.setattr(gateway.JavaProcess, "end", lambda *_: None)
+        patched.setattr(gateway.os, "killpg", lambda *_: (os.kill(java._process.pid, 9), signal.raise_signal(2)))
+        with pytest.raises(KeyboardInterrupt):
+            jvm._stop(java)
+    assert forgotten == [java]
+    assert java.exit_code() == -signal.SIGKILL
+
+
 _DRIVER = """
 import sys
 from pathlib import Path
