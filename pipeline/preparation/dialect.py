@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -17,7 +18,7 @@ from pipeline.preparation.inputs import InputFile
 from pipeline.preparation.open_quotes import FILE, LINE, open_lines
 from pipeline.preparation.quoting import column
 from pipeline.preparation.tables import ddl_of, read_as_texts, read_lines, read_table
-from pipeline.preparation.text_files import FAULT, garbled
+from pipeline.preparation.text_files import FAULT, REPLACEMENT, garbled
 
 _ENCODING = "windows-1252"
 """Of the encodings of one byte that western programs write, the one that has a letter for nearly every byte."""
@@ -80,7 +81,8 @@ def _dialect(session: SparkSession, path: str, format_: str, files: Sequence[Inp
         return _of_json(_first_lines(session, path, full[0]))
     if (text := _utf_16(full[0])) is not None:
         return {"encoding": "UTF-16", "multiLine": "true", **_of_names(text)}
-    options = _of_names("\n".join(_first_lines(session, path, full[0])))
+    text = "\n".join(_first_lines(session, path, full[0]))
+    options = {**_of_names(text), **({"encoding": _ENCODING} if REPLACEMENT in text else {})}
     plain = InputConfig(path=[path], format="csv", options=options)
     lines = read_lines(session, path, plain, full)
     if lines is not None and (open_ := open_lines(lines, options)) is not None and not open_.isEmpty():
@@ -119,7 +121,7 @@ def _of_names(text: str) -> dict[str, str]:
     """By the first lines: the separator, and whether the names are such that columns go by their places."""
     separator = _separator(text)
     options = {} if separator == "," else {"sep": separator}
-    names = next(csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""), delimiter=separator), [])
+    names = next(_rows(text.lstrip("\ufeff"), separator), [])
     if "" in names or len(set(names)) < len(names):
         options["enforceSchema"] = "true"
     return options
@@ -129,10 +131,16 @@ def _separator(text: str) -> str:
     """That which cuts most lines into as many fields as the first, and that into several; a comma if none does."""
 
     def fit(separator: str) -> tuple[float, int]:
-        rows = [len(row) for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
-        if not rows or rows[0] < 2:
+        fields = [len(row) for row in _rows(text, separator) if row]
+        if not fields or fields[0] < 2:
             return 0.0, 0
-        return sum(one == rows[0] for one in rows) / len(rows), rows[0]
+        return sum(one == fields[0] for one in fields) / len(fields), fields[0]
 
     best = max(_SEPARATORS, key=fit)
     return best if fit(best)[0] > 0.5 else ","
+
+
+def _rows(text: str, separator: str) -> Iterator[list[str]]:
+    """The fields of each row, up to one that is too long, as a wrong separator and open quotes make it."""
+    with contextlib.suppress(csv.Error):
+        yield from csv.reader(io.StringIO(text, newline=""), delimiter=separator)

@@ -22,7 +22,7 @@ DEFAULTS: Mapping[str, dict[str, str]] = {
     "csv": {"header": "true", "enforceSchema": "false", "escape": '"'}
 }
 """Options of the formats where none are given."""
-_REPLACEMENT = "\ufffd"
+REPLACEMENT = "\ufffd"
 """What Java puts in the place of bytes that are no character."""
 _ENCODINGS = (
     "expected UTF-8, or the encoding that options say; say options: {encoding: ISO-8859-1} or whichever it is, beside "
@@ -66,7 +66,7 @@ def columns_in(
     columns = [field for field in found if field.name != FAULT]
     if not columns:
         raise InputMissingError(f"{what}: {_NO_COLUMNS[format_]}")
-    if strange := [field.name for field in columns if _REPLACEMENT in field.name and not _is_utf8(options)]:
+    if strange := [field.name for field in columns if REPLACEMENT in field.name and not _is_utf8(options)]:
         raise DataError(
             f"{what}: columns {', '.join(strange)} have bytes in their names that are no text; {_ENCODINGS}"
         )
@@ -94,7 +94,7 @@ def garbled(frame: DataFrame, options: Mapping[str, str]) -> Column:
     texts = [field.name for field in frame.schema if field.dataType == StringType() and field.name != FAULT]
     if _is_utf8(options) or not texts:
         return F.lit(None).cast("string")
-    found = {name: column(name).contains(_REPLACEMENT) for name in texts}
+    found = {name: column(name).contains(REPLACEMENT) for name in texts}
     any_ = reduce(or_, (F.coalesce(one, F.lit(False)) for one in found.values()))
     first = F.coalesce(*(F.when(one, F.lit(name)) for name, one in found.items()))
     return F.when(column(FAULT).isNull() & any_, first)

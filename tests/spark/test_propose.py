@@ -55,6 +55,12 @@ WRITTEN: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     "tabs": (lambda path: table(note="a,b").to_csv(path, index=False, sep="\t"), {"sep": "\t"}),
     "bars": (lambda path: table().to_csv(path, index=False, sep="|"), {"sep": "|"}),
     "line breaks": (lambda path: table(note="a\nb").to_csv(path, index=False), {"multiLine": "true"}),
+    "a long text of many lines": (
+        lambda path: table(note=[f"{'a' * 999}\n" * 250 * (row == 3) for row in range(ROWS)]).to_csv(
+            path, index=False, sep=";"
+        ),
+        {"sep": ";", "multiLine": "true"},
+    ),
     "an index": (lambda path: table().to_csv(path), {"enforceSchema": "true"}),
     "double names": (
         lambda path: table(y=1.5).to_csv(path, index=False, header=["id", "x", "label", "x"]),
@@ -62,6 +68,10 @@ WRITTEN: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     ),
     "latin letters": (
         lambda path: table(note="grün").to_csv(path, index=False, encoding="latin-1"),
+        {"encoding": "windows-1252"},
+    ),
+    "latin letters in names": (
+        lambda path: table(größe=1.5).to_csv(path, index=False, encoding="latin-1"),
         {"encoding": "windows-1252"},
     ),
     "wide letters": (

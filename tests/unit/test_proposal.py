@@ -16,6 +16,7 @@ import pipeline.launch.session as session_module
 import pipeline.preparation.propose as propose_module
 from pipeline import cli
 from pipeline.config import load_config, parse_config
+from pipeline.preparation.dialect import _of_names
 from pipeline.preparation.proposal import Proposal
 
 PROPOSAL = Proposal(
@@ -69,6 +70,15 @@ def test_rare_classes_are_named_and_what_their_rows_and_others_lack(tmp_path: Pa
     assert "label: {column: late, type: multiclass, classes: [a, b]}   # not c, of which a split has no row" in text
     assert "clean: {max_rejected_fraction: 0.12}   # 10% of the rows lack label or time, or are of rare classes" in text
     assert proposal.lines()[0] == "label: late (multiclass, without c)"
+
+
+def test_separators_are_found_whatever_the_length_of_lines() -> None:
+    names = [f"name {place}" for place in range(20_000)]
+    for separator, options in ((",", {}), (";", {"sep": ";"})):
+        assert _of_names(separator.join(names)) == options
+        assert _of_names(f"{separator.join(names)}{separator}") == {**options, "enforceSchema": "true"}
+    assert _of_names("\n".join(["a;b", '1;"open', *("b" * 999 for _ in range(200))])) == {"sep": ";"}
+    assert _of_names("a" * 200_000) == {}
 
 
 def test_outputs_are_placed_where_no_input_reads_them(tmp_path: Path) -> None:
