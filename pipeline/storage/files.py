@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import posixpath
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
@@ -130,7 +131,13 @@ def sync_folder(path: str) -> None:
 
 
 def move_folder(source: str, target: str) -> None:
-    """Rename a folder; atomic on local disks and HDFS, a copy on object stores (commit by a pointer there)."""
+    """Rename a folder or file; atomic on local disks and HDFS, a copy on object stores (commit by a pointer there).
+
+    A copy has its files whose names begin with ``_`` last, ``_SUCCESS`` among them, and leaves nothing if it fails.
+
+    Raises:
+        StorageError: the source is missing, or cannot be moved; or something is in the target already.
+    """
     filesystem_, source_path = filesystem(source)
     _, target_path = filesystem(target)
     with storage_errors(target):
@@ -143,20 +150,27 @@ def move_folder(source: str, target: str) -> None:
 
 
 def _move_remote_tree(filesystem_: fsspec.AbstractFileSystem, source: str, target: str) -> None:
+    if _is_there(filesystem_, target):  # the two would be merged
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), target)
     if type(filesystem_).mv is not fsspec.AbstractFileSystem.mv:
         filesystem_.mv(source, target)
         return
     # Not the common `mv`: it takes brackets and stars in a name for a pattern.
-    files = filesystem_.find(source)
-    if not files:
+    if not (files := filesystem_.find(source)):
         raise FileNotFoundError(source)
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(lambda file: filesystem_.cp_file(file, target + file[len(source) :]), files))
+    marks = [file for file in files if posixpath.basename(file).startswith("_")]
+    try:
+        for some in (set(files).difference(marks), marks):
+            _for_each(lambda file: filesystem_.cp_file(file, target + file[len(source) :]), some)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what failed first tells more
+            _remove_remote_tree(filesystem_, target)
+        raise
     _remove_remote_tree(filesystem_, source)
 
 
 def remove(url: str) -> None:
-    """Remove a file or a whole folder; nothing happens if it is not there."""
+    """Remove a file or a whole folder; nothing happens if it is not there, or what is in it goes meanwhile."""
     filesystem_, path = filesystem(url)
     with storage_errors(url), contextlib.suppress(FileNotFoundError):
         if not is_local(url):
@@ -167,24 +181,47 @@ def remove(url: str) -> None:
             os.unlink(path)
 
 
+def remove_if_empty(url: str) -> None:
+    """Remove a folder unless something is in it, or it is not there."""
+    filesystem_, path = filesystem(url)
+    with storage_errors(url):
+        if is_local(url):
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+        elif not list_names(url):
+            _remove_remote_folders(filesystem_, [path])
+
+
 def _remove_remote_tree(filesystem_: fsspec.AbstractFileSystem, path: str) -> None:
     # Not `rm`: it takes brackets and stars in a name for a pattern.
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(filesystem_.rm_file, filesystem_.find(path)))
-    with contextlib.suppress(OSError, NotImplementedError):
-        for folder in sorted(filesystem_.find(path, withdirs=True), reverse=True):
+    _for_each(lambda file: _if_there(filesystem_.rm_file, file), filesystem_.find(path))
+    left = filesystem_.find(path, withdirs=True, detail=True)
+    if any(entry["type"] == "file" for entry in left.values()):  # came meanwhile
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
+    _remove_remote_folders(filesystem_, [*sorted(left, reverse=True), path])
+
+
+def _remove_remote_folders(filesystem_: fsspec.AbstractFileSystem, folders: Iterable[str]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError, NotImplementedError):  # most stores have none
             filesystem_.rmdir(folder)
-        filesystem_.rmdir(path)
 
 
 def _remove_local_tree(path: str) -> None:
     for folder, folders, files in os.walk(path, topdown=False):
         for name in files:
-            os.unlink(os.path.join(folder, name))
+            _if_there(os.unlink, os.path.join(folder, name))
         for name in folders:
             inner = os.path.join(folder, name)
-            if os.path.islink(inner):
-                os.unlink(inner)
-            else:
-                os.rmdir(inner)
+            _if_there(os.unlink if os.path.islink(inner) else os.rmdir, inner)
     os.rmdir(path)
+
+
+def _if_there(removal: Callable[[str], object], path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        removal(path)
+
+
+def _for_each(action: Callable[[str], object], files: Iterable[str]) -> None:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(action, files))

@@ -21,15 +21,6 @@ from pipeline.lease import Lease
 ODD = "a folder [x]*?/näme é 日本"
 
 
-@pytest.fixture(params=["path", "file-url", "memory"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path):
-    if request.param == "memory":
-        yield "memory://bucket"
-        fsspec.filesystem("memory").store.clear()
-    else:
-        yield str(tmp_path) if request.param == "path" else tmp_path.as_uri()
-
-
 def test_a_file_with_an_odd_name_is_written_listed_read_and_removed(folder: str) -> None:
     url = storage.join(folder, ODD)
     storage.write_bytes(url, b"one")
@@ -96,16 +87,6 @@ def test_a_store_that_creates_files_for_two_is_warned_of_once_and_overwrites_non
     warned = [one.message for one in caplog.records if "does not create files exclusively" in one.message]
     assert len(warned) == (store != "conditional")
     fsspec.filesystem("memory").store.clear()
-
-
-def test_a_folder_with_brackets_in_its_name_is_moved_and_no_other(folder: str) -> None:
-    for name in ("a[1]/x", "a[1]/deep/y*", "a1/x"):
-        storage.write_bytes(storage.join(folder, name), name.encode())
-    storage.move_folder(storage.join(folder, "a[1]"), storage.join(folder, "b[2]"))
-    assert storage.list_names(folder) == ["a1", "b[2]"]
-    assert storage.read_bytes(storage.join(folder, "b[2]/deep/y*")) == b"a[1]/deep/y*"
-    with pytest.raises(StorageError):
-        storage.move_folder(storage.join(folder, "a[1]"), storage.join(folder, "c"))
 
 
 def test_a_digest_is_that_of_the_bytes_written(folder: str) -> None:
@@ -185,16 +166,6 @@ def test_a_full_disk_says_so() -> None:
     with pytest.raises(StorageError, match="the disk is full") as caught, storage.storage_errors("/data/x"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert caught.value.code == 74
-
-
-def test_removing_a_folder_does_not_follow_links_out_of_it(tmp_path: Path) -> None:
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "kept").write_text("")
-    (tmp_path / "inside").mkdir()
-    (tmp_path / "inside" / "link").symlink_to(tmp_path / "outside")
-    storage.remove(str(tmp_path / "inside"))
-    assert (tmp_path / "outside" / "kept").exists()
-    assert not (tmp_path / "inside").exists()
 
 
 def test_readers_take_the_current_and_the_previous_format_and_refuse_a_newer_one(tmp_path: Path) -> None:
