@@ -1,8 +1,8 @@
 """DRIVER. One writer per folder: a lease that its holder renews, and that others take over when it stands still.
 
 Clocks of different hosts are never compared: a lease is dead when its counter has not moved for
-`STALE_SECONDS` of the observer's own monotonic clock, or at once when its holder was a process of this host
-that is gone.
+`STALE_SECONDS` of the observer's own monotonic clock, or at once when its holder was a process that this one would
+see, and is gone. Two containers may have one host name and kernel, and not see each other's processes.
 """
 
 from __future__ import annotations
@@ -40,13 +40,7 @@ class Lease:
         self._url = storage.join(folder, "lease.json")
         self._stale_seconds = stale_seconds
         self._renew_seconds = renew_seconds
-        self._me = {
-            "owner": uuid.uuid4().hex,
-            "host": socket.gethostname(),
-            "boot": _boot_id(),
-            "pid": os.getpid(),
-            "started": _started(os.getpid()),
-        }
+        self._me = {"owner": uuid.uuid4().hex, **_this_process()}
         self._counter = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -103,9 +97,9 @@ class Lease:
         for pause in _LOOK_AGAIN_SECONDS:
             with contextlib.suppress(StorageError):
                 if owner := self._owner():
-                    return owner == self._me["owner"]
+                    return bool(owner == self._me["owner"])
             time.sleep(pause)
-        return self._owner() == self._me["owner"]
+        return bool(self._owner() == self._me["owner"])
 
     def _owner(self) -> str | None:
         there = self._there()
@@ -124,7 +118,7 @@ class Lease:
         if _is_dead_here(holder):
             self._take_away(seen)
             return
-        if holder.get("host") == self._me["host"] and holder.get("boot") == self._me["boot"]:
+        if _would_be_seen(holder):
             self._refuse(holder)
         deadline = time.monotonic() + self._stale_seconds
         while time.monotonic() < deadline:
@@ -178,7 +172,7 @@ def held_by_another(folder: str) -> bool:
     if not storage.exists(url):
         return False
     holder = _holder(url, storage.read_bytes(url))
-    is_ours = (holder.get("host"), holder.get("pid")) == (socket.gethostname(), os.getpid())
+    is_ours = _this_process().items() <= holder.items()
     return not is_ours and not _is_dead_here(holder)
 
 
@@ -190,11 +184,31 @@ def _holder(url: str, content: bytes) -> dict[str, Any]:
         return {}
 
 
-def _is_dead_here(seen: dict[str, Any]) -> bool:
-    """Whether the holder was a process of this very host and boot that does not live any more."""
-    if seen.get("host") != socket.gethostname() or seen.get("boot") != _boot_id():
-        return False
-    return bool(_started(seen["pid"]) != seen["started"])
+def _is_dead_here(holder: dict[str, Any]) -> bool:
+    """Whether the holder was a process that this one would see, and that does not live any more."""
+    return _would_be_seen(holder) and bool(_started(holder["pid"]) != holder["started"])
+
+
+def _would_be_seen(holder: dict[str, Any]) -> bool:
+    """Whether this process sees the holder while it lives: of a lease that does not say where, nobody knows."""
+    here = _where_pids_count()
+    return all(here.values()) and here.items() <= holder.items()
+
+
+def _this_process() -> dict[str, Any]:
+    return {**_where_pids_count(), "pid": os.getpid(), "started": _started(os.getpid())}
+
+
+def _where_pids_count() -> dict[str, str]:
+    """Within what a pid names one process; empty values are unknown."""
+    return {"host": socket.gethostname(), "boot": _boot_id(), "pid_namespace": _pid_namespace()}
+
+
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def _boot_id() -> str:

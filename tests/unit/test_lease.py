@@ -8,14 +8,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline import lease as lease_module
 from pipeline import storage
 from pipeline.errors import InterruptedRunError, OutputError, StorageError
-from pipeline.lease import Lease
+from pipeline.lease import Lease, held_by_another
 
 
 def test_the_lease_is_there_while_held_and_gone_afterwards(tmp_path: Path) -> None:
@@ -33,7 +35,7 @@ def test_a_second_living_writer_is_refused_with_73(tmp_path: Path) -> None:
 
 def test_a_killed_writer_of_this_host_is_replaced_at_once(tmp_path: Path) -> None:
     code = f"""import os, signal
-from pipeline.lease import Lease
+from pipeline.lease import Lease, held_by_another
 Lease({str(tmp_path)!r}).__enter__()
 os.kill(os.getpid(), signal.SIGKILL)"""
     subprocess.run([sys.executable, "-c", code], check=False)
@@ -47,6 +49,92 @@ os.kill(os.getpid(), signal.SIGKILL)"""
 def _pretend_other_host(path: Path, counter: int) -> None:
     value = json.loads(path.read_text())
     path.write_text(json.dumps({**value, "host": "elsewhere", "owner": "other", "counter": counter}))
+
+
+class _Clock:
+    """Time that passes in sleep alone, where ``happens`` happens too."""
+
+    def __init__(self, happens: Callable[[float], object] = lambda now: None) -> None:
+        self.now = 0.0
+        self._happens = happens
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self._happens(self.now)
+
+
+def _lease_of(folder: Path, **changed: Any) -> Path:
+    """The file of a lease whose holder lived here, but for what is changed; None takes a key away."""
+    holder = {**Lease(str(folder))._me, "owner": "other", **changed}
+    there = {name: value for name, value in holder.items() if value is not None}
+    path = folder / "lease.json"
+    storage.write_json(str(path), "lease", 1, {**there, "counter": 1})
+    return path
+
+
+_ELSEWHERE = [
+    pytest.param({"pid_namespace": "pid:[1]"}, id="another container"),
+    pytest.param({"pid_namespace": None}, id="of an older version"),
+    pytest.param({"boot": "another"}, id="another kernel"),
+    pytest.param({"host": "another"}, id="another host"),
+]
+
+
+@pytest.mark.parametrize("where", _ELSEWHERE)
+def test_a_holder_that_nobody_here_would_see_is_replaced_only_when_it_stands_still(
+    where: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _lease_of(tmp_path, started="long ago", **where)
+    monkeypatch.setattr(lease_module, "time", clock := _Clock())
+    with Lease(str(tmp_path), stale_seconds=60):
+        assert clock.now >= 60
+
+
+@pytest.mark.parametrize("where", _ELSEWHERE)
+def test_a_holder_that_nobody_here_would_see_stays_while_it_counts(
+    where: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _lease_of(tmp_path, started="long ago", **where)
+
+    def renew_late(now: float) -> None:
+        if now > 50:
+            path.write_text(json.dumps({**json.loads(path.read_text()), "counter": 2}))
+
+    monkeypatch.setattr(lease_module, "time", _Clock(renew_late))
+    with pytest.raises(OutputError, match="held by process"):
+        Lease(str(tmp_path), stale_seconds=60).__enter__()
+
+
+def test_where_pids_cannot_be_told_apart_a_dead_holder_is_replaced_when_it_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_boot_id", "_pid_namespace"):
+        monkeypatch.setattr(lease_module, name, lambda: "")
+    monkeypatch.setattr(lease_module, "_started", lambda pid: "")
+    _lease_of(tmp_path)
+    monkeypatch.setattr(lease_module, "time", clock := _Clock())
+    with Lease(str(tmp_path), stale_seconds=60):
+        assert clock.now >= 60
+
+
+def test_a_lease_is_of_another_unless_this_very_process_wrote_it(tmp_path: Path) -> None:
+    assert not held_by_another(str(tmp_path))
+    _lease_of(tmp_path)
+    assert not held_by_another(str(tmp_path))
+    _lease_of(tmp_path, started="long ago")
+    assert not held_by_another(str(tmp_path)), "its process is gone"
+
+
+@pytest.mark.parametrize("where", _ELSEWHERE)
+@pytest.mark.parametrize("started", [{}, {"started": "long ago"}])
+def test_a_lease_of_a_holder_that_nobody_here_would_see_is_of_another(
+    where: dict[str, Any], started: dict[str, str], tmp_path: Path
+) -> None:
+    _lease_of(tmp_path, **started, **where)
+    assert held_by_another(str(tmp_path))
 
 
 def test_a_lease_of_another_host_that_stands_still_is_taken_over(tmp_path: Path) -> None:
