@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -36,7 +36,7 @@ class Seen:
         rows: how many rows were looked at.
         present: how many of them have a value.
         distinct: how many different ones there are.
-        values: these, if they are few.
+        values: these, if they are few; times as microseconds since 1970.
         is_bounded: whether none of them is infinite.
     """
 
@@ -78,7 +78,7 @@ class Look:
         """Look at all rows of a small table, and at rows of a large one that a hash of their values chooses."""
         fields = [field for field in frame.schema if isinstance(field.dataType, _PLAIN)]
         most = max(1, min(_ROWS, _VALUES // max(1, len(fields))))
-        plain = frame.select(*(column(field.name) for field in fields))
+        plain = frame.select(*map(_counted, fields))
         found: Any = plain.limit(most + 1).toPandas()
         rows = len(found)
         if rows > most:
@@ -87,6 +87,13 @@ class Look:
             found = plain.where(F.pmod(F.xxhash64(*hashed(plain)), F.lit(_MILLION)) < part).limit(most).toPandas()
         columns = tuple(_seen(field, found.iloc[:, place]) for place, field in enumerate(fields))
         return cls(rows, columns, is_whole=len(found) == rows)
+
+
+def _counted(field: T.StructField) -> Column:
+    """A column that pandas tells the values of apart; its own moments end in the year 2262."""
+    plain = column(field.name)
+    is_moment = isinstance(field.dataType, (T.TimestampType, T.TimestampNTZType))
+    return F.unix_micros(plain.cast("timestamp")).alias(field.name) if is_moment else plain
 
 
 def _seen(field: T.StructField, values: pd.Series) -> Seen:

@@ -207,6 +207,19 @@ def test_a_large_table_is_looked_at_by_rows_that_a_hash_chooses(
     assert (id_.distinct, two.distinct) == (id_.rows, 2)
 
 
+def test_times_beyond_those_of_pandas_are_counted(proposed: Proposed, spark: SparkSession, tmp_path: Path) -> None:
+    for type_ in ("timestamp", "timestamp_ntz"):
+        until = f"IF(id % 2 = 0, NULL, cast(concat('999', id, '-12-31 23:59:59') AS {type_})) AS until"
+        (seen,) = Look.at(spark.range(10).selectExpr(until)).columns
+        assert (seen.type.simpleString(), seen.rows, seen.present, seen.distinct) == (type_, 10, 5, 5)
+    table(until=np.where(np.arange(ROWS) % 9, "2024-05-01 10:00:00", "9999-12-31 23:59:59")).to_csv(
+        tmp_path / "t.csv", index=False
+    )
+    values, dataset = proposed("t.csv")
+    assert values["features"]["until"]["type"] == "timestamp"
+    assert dataset.manifest.accounting.published == ROWS
+
+
 def test_a_folder_with_the_log_of_delta_is_no_parquet(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "t" / "_delta_log").mkdir(parents=True)
     (tmp_path / "t" / "_delta_log" / "00000000000000000000.json").write_text("{}")
