@@ -47,6 +47,6 @@ class Distinct:
 def _hashes(values: Array | Texts) -> Array:
     if isinstance(values, Texts) or values.dtype == object:
         texts = coded(values)
-        names = texts.names[np.unique(texts.codes[texts.codes >= 0])]
+        names = texts.names[texts.used]
         return np.asarray(pd.util.hash_array(names, categorize=False), dtype=np.uint64)
     return np.asarray(pd.util.hash_array(values[~np.isnan(values)] + 0.0), dtype=np.uint64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -16,9 +17,11 @@ LARGEST = 1e150
 SMALLEST = 1074
 """Every float64 is a whole multiple of two to the minus so much."""
 _HUGE, _DOWN = 2.0**960, 2.0**-200
+_BITS = 53
+"""Whole numbers below two to the so many are exact in a float64, and so are their sums in any order."""
 LIMB = 32
 _SERIES = 128
-"""Limbs of a sum: 32 bits each of at most 2 * 1074 and some."""
+"""Limbs of a sum: 32 bits each of at most 1,024 before the point and 2 * 1,074 behind it, and some."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Moments:
         if not len(present):
             none = np.array([], dtype=np.int64)
             return Cells.of_keys(none, none, none, none)
-        square = sum((exact_sum(term) for term in _square(present)), Fraction(0))
-        limbs = [*_limbs(exact_sum(present), 0), *_limbs(square, _SERIES)]
+        total, square = exact_sums(present)
+        limbs = [*_limbs(total, 0, SMALLEST), *_limbs(square, _SERIES, 2 * SMALLEST)]
         extremes = ordered_bits(np.array([present.min(), present.max()]))
         keys = np.array([-1, *(key for key, _ in limbs)], dtype=np.int64)
         counts = np.array([len(present), *(limb for _, limb in limbs)], dtype=np.int64)
@@ -47,7 +50,7 @@ class Moments:
         if not len(at):
             return None
         low, high = (float(float_of_bits(bits[at])[0]) for bits in (cells.low, cells.high))
-        total, square = (_of_limbs(cells, first) for first in (0, _SERIES))
+        total, square = _of_limbs(cells, 0, SMALLEST), _of_limbs(cells, _SERIES, 2 * SMALLEST)
         return MomentsResult(int(cells.count[at[0]]), total, square, low, high)
 
 
@@ -87,43 +90,69 @@ class MomentsResult:
         )
 
 
-def exact_sum(values: Array) -> Fraction:
-    """The sum of finite float64 values without rounding.
+def exact_sums(values: Array) -> tuple[Fraction, Fraction]:
+    """The sum of finite float64 values and the sum of their squares, without rounding.
 
-    The leading bits of all values are cut off on one grid, on which a plain sum is exact, until nothing is left:
-    error-free extraction (S. M. Rump, T. Ogita, S. Oishi: Accurate floating-point summation, 2008).
+    Values are cut into digits, so short that sums of digits and of products of two of them are exact in float64
+    (error-free extraction: S. M. Rump, T. Ogita, S. Oishi: Accurate floating-point summation, 2008; products as
+    K. Ozaki and others: Error-free transformations of matrix multiplication, 2012). Magnitudes beyond `LARGEST` are
+    squared as this one.
     """
-    total, top = Fraction(0), _top(values)
-    if top >= _HUGE:
+    if (top := _top(values)) >= _HUGE:
         huge = np.abs(values) >= _HUGE
-        total, values = exact_sum(values[huge] * _DOWN) / Fraction(_DOWN), np.where(huge, 0.0, values)
-        top = _top(values)
-    room = max(1, len(values)).bit_length()
-    while top > 0:
-        grid = math.ldexp(1.0, math.frexp(top)[1] + room)
+        scaled = sum((_sum(digit) for digit in _digits(values[huge] * _DOWN)), Fraction(0))
+        rest, _ = exact_sums(np.where(huge, 0.0, values))
+        return scaled / Fraction(_DOWN) + rest, exact_sums(np.clip(values, -LARGEST, LARGEST))[1]
+    digits = list(_digits(values))
+    total = sum(map(_sum, digits), Fraction(0))
+    squared = digits if top <= LARGEST else list(_digits(np.clip(values, -LARGEST, LARGEST)))
+    square = Fraction(0)
+    for place, (one, unit) in enumerate(squared):
+        for other, other_unit in squared[place:]:
+            times = 1 if other is one else 2
+            square += times * int(np.dot(one, other)) * Fraction(2) ** (unit + other_unit)
+    return total, square
+
+
+_Digit = tuple[Array, int]
+"""Whole numbers, and the power of two that they are multiples of."""
+
+
+def _digits(values: Array) -> Iterator[_Digit]:
+    """Values below `_HUGE` as sums of digits, the leading ones first."""
+    bits = (_BITS - len(values).bit_length()) // 2
+    while (top := _top(values)) > 0:
+        unit = max(math.frexp(top)[1] - bits, -SMALLEST)
+        grid = math.ldexp(1.5, unit + _BITS - 1)
         leading = (values + grid) - grid
-        total += Fraction(float(leading.sum()))
+        yield _times_power(leading, -unit), unit
         values = values - leading
-        top = _top(values)
-    return total
+
+
+def _times_power(values: Array, power: int) -> Array:
+    """Exactly; powers of two beyond a float64's are taken in two steps."""
+    half = power // 2
+    return values * 2.0**power if abs(power) < 1000 else values * 2.0**half * 2.0 ** (power - half)
+
+
+def _sum(digit: _Digit) -> Fraction:
+    numbers, unit = digit
+    return int(numbers.sum()) * Fraction(2) ** unit
 
 
 def _top(values: Array) -> float:
     return max(float(values.max()), -float(values.min())) if len(values) else 0.0
 
 
-def _square(values: Array) -> tuple[Array, Array, Array]:
-    """The square of x as an exact sum of three float64, for magnitudes between 1e-140 and 1e150 (T. J. Dekker 1971)."""
-    values = np.clip(values, -LARGEST, LARGEST)
-    high = values * 134217729.0
-    high = high - (high - values)
-    low = values - high
-    return high * high, 2.0 * high * low, low * low
+def _limbs(total: Fraction, first: int, behind: int) -> list[tuple[int, int]]:
+    """Pairs of a key and a signed integer below 2**32, so that integer sums over cells have room.
 
-
-def _limbs(total: Fraction, first: int) -> list[tuple[int, int]]:
-    """Pairs of a key and a signed integer below 2**32, so that integer sums over cells have room."""
-    whole = int(total * (1 << SMALLEST))
+    Args:
+        total: a sum.
+        first: the key of its lowest limb.
+        behind: how many of its bits are behind the point, at most.
+    """
+    whole = int(total * (1 << behind))
     sign, rest, limbs = (-1 if whole < 0 else 1), abs(whole), []
     for place in range(_SERIES):
         if not rest:
@@ -134,7 +163,7 @@ def _limbs(total: Fraction, first: int) -> list[tuple[int, int]]:
     return limbs
 
 
-def _of_limbs(cells: Cells, first: int) -> Fraction:
+def _of_limbs(cells: Cells, first: int, behind: int) -> Fraction:
     where: Bits = np.flatnonzero((cells.key >= first) & (cells.key < first + _SERIES))
     pairs = zip(cells.key[where].tolist(), cells.count[where].tolist(), strict=True)
-    return Fraction(sum(count << (LIMB * (key - first)) for key, count in pairs), 1 << SMALLEST)
+    return Fraction(sum(count << (LIMB * (key - first)) for key, count in pairs), 1 << behind)

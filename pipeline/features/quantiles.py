@@ -43,6 +43,11 @@ class Bins:
         return Cells.of_keys(cells.count[order], cells.key[order], cells.low[order], cells.high[order])
 
 
+def leading_bits(ordered: Bits) -> Bits:
+    """The first of `_LEVELS` of `ordered_bits`, from 0 to 65,535."""
+    return (ordered >> _LEVELS[0]) + (1 << 15)
+
+
 def cells_by(keys: Array, ordered: Bits) -> Cells:
     """Count `ordered_bits` by key; keys of sixteen bits are sorted by radix, several times as fast as by comparison."""
     order = np.argsort(keys, kind="stable")

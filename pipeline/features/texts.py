@@ -37,6 +37,13 @@ class Texts:
         """Which rows have a text."""
         return np.asarray(self.codes >= 0)
 
+    @property
+    def used(self) -> Array:
+        """Which of the names some row has."""
+        used = np.zeros(len(self.names) + 1, dtype=bool)
+        used[self.codes] = True  # a missing one is the last
+        return used[:-1]
+
     def renamed(self, name: Callable[[str], str]) -> Texts:
         """The same rows with every distinct text replaced."""
         return Texts(self.codes, objects([None if text is None else name(text) for text in self.names]))

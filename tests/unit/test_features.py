@@ -32,7 +32,7 @@ from pipeline.config.data import (
 from pipeline.errors import DataError
 from pipeline.features import FittedFeatures, canonical, fit_features, raw_inputs
 from pipeline.features.distinct import Distinct
-from pipeline.features.exact import Moments, exact_sum
+from pipeline.features.exact import LARGEST, Moments, exact_sums
 from pipeline.features.label_sums import UNIT, Labelled, LabelSums
 from pipeline.features.quantiles import quantiles
 from pipeline.features.repair import Repair, repaired, repairs_of
@@ -84,19 +84,24 @@ def test_moments_are_exact_and_do_not_depend_on_the_order(values: list[float], r
     assert (first.min, first.max, first.count) == (min(values) + 0.0, max(values) + 0.0, len(values))
 
 
+def _sums(values: list[float]) -> tuple[Fraction, Fraction]:
+    squared = (Fraction(min(abs(value), LARGEST)) ** 2 for value in values)
+    return sum(map(Fraction, values), Fraction(0)), sum(squared, Fraction(0))
+
+
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
 def test_sums_are_those_of_fractions_whatever_the_exponents(values: list[float]) -> None:
-    assert exact_sum(np.array(values)) == sum(map(Fraction, values))
+    assert exact_sums(np.array(values)) == _sums(values)
     sketch = Moments()
-    found = sketch.result(sketch.cells(np.array(values)))
-    assert found.total == sum(map(Fraction, values))
+    found = sketch.result(merge([sketch.cells(np.array([value])) for value in values]))
+    assert (found.total, found.square) == _sums(values)
     assert math.isfinite(found.std)
 
 
 def test_many_values_are_summed_exactly_too() -> None:
     random = np.random.default_rng(1)
     values = random.normal(size=70_000) * 10.0 ** random.integers(-30, 30, 70_000)
-    assert exact_sum(values) == sum(map(Fraction, values.tolist()))
+    assert exact_sums(values) == _sums(values.tolist())
 
 
 @given(st.lists(finite, min_size=1), st.integers(0, 5), finite)
