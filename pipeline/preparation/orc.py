@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -17,7 +18,8 @@ from pipeline.preparation.footers import Leaf, Shape, lacking, shapes_of
 
 _WIDER = ("tinyint", "smallint", "int", "bigint")
 _EXACT_IN = {"double": ("tinyint", "smallint", "int", "float"), "float": ("tinyint", "smallint")}
-_MOMENTS = ("timestamp", "timestamp_ntz")
+_ZONELESS = re.compile(r"\btimestamp_ntz(?=[>,]|$)")
+"""As a type at any depth, not as the name of a field, before a colon: ORC timestamps are read with a zone or without."""
 
 
 def read_orc(
@@ -71,7 +73,7 @@ def leaves(path: str) -> tuple[Leaf, ...]:
 
 def _spark_type(type_: pa.DataType) -> str:
     try:
-        return from_arrow_type(type_, prefer_timestamp_ntz=True).simpleString()
+        return from_arrow_type(type_, prefer_timestamp_ntz=False).simpleString()
     except (PySparkException, TypeError):
         return str(type_)
 
@@ -102,6 +104,5 @@ def _of_other_types(what: str, shapes: Sequence[Shape], schema: T.StructType) ->
 
 
 def _reads_as(found: str, wanted: str) -> bool:
-    both_moments = found in _MOMENTS and wanted in _MOMENTS
     is_wider = found in _WIDER and wanted in _WIDER and _WIDER.index(found) <= _WIDER.index(wanted)
-    return found == wanted or both_moments or is_wider or found in _EXACT_IN.get(wanted, ())
+    return found == _ZONELESS.sub("timestamp", wanted) or is_wider or found in _EXACT_IN.get(wanted, ())
