@@ -123,7 +123,8 @@ def score_table(
 
     Raises:
         InputMissingError: the table or the model is not there.
-        OutputError: the target exists.
+        OutputError: the target exists, or another command is writing it.
+        InterruptedRunError: another command has taken over.
         StorageError: the model is corrupt, or the target cannot be written.
         DataError: columns are missing, or hold values of the wrong kind; or rows cannot be parsed.
     """
@@ -146,7 +147,6 @@ def score_table(
             raise PipelineError(
                 f"{rows['out']} rows were scored; expected {rows['in']}; did the table change meanwhile?"
             )
-        storage.move_folder(unfinished, target)
     seconds = {"score": round(time.monotonic() - started, 1)}
     used = {"url": predictor.source.folder, "version": predictor.digest[:12]}
     return {"rows": rows, "output": target, "model": used, "seconds": seconds}

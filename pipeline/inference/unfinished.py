@@ -1,11 +1,9 @@
-"""DRIVER. A table that is being written: beside its target until it is complete, and not for ever if it never is."""
+"""DRIVER. A table of one writer: beside its target until it is complete, then there as a whole."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import posixpath
-import re
 import uuid
 from collections.abc import Iterator
 
@@ -14,7 +12,8 @@ from pipeline.errors import OutputError, StorageError
 from pipeline.lease import Lease
 from pipeline.preparation.jobs import remove_left
 
-_NAME = r"{}\.[0-9a-f]{{12}}\.unfinished"
+_TABLE = "table-"
+"""Begins the name of one writer's rows; a dead one may have left some, or even have tasks that still write."""
 
 
 def refuse_target(target: str) -> None:
@@ -42,22 +41,33 @@ def refuse_target(target: str) -> None:
 
 @contextlib.contextmanager
 def unfinished_folder(target: str) -> Iterator[str]:
-    """Where to write what is to become ``target``, removed at exit; what dead writers of it left goes first."""
+    """Where to write what becomes ``target`` at exit, all of it; after an error, nothing of it is left.
+
+    Raises:
+        OutputError: another living writer makes it, or something is there, at the start or at the end.
+        InterruptedRunError: another writer has taken over meanwhile.
+        StorageError: it cannot be moved there.
+    """
     target = target.rstrip("/")
-    _sweep(posixpath.dirname(target) or ".", posixpath.basename(target))
-    folder = f"{target}.{uuid.uuid4().hex[:12]}.unfinished"
+    folder = f"{target}.unfinished"
+    table = storage.join(folder, f"{_TABLE}{uuid.uuid4().hex[:12]}")
     try:
-        with Lease(folder):
-            yield storage.join(folder, "table")
+        with Lease(folder) as lease:
+            refuse_target(target)
+            _remove_tables(folder)
+            try:
+                yield table
+                refuse_target(target)
+                lease.check()
+                storage.move_folder(table, target)
+            finally:
+                remove_left(table)
     finally:
-        remove_left(folder)
+        with contextlib.suppress(StorageError):  # it hides no other error
+            storage.remove_if_empty(folder)
 
 
-def _sweep(parent: str, target: str) -> None:
-    pattern = re.compile(_NAME.format(re.escape(target)))
-    for name in filter(pattern.fullmatch, storage.list_names(parent)):
-        folder = storage.join(parent, name)
-        with contextlib.suppress(OutputError):  # its writer lives
-            with Lease(folder):
-                pass
-            remove_left(folder)
+def _remove_tables(folder: str) -> None:
+    for name in storage.list_names(folder):
+        if name.startswith(_TABLE):
+            remove_left(storage.join(folder, name))

@@ -168,7 +168,7 @@ def test_ctrl_c_while_scoring_ends_with_75_and_leaves_nothing_behind(
     out = tmp_path / "out"
     out.mkdir()
     started = start([verb, config, str(held_out), str(out / "scored"), *settings])
-    started.wait_for(lambda: any(out.glob("*.unfinished/table")))  # Spark's tasks write there
+    started.wait_for(lambda: any(out.glob("*.unfinished/table-*")))  # Spark's tasks write there
     started.interrupt()
     code, result, stderr = started.result(60)
     assert (code, result["code"]) == (75, 75), stderr[-3000:]

@@ -11,7 +11,6 @@ import pytest
 from pipeline import storage
 from pipeline.dataset import Accounting, DatasetSchema
 from pipeline.errors import InterruptedRunError, StorageError
-from pipeline.inference.unfinished import unfinished_folder
 from pipeline.lease import Lease
 from pipeline.preparation import jobs, publish
 from pipeline.preparation.prepare import _staging
@@ -63,18 +62,6 @@ def test_a_folder_that_a_last_task_still_wrote_to_is_removed_when_tried_again(
     _write(tmp_path / "folder")
     jobs.remove_left(str(tmp_path / "folder"))
     assert not (tmp_path / "folder").exists()
-
-
-def test_unfinished_tables_of_dead_writers_go_and_those_of_the_living_stay(tmp_path: Path) -> None:
-    target = str(tmp_path / "table [x]")
-    dead, other = tmp_path / "table [x].0123456789ab.unfinished", tmp_path / "table x.0123456789ab.unfinished"
-    for folder in (dead, other):
-        _write(folder)
-    with unfinished_folder(target) as living, unfinished_folder(target) as mine:
-        assert living != mine
-        assert not dead.exists()
-        assert Path(living).parent.exists()
-    assert list(tmp_path.iterdir()) == [other]
 
 
 @pytest.mark.parametrize("there", [False, True])
