@@ -19,7 +19,7 @@ from pipeline.preparation.footers import Leaf, Shape, lacking, shapes_of
 _WIDER = ("tinyint", "smallint", "int", "bigint")
 _EXACT_IN = {"double": ("tinyint", "smallint", "int", "float"), "float": ("tinyint", "smallint")}
 _ZONELESS = re.compile(r"\btimestamp_ntz(?=[>,]|$)")
-"""As a type at any depth, not as the name of a field, before a colon: ORC timestamps are read with a zone or without."""
+"""As a type at any depth, and not as a field's name, which a colon follows: ORC timestamps are read either way."""
 
 
 def read_orc(
