@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 from py4j.protocol import Py4JError
 from pyspark import SparkContext
@@ -28,8 +29,9 @@ def ended_jobs(context: SparkContext, what: str) -> Iterator[None]:
     """Have no job of the block outlive it.
 
     An error in one task, or Ctrl-C, ends the wait for a job, not its other tasks; in a notebook the whole job would go
-    on. They are cancelled, and waited for.
+    on, and a query that is still planned would begin. They are cancelled, and waited for.
     """
+    caller = context._jvm.java.lang.Thread.currentThread()  # type: ignore[union-attr]
     before = {name: context.getLocalProperty(name) for name in _GROUP}
     group = f"{what}-{uuid.uuid4().hex[:12]}"
     context.setJobGroup(group, what, interruptOnCancel=True)
@@ -37,7 +39,7 @@ def ended_jobs(context: SparkContext, what: str) -> Iterator[None]:
         yield
     except BaseException:
         # In a thread of its own: after Ctrl-C the connection of this one to the JVM still waits for the job.
-        thread = threading.Thread(target=_end, args=(context, group), name="cancel", daemon=True)
+        thread = threading.Thread(target=_end, args=(context, group, caller), name="cancel", daemon=True)
         thread.start()
         thread.join(2 * _WAIT_SECONDS)
         raise
@@ -47,15 +49,20 @@ def ended_jobs(context: SparkContext, what: str) -> Iterator[None]:
                 context.setLocalProperty(name, value)  # type: ignore[arg-type]
 
 
-def _end(context: SparkContext, group: str) -> None:
+def _end(context: SparkContext, group: str, caller: Any) -> None:
     deadline = time.monotonic() + _WAIT_SECONDS
     with contextlib.suppress(Py4JError, OSError):
         while time.monotonic() < deadline:
             context.cancelJobGroup(group)
-            if not _active_tasks(context, group):
+            if not _is_at_work(caller) and not _active_tasks(context, group):
                 return
             time.sleep(_POLL_SECONDS)
-        logger.warning("Spark tasks are still at work %g s after they were cancelled", _WAIT_SECONDS)
+        logger.warning("Spark is still at work %g s after its jobs were cancelled", _WAIT_SECONDS)
+
+
+def _is_at_work(thread: Any) -> bool:
+    """Whether a Java thread carries out a call to Spark, and may submit a job yet: while planned, a query has none."""
+    return any(frame.getClassName().startswith("org.apache.spark.") for frame in thread.getStackTrace())
 
 
 def _active_tasks(context: SparkContext, group: str) -> int:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipeline.preparation.jobs import _active_tasks, ended_jobs
+from pipeline.preparation.jobs import _active_tasks, _end, _is_at_work, ended_jobs
 
 _LONG_SECONDS = 60.0
 
@@ -29,6 +33,47 @@ def test_no_task_outlives_the_block_when_another_fails(spark, tmp_path: Path) ->
         context.parallelize([0, 1], 2).foreach(work)
     assert _active_tasks(context, groups[0]) == 0
     assert time.monotonic() - began < _LONG_SECONDS
+
+
+def test_a_call_that_may_yet_submit_a_job_is_waited_for(spark, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after Ctrl-C while a query is planned: no task is active, and the next moment one is."""
+    context, jvm = spark.sparkContext, spark.sparkContext._jvm
+    planned, forever = jvm.java.util.concurrent.CompletableFuture(), jvm.scala.concurrent.duration.Duration.Inf()
+    caller: queue.Queue[Any] = queue.Queue()
+
+    def plan() -> None:
+        caller.put(jvm.java.lang.Thread.currentThread())
+        jvm.org.apache.spark.util.ThreadUtils.awaitResult(planned, forever)
+
+    looks: list[str] = []
+
+    def cancel(group: str) -> None:
+        looks.append(group)
+        if len(looks) == 3:
+            planned.complete("rows")
+
+    thread = threading.Thread(target=plan)
+    thread.start()
+    try:
+        called = caller.get(timeout=_LONG_SECONDS)
+        _until(lambda: _is_at_work(called))
+        monkeypatch.setattr(context, "cancelJobGroup", cancel)
+        _end(context, "group", called)
+        assert planned.isDone()
+        assert not _is_at_work(called)
+    finally:
+        planned.complete("rows")
+        thread.join(_LONG_SECONDS)
+    looks.clear()
+    _end(context, "group", called)
+    assert len(looks) == 1, "where nothing is at work, one look is enough"
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _LONG_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_the_group_that_a_notebook_gave_its_jobs_comes_back(spark) -> None:
