@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import storage
 from pipeline.config.release import TrackingConfig
 from pipeline.config.secret_values import from_environment
-from pipeline.errors import ConfigError, ServiceError
+from pipeline.errors import ConfigError, PipelineError, ServiceError
 from pipeline.run_folder import TRACKING
 
 if TYPE_CHECKING:
@@ -64,10 +64,13 @@ def use_mlflow_settings() -> None:
 
 @contextlib.contextmanager
 def mlflow_errors(uri: str) -> Iterator[None]:
-    """Turn whatever MLflow raises into a `ServiceError`; its stores raise database and network errors of many kinds."""
+    """Turn whatever MLflow raises into a `ServiceError`; its stores raise database and network errors of many kinds.
+
+    An error of our own, such as that of a full disk, stays what it is.
+    """
     try:
         yield
-    except ServiceError:
+    except PipelineError:
         raise
     except Exception as error:
         reason = without_password((str(error).strip() or type(error).__name__).splitlines()[0])[:200]
@@ -89,7 +92,7 @@ def mlflow_name(name: str) -> str:
 
 
 class Store:
-    """MLflow as seen from one run folder. Every method may raise `ServiceError`.
+    """MLflow as seen from one run folder. Every method may raise `ServiceError`, or `StorageError` of that folder.
 
     Args:
         config: the configuration's section.

@@ -70,11 +70,14 @@ class Tracker:
     ) -> None:
         interrupted = isinstance(error, KeyboardInterrupt | InterruptedRunError)
         state = "FINISHED" if error is None else "KILLED" if interrupted else "FAILED"
-        self._submit(lambda run_id: self._store.end_run(run_id, state))
-        self._closing.set()
-        self._idle.wait(min(self._flush_seconds, _FLUSH_INTERRUPTED_SECONDS) if interrupted else self._flush_seconds)
-        with self._lock:
-            self._keep_undelivered()
+        seconds = min(self._flush_seconds, _FLUSH_INTERRUPTED_SECONDS) if interrupted else self._flush_seconds
+        try:
+            self._submit(lambda run_id: self._store.end_run(run_id, state))
+            self._closing.set()
+            self._idle.wait(seconds)
+        finally:  # Ctrl-C may come here too
+            with self._lock:
+                self._keep_undelivered()
 
     @property
     def run_id(self) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +12,6 @@ from mlflow.utils.validation import _validate_metric_name
 
 from pipeline import tracking
 from pipeline.config.release import TrackingConfig
-from pipeline.errors import InterruptedRunError
 from pipeline.tracking import Store, log_results, register_model
 from pipeline.tracking.store import mlflow_name
 from tests.small_model import small_dataset, small_model
@@ -81,18 +79,3 @@ def test_a_model_version_takes_metrics_of_any_name(run_url: str) -> None:
     version = register_model(config, run_url, metrics={"roc_auc_late (15 min)": 0.9})
     tags = Store(config, run_url).client.get_model_version("small", version).tags
     assert tags["test_roc_auc_late _15 min_"] == "0.9"
-
-
-@pytest.mark.parametrize(
-    ("error", "seconds"), [(KeyboardInterrupt(), 3.0), (InterruptedRunError("stopped"), 3.0), (ValueError("bad"), 20.0)]
-)
-def test_after_an_interrupt_mlflow_is_waited_for_only_seconds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, seconds: float
-) -> None:
-    waited: list[float] = []
-    tracker = tracking.Tracker(TrackingConfig(), str(tmp_path / "run"))
-    monkeypatch.setattr(tracker, "_idle", SimpleNamespace(wait=waited.append, set=lambda: None))
-    with pytest.raises(type(error)), tracker:
-        raise error
-    tracker._thread.join()
-    assert waited == [seconds]
