@@ -44,6 +44,8 @@ _SETTINGS = {
     "spark.sql.files.ignoreMissingFiles": "false",
     # A date that is not of its format is a fault of its row, not an error that asks for a setting.
     "spark.sql.legacy.timeParserPolicy": "CORRECTED",
+    # Spark 4 refuses most encodings of CSV and JSON otherwise, windows-1252 among them.
+    "spark.sql.legacy.javaCharsets": "true",
 }
 
 
