@@ -390,7 +390,7 @@ def test_intervals_are_named_before_anything_is_staged(spark: SparkSession, tmp_
     )
     plain = "1 AS id, 0.5D AS x, 0 AS label, struct(1 AS interval) AS fine"
     source = {"inputs": {}, "id": "id", "query": f"SELECT *, {odd} FROM frame"}
-    first = "the DataFrame" if spark.version < "4" else "the query"  # which, where PySpark knows the types, may use them
+    first = "the DataFrame" if spark.version < "4" else "the query"  # which may use the types that PySpark knows
     for giver, made, query in (
         (first, config(tmp_path), f"SELECT {plain}, {odd}"),
         ("the query", config(tmp_path, source=source), f"SELECT {plain}"),
