@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,6 +16,7 @@ from pipeline.features.sketches import Bits, Cells, Fitting, ask, float_of_bits,
 
 _LEVELS = (48, 36, 24, 0)
 """Right shifts by which quantiles are refined: 16 bits of a float64's 64, then 12, 12 and the last 24."""
+LEADING = 64 - _LEVELS[0]
 _LAST = len(_LEVELS) - 1
 _FEW = 4096
 """So many numbers are told apart in one pass, whatever bits are left: a bin for each at most."""
@@ -35,8 +36,10 @@ class Bins:
         ordered = ordered_bits(values[~np.isnan(values)])
         if self.within is not None:
             ordered = ordered[np.isin(ordered >> _LEVELS[self.above], self.within)]
-        keys = ordered >> _LEVELS[self.level]
-        return cells_by(keys.astype(np.int16) if self.level == 0 else keys, ordered)
+        if self.level > 0:
+            return _cells_by(ordered >> _LEVELS[self.level], ordered)
+        cells = cells_by_place(leading_bits(ordered), 1 << LEADING, ordered)
+        return replace(cells, key=cells.key - (1 << LEADING - 1))
 
     def result(self, cells: Cells) -> Cells:
         order = np.argsort(cells.key)
@@ -44,14 +47,24 @@ class Bins:
 
 
 def leading_bits(ordered: Bits) -> Bits:
-    """The first of `_LEVELS` of `ordered_bits`, from 0 to 65,535."""
-    return (ordered >> _LEVELS[0]) + (1 << 15)
+    """The first of `ordered_bits`, from 0 up, below two to the `LEADING`."""
+    return (ordered >> _LEVELS[0]) + (1 << LEADING - 1)
 
 
-def cells_by(keys: Array, ordered: Bits) -> Cells:
-    """Count `ordered_bits` by key; keys of sixteen bits are sorted by radix, several times as fast as by comparison."""
-    order = np.argsort(keys, kind="stable")
-    keys, ordered = keys[order].astype(np.int64), ordered[order]
+def cells_by_place(places: Bits, size: int, ordered: Bits) -> Cells:
+    """Count `ordered_bits` by places from 0 up to ``size``, few enough for a table."""
+    counts = np.bincount(places, minlength=size)
+    low, high = np.full(size, np.iinfo(np.int64).max), np.full(size, np.iinfo(np.int64).min)
+    np.minimum.at(low, places, ordered)
+    np.maximum.at(high, places, ordered)
+    there = np.flatnonzero(counts)
+    return Cells.of_keys(counts[there], there, low[there], high[there])
+
+
+def _cells_by(keys: Bits, ordered: Bits) -> Cells:
+    """The same by keys of any size."""
+    order = np.argsort(keys)
+    keys, ordered = keys[order], ordered[order]
     if not len(keys):
         return Cells.of_keys(keys, keys, keys, keys)
     starts: Bits = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))

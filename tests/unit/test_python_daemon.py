@@ -49,3 +49,25 @@ def test_what_is_imported_early_prints_nothing_to_stdout_and_may_fail(tmp_path: 
         [sys.executable, "-c", program], capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)}, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "hello\n")
+
+
+_FAULTS = """
+import resource, sys
+import numpy as np
+from pipeline.launch import python_daemon
+if sys.argv[1] == "kept":
+    python_daemon.keep_freed_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+np.ones(1 << 17)
+before = faults()
+for _ in range(100):
+    np.ones(1 << 17) + np.ones(1 << 17)
+print(faults() - before)
+"""
+
+
+def test_memory_of_arrays_is_used_again_without_new_pages() -> None:
+    given, kept = (
+        int(subprocess.check_output([sys.executable, "-c", _FAULTS, how], timeout=60)) for how in ("given", "kept")
+    )
+    assert kept < 2000 < given
