@@ -18,7 +18,8 @@ from pipeline.preparation.columns import OWN
 from pipeline.preparation.quoting import quoted
 
 ANSI, TIME_ZONE, CASE = "spark.sql.ansi.enabled", "spark.sql.session.timeZone", "spark.sql.caseSensitive"
-_SHUFFLE = "spark.sql.shuffle.partitions"
+_SHUFFLE, _READ = "spark.sql.shuffle.partitions", "spark.sql.files.minPartitionNum"
+_TASKS_PER_CORE = 4
 _HIDES_VALUES = ContextVar("hides_values", default=False)
 _UTC = ("UTC", "Etc/UTC", "GMT", "Z", "+00:00")
 _SETTINGS = {
@@ -117,7 +118,7 @@ def preparation_settings(session: SparkSession, hides_values: bool = False) -> I
     own = OwnSettings.of(session)
     token = _HIDES_VALUES.set(hides_values)
     try:
-        with temporary_settings(session, {**_SETTINGS, _SHUFFLE: str(_shuffle_partitions(session))}):
+        with temporary_settings(session, {**_SETTINGS, **_parallelism(session)}):
             yield own
     finally:
         _HIDES_VALUES.reset(token)
@@ -136,14 +137,18 @@ def temporary_settings(session: SparkSession, settings: Mapping[str, str]) -> It
             session.conf.unset(key) if old is None else session.conf.set(key, old)
 
 
-def _shuffle_partitions(session: SparkSession) -> int:
-    """Spark's default of 200 is many for one machine; adaptive execution makes few of many, never more.
+def _parallelism(session: SparkSession) -> dict[str, str]:
+    """Some tasks for each core, so that none is left alone with a long one at the end; never more than files give.
 
-    On a cluster it stays: with dynamic allocation the cores that have come so far say nothing of those that will.
+    Spark reads by as many tasks as there are cores, as long as its largest are not exceeded. Of its 200 shuffle
+    partitions adaptive execution makes few of many, never more; they are many for one machine. On a cluster they stay:
+    with dynamic allocation the cores that have come so far say nothing of those that will.
     """
-    partitions = int(session.conf.get(_SHUFFLE, "200") or 200)
     context = session.sparkContext
-    return min(partitions, 4 * context.defaultParallelism) if str(context.master).startswith("local") else partitions
+    some = _TASKS_PER_CORE * context.defaultParallelism
+    partitions = int(session.conf.get(_SHUFFLE, "200") or 200)
+    partitions = min(partitions, some) if str(context.master).startswith("local") else partitions
+    return {_SHUFFLE: str(partitions), _READ: str(session.conf.get(_READ, None) or some)}
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from pipeline.preparation.prepare import prepare_dataset
 from pipeline.preparation.preview import preview
 from pipeline.preparation.progress import StepProgress
 from pipeline.preparation.propose import propose
+from pipeline.preparation.session import preparation_settings, temporary_settings
 from tests.spark.datasets import config_of
 
 ROWS = 500
@@ -253,3 +254,18 @@ def test_what_cannot_be_prepared_is_refused_alike_by_both_before_anything_is_rea
             look(spark, config_of(tmp_path, **sections))
         said.add(f"{type(caught.value).__name__}: {caught.value}")
     assert len(said) == 1, said
+
+
+def test_files_are_read_by_some_tasks_for_each_core_unless_the_session_says_how_many(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    spark.range(4000).repartition(16).write.parquet(str(tmp_path / "in"))
+
+    def tasks() -> int:
+        with preparation_settings(spark):
+            return spark.read.parquet(str(tmp_path / "in")).rdd.getNumPartitions()
+
+    with temporary_settings(spark, {"spark.sql.files.openCostInBytes": "1"}):
+        assert tasks() >= 4 * spark.sparkContext.defaultParallelism
+        with temporary_settings(spark, {"spark.sql.files.minPartitionNum": "1"}):
+            assert tasks() == 1
