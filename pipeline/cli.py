@@ -187,9 +187,12 @@ def _add_predictions(verbs: _Verbs) -> None:
         "JSON or CSV",
     )
     score.add_argument("output", help="folder for the scored Parquet table")
-    score.add_argument("--model", help="model folder, run folder, or name@alias; by default the registered model")
+    score.add_argument(
+        "--model",
+        help="model folder, run folder, name@alias or name@version; by default the registered model, or the run's",
+    )
     serve = verbs.add("serve", commands.serve, "predictions over HTTP")
-    serve.add_argument("model", help="model folder, run folder, or a configuration whose registered model is served")
+    serve.add_argument("model", help="model folder, run folder, or a configuration: its registered model, or its run's")
     serve.add_argument("--host", help="address to listen on; by default serving.host, or 127.0.0.1")
     serve.add_argument("--port", type=int, help="by default serving.port; 0 takes a free one")
     _add_overrides(serve)

@@ -1,4 +1,4 @@
-"""DRIVER. The stages as functions for notebooks and programs; the command line runs the very same ones.
+"""DRIVER. The stages as functions for notebooks and programs; the command line does the same work.
 
 Each stage starts from the files that the one before left, and returns at once when its own are there already.
 """
@@ -146,6 +146,8 @@ def evaluate(run: Run, *, spark: SparkSession | None = None, progress: bool | No
 def register(evaluated: Evaluated) -> Model:
     """Put a model that meets its gate into the MLflow registry, and move the alias to it.
 
+    Without ``tracking.registered_model`` nothing is registered, and the model is that of the run folder.
+
     Raises:
         GateError: a metric of the test split misses its bound; nothing is registered.
     """
@@ -153,7 +155,9 @@ def register(evaluated: Evaluated) -> Model:
 
 
 def score(frame: DataFrame, model: Model | Run | str, *, allow_factories: Sequence[str] = ()) -> DataFrame:
-    """Append ``prediction`` and ``probability``, or those of each label, to every row of a table of raw columns.
+    """Append ``prediction``, of classes its ``probability``, and ``model_version`` to every row of raw columns.
+
+    With several labels there is a ``prediction_<label>`` of each.
 
     Args:
         frame: at least the raw columns that the model's features need.
@@ -162,6 +166,8 @@ def score(frame: DataFrame, model: Model | Run | str, *, allow_factories: Sequen
 
     Raises:
         UsageError: the table is of another kind.
+        DataError: columns are missing, or one has the name of a new one.
+        StorageError: the model is corrupt.
     """
     _check_frame("score", frame, "a Spark DataFrame")
     from pipeline.inference.score import score as score_frame

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import math
 import os
 import threading
 import time
@@ -26,6 +25,7 @@ import numpy.typing as npt
 from pipeline.dataset import Dataset, DatasetSchema
 from pipeline.inference.encoded import labels_of, read_row_group, row_groups
 from pipeline.inference.inputs import Arrays
+from pipeline.inference.matrices import OneHot, columns_side_by_side, learnable
 from pipeline.machine import usable_cores
 from pipeline.models.answers import Answers
 
@@ -37,9 +37,6 @@ _MOST_CATEGORIES = 255
 frequency, are treated as numbers."""
 _MOST_TREES = 3000
 """scikit-learn grows one tree per class in each iteration; with very many classes there are fewer iterations."""
-
-_WIDEST = 4096
-"""Vectors that are wider in sum, such as photographs, take no part: columns of single pixels say nothing."""
 
 Answer = Callable[[Arrays], npt.NDArray[Any]]
 Fit = Callable[["TrainRows", DatasetSchema], tuple[Answer, str]]
@@ -209,26 +206,6 @@ class Estimated:
         return every
 
 
-def learnable(inputs: Arrays) -> Arrays:
-    """The inputs that take part: all but vectors that are too wide."""
-    plain = {name: values for name, values in inputs.items() if name in ("numeric", "categorical")}
-    width = sum(math.prod(values.shape[1:]) for name, values in inputs.items() if name not in plain)
-    return dict(inputs) if width <= _WIDEST else plain
-
-
-def numbers_of(inputs: Arrays) -> npt.NDArray[np.float32]:
-    """Numbers and the values of vectors side by side, as one float32 matrix."""
-    parts = [values.reshape(len(values), -1) for name, values in learnable(inputs).items() if name != "categorical"]
-    rows = len(next(iter(inputs.values())))
-    return np.concatenate([np.empty((rows, 0), np.float32), *parts], axis=1, dtype=np.float32)
-
-
-def columns_side_by_side(inputs: Arrays) -> npt.NDArray[np.float32]:
-    """Numbers, then category ids, as one float32 matrix."""
-    ids = [inputs["categorical"]] if "categorical" in inputs else []
-    return np.concatenate([numbers_of(inputs), *ids], axis=1, dtype=np.float32)
-
-
 def _fit_trees(rows: TrainRows, schema: DatasetSchema) -> tuple[Answer, str]:
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from threadpoolctl import threadpool_limits
@@ -267,37 +244,6 @@ def _openmp_that_does_not_spin() -> Iterator[None]:
     finally:
         if given is None:
             del os.environ[name]
-
-
-@dataclass(frozen=True)
-class OneHot:
-    """Scaled numbers beside one indicator per category, as a sparse matrix."""
-
-    mean: npt.NDArray[Any]
-    scale: npt.NDArray[Any]
-    first: npt.NDArray[np.int64]
-    width: int
-
-    @classmethod
-    def fit(cls, inputs: Arrays, schema: DatasetSchema) -> OneHot:
-        """Mean and standard deviation of the numbers, and where each category's indicators begin."""
-        numeric = numbers_of(inputs).astype(np.float64)
-        deviation = numeric.std(axis=0)
-        counts = np.array([0, *schema.cardinalities.values()], np.int64)
-        first = numeric.shape[1] + np.cumsum(counts)
-        return cls(numeric.mean(axis=0), np.where(deviation > 0, deviation, 1.0), first[:-1], int(first[-1]))
-
-    def __call__(self, inputs: Arrays) -> Any:
-        """Rows x ``width`` in compressed rows."""
-        from scipy.sparse import csr_matrix
-
-        numeric = (numbers_of(inputs) - self.mean) / self.scale
-        rows = len(numeric)
-        ids = inputs.get("categorical", np.empty((rows, 0), np.int64)) + self.first
-        positions = np.concatenate([np.tile(np.arange(numeric.shape[1]), (rows, 1)), ids], axis=1)
-        values = np.concatenate([numeric, np.ones(ids.shape)], axis=1)
-        starts = np.arange(rows + 1) * positions.shape[1]
-        return csr_matrix((values.ravel(), positions.ravel(), starts), shape=(rows, self.width))
 
 
 def _fit_linear(rows: TrainRows, schema: DatasetSchema) -> tuple[Answer, str]:

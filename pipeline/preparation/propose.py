@@ -64,7 +64,8 @@ def propose(session: SparkSession, path: str, label: str | None = None, folder: 
         InputMissingError: nothing is there.
         ServiceError: Spark lacks what the table's format needs.
     """
-    format_, files = check_table(path), _files(path)
+    files = _files(path)
+    format_ = format_of(path, files)
     with preparation_settings(session), spark_errors(f"reading {path}"):
         input_ = input_of(session, path, format_, files)
         frame = parsed(read_table(session, path, input_, files))
