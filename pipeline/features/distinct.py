@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from pipeline.features.counted import Counted, counted
 from pipeline.features.kinds import Array
 from pipeline.features.sketches import Cells
 from pipeline.features.texts import Texts, coded
@@ -30,7 +31,7 @@ class Distinct:
     limit: int | None = None
     min_count: int = 0
 
-    def cells(self, values: Array | Texts) -> Cells:
+    def cells(self, values: Array | Counted | Texts) -> Cells:
         hashes = _hashes(values)
         lowest = np.full(_REGISTERS, _NONE)
         np.minimum.at(lowest, (hashes >> _LOW_BITS).view(np.int64), hashes)
@@ -44,9 +45,9 @@ class Distinct:
         return round(_REGISTERS * seen / waited) if seen else 0
 
 
-def _hashes(values: Array | Texts) -> Array:
-    if isinstance(values, Texts) or values.dtype == object:
+def _hashes(values: Array | Counted | Texts) -> Array:
+    if isinstance(values, Texts) or (not isinstance(values, Counted) and values.dtype == object):
         texts = coded(values)
         names = texts.names[texts.used]
         return np.asarray(pd.util.hash_array(names, categorize=False), dtype=np.uint64)
-    return np.asarray(pd.util.hash_array(values[~np.isnan(values)] + 0.0), dtype=np.uint64)
+    return np.asarray(pd.util.hash_array(counted(values).values + 0.0), dtype=np.uint64)

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from pipeline.features.counted import Counted, counted
 from pipeline.features.kinds import Array
 from pipeline.features.sketches import Bits, Cells, float_of_bits, ordered_bits
 
@@ -16,7 +17,8 @@ LARGEST = 1e150
 """Larger magnitudes count as this one where they are squared, so that squares stay finite."""
 SMALLEST = 1074
 """Every float64 is a whole multiple of two to the minus so much."""
-_HUGE, _DOWN = 2.0**960, 2.0**-200
+_TOGETHER = 1 << 13
+"""Numbers that are added up at a time: their digits stay in a core's cache, and are the longer the fewer they are."""
 _BITS = 53
 """Whole numbers below two to the so many are exact in a float64, and so are their sums in any order."""
 LIMB = 32
@@ -31,16 +33,16 @@ class Moments:
     limit: int | None = None
     min_count: int = 0
 
-    def cells(self, values: Array) -> Cells:
-        present = values[~np.isnan(values)]
-        if not len(present):
+    def cells(self, values: Array | Counted) -> Cells:
+        numbers = counted(values)
+        if not len(numbers.values):
             none = np.array([], dtype=np.int64)
             return Cells.of_keys(none, none, none, none)
-        total, square = exact_sums(present)
+        total, square = exact_sums(numbers.values, numbers.counts)
         limbs = [*_limbs(total, 0, SMALLEST), *_limbs(square, _SERIES, 2 * SMALLEST)]
-        extremes = ordered_bits(np.array([present.min(), present.max()]))
+        extremes = ordered_bits(np.array([numbers.values.min(), numbers.values.max()]))
         keys = np.array([-1, *(key for key, _ in limbs)], dtype=np.int64)
-        counts = np.array([len(present), *(limb for _, limb in limbs)], dtype=np.int64)
+        counts = np.array([numbers.present, *(limb for _, limb in limbs)], dtype=np.int64)
         low, high = np.zeros_like(keys), np.zeros_like(keys)
         low[0], high[0] = extremes
         return Cells.of_keys(counts, keys, low, high)
@@ -90,27 +92,39 @@ class MomentsResult:
         )
 
 
-def exact_sums(values: Array) -> tuple[Fraction, Fraction]:
+def exact_sums(values: Array, counts: Array | None = None) -> tuple[Fraction, Fraction]:
     """The sum of finite float64 values and the sum of their squares, without rounding.
 
     Values are cut into digits, so short that sums of digits and of products of two of them are exact in float64
     (error-free extraction: S. M. Rump, T. Ogita, S. Oishi: Accurate floating-point summation, 2008; products as
-    K. Ozaki and others: Error-free transformations of matrix multiplication, 2012). Magnitudes beyond `LARGEST` are
-    squared as this one.
+    K. Ozaki and others: Error-free transformations of matrix multiplication, 2012).
+
+    Args:
+        values: magnitudes beyond `LARGEST` are squared as this one.
+        counts: how often each is added; once without.
     """
-    if (top := _top(values)) >= _HUGE:
-        huge = np.abs(values) >= _HUGE
-        scaled = sum((_sum(digit) for digit in _digits(values[huge] * _DOWN)), Fraction(0))
-        rest, _ = exact_sums(np.where(huge, 0.0, values))
-        return scaled / Fraction(_DOWN) + rest, exact_sums(np.clip(values, -LARGEST, LARGEST))[1]
-    digits = list(_digits(values))
-    total = sum(map(_sum, digits), Fraction(0))
-    squared = digits if top <= LARGEST else list(_digits(np.clip(values, -LARGEST, LARGEST)))
-    square = Fraction(0)
-    for place, (one, unit) in enumerate(squared):
-        for other, other_unit in squared[place:]:
-            times = 1 if other is one else 2
-            square += times * int(np.dot(one, other)) * Fraction(2) ** (unit + other_unit)
+    total = square = 0
+    for start in range(0, len(values), _TOGETHER):
+        some = slice(start, start + _TOGETHER)
+        sums = _whole_sums(values[some], None if counts is None else counts[some])
+        total, square = total + sums[0], square + sums[1]
+    return Fraction(total, 1 << SMALLEST), Fraction(square, 1 << 2 * SMALLEST)
+
+
+def _whole_sums(values: Array, counts: Array | None) -> tuple[int, int]:
+    """The sum in units of the smallest float64, and that of the squares in units of its square."""
+    bits = (_BITS - int(len(values) if counts is None else counts.sum()).bit_length()) // 2
+    digits = [*_digits(values, bits)]
+    weighted = digits if counts is None else [(digit * counts, unit) for digit, unit in digits]
+    total = sum(int(digit.sum()) << unit + SMALLEST for digit, unit in weighted)
+    if _top(values) > LARGEST:
+        clipped = np.clip(values, -LARGEST, LARGEST)
+        return total, _whole_sums(clipped, counts)[1]
+    square = 0
+    for place, (one, unit) in enumerate(weighted):
+        for other, other_unit in digits[place:]:
+            times = 1 if other is digits[place][0] else 2
+            square += times * int(np.dot(one, other)) << unit + other_unit + 2 * SMALLEST
     return total, square
 
 
@@ -118,26 +132,19 @@ _Digit = tuple[Array, int]
 """Whole numbers, and the power of two that they are multiples of."""
 
 
-def _digits(values: Array) -> Iterator[_Digit]:
-    """Values below `_HUGE` as sums of digits, the leading ones first."""
-    bits = (_BITS - len(values).bit_length()) // 2
+def _digits(values: Array, bits: int) -> Iterator[_Digit]:
+    """Values as sums of digits of so many bits, the leading ones first."""
     while (top := _top(values)) > 0:
         unit = max(math.frexp(top)[1] - bits, -SMALLEST)
-        grid = math.ldexp(1.5, unit + _BITS - 1)
-        leading = (values + grid) - grid
-        yield _times_power(leading, -unit), unit
-        values = values - leading
+        leading = np.trunc(_times_power(values, -unit))
+        yield leading, unit
+        values = values - _times_power(leading, unit)
 
 
 def _times_power(values: Array, power: int) -> Array:
     """Exactly; powers of two beyond a float64's are taken in two steps."""
     half = power // 2
     return values * 2.0**power if abs(power) < 1000 else values * 2.0**half * 2.0 ** (power - half)
-
-
-def _sum(digit: _Digit) -> Fraction:
-    numbers, unit = digit
-    return int(numbers.sum()) * Fraction(2) ** unit
 
 
 def _top(values: Array) -> float:

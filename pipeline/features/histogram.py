@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.features.counted import Counted, counted
 from pipeline.features.kinds import Array
 from pipeline.features.quantiles import LEADING, Bins, cells_by_place, leading_bits
 from pipeline.features.sketches import Bits, Cells, Fitting, ask, float_of_bits, ordered_bits
@@ -40,16 +41,16 @@ class Parts:
     limit: int | None = None
     min_count: int = 0
 
-    def cells(self, values: Array) -> Cells:
+    def cells(self, values: Array | Counted) -> Cells:
         low, high, parts = (np.array(each) for each in zip(*self.intervals, strict=True))
-        values = values[~np.isnan(values)]
-        ordered = ordered_bits(values)
-        at = _last_up_to(low, values, ordered)
-        inside = (at >= 0) & (values >= low[at]) & (values <= high[at])
-        values, at, ordered = values[inside], at[inside], ordered[inside]
-        share = (values - low[at]) / (high - low)[at]
+        numbers = counted(values)
+        ordered = ordered_bits(numbers.values)
+        at = _last_up_to(low, numbers.values, ordered)
+        inside = (at >= 0) & (numbers.values >= low[at]) & (numbers.values <= high[at])
+        numbers, at, ordered = numbers.where(inside), at[inside], ordered[inside]
+        share = (numbers.values - low[at]) / (high - low)[at]
         part = np.minimum((share * parts[at]).astype(np.int64), (parts - 1)[at])
-        return cells_by_place((np.cumsum(parts) - parts)[at] + part, parts.sum(), ordered)
+        return cells_by_place((np.cumsum(parts) - parts)[at] + part, parts.sum(), ordered, numbers)
 
     def result(self, cells: Cells) -> Cells:
         return cells

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.features.counted import Counted, counted
 from pipeline.features.kinds import Array
 from pipeline.features.sketches import Bits, Cells, Fitting, ask, float_of_bits, ordered_bits
 
@@ -32,13 +33,15 @@ class Bins:
     limit: int | None = None
     min_count: int = 0
 
-    def cells(self, values: Array) -> Cells:
-        ordered = ordered_bits(values[~np.isnan(values)])
+    def cells(self, values: Array | Counted) -> Cells:
+        numbers = counted(values)
+        ordered = ordered_bits(numbers.values)
         if self.within is not None:
-            ordered = ordered[np.isin(ordered >> _LEVELS[self.above], self.within)]
+            inside = np.isin(ordered >> _LEVELS[self.above], self.within)
+            numbers, ordered = numbers.where(inside), ordered[inside]
         if self.level > 0:
-            return _cells_by(ordered >> _LEVELS[self.level], ordered)
-        cells = cells_by_place(leading_bits(ordered), 1 << LEADING, ordered)
+            return _cells_by(ordered >> _LEVELS[self.level], ordered, numbers)
+        cells = cells_by_place(leading_bits(ordered), 1 << LEADING, ordered, numbers)
         return replace(cells, key=cells.key - (1 << LEADING - 1))
 
     def result(self, cells: Cells) -> Cells:
@@ -51,9 +54,9 @@ def leading_bits(ordered: Bits) -> Bits:
     return (ordered >> _LEVELS[0]) + (1 << LEADING - 1)
 
 
-def cells_by_place(places: Bits, size: int, ordered: Bits) -> Cells:
-    """Count `ordered_bits` by places from 0 up to ``size``, few enough for a table."""
-    counts = np.bincount(places, minlength=size)
+def cells_by_place(places: Bits, size: int, ordered: Bits, numbers: Counted) -> Cells:
+    """Count numbers, whose `ordered_bits` these are, by places from 0 up to ``size``, few enough for a table."""
+    counts = numbers.rows_by(places, size)
     low, high = np.full(size, np.iinfo(np.int64).max), np.full(size, np.iinfo(np.int64).min)
     np.minimum.at(low, places, ordered)
     np.maximum.at(high, places, ordered)
@@ -61,14 +64,15 @@ def cells_by_place(places: Bits, size: int, ordered: Bits) -> Cells:
     return Cells.of_keys(counts[there], there, low[there], high[there])
 
 
-def _cells_by(keys: Bits, ordered: Bits) -> Cells:
+def _cells_by(keys: Bits, ordered: Bits, numbers: Counted) -> Cells:
     """The same by keys of any size."""
     order = np.argsort(keys)
     keys, ordered = keys[order], ordered[order]
     if not len(keys):
         return Cells.of_keys(keys, keys, keys, keys)
     starts: Bits = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
-    counts = np.diff(starts, append=len(keys))
+    places = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(keys)))
+    counts = numbers.where(order).rows_by(places, len(starts))
     low, high = np.minimum.reduceat(ordered, starts), np.maximum.reduceat(ordered, starts)
     return Cells.of_keys(counts, keys[starts], low, high)
 

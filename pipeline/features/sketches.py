@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pipeline.features.counted import Counted, counted
 from pipeline.features.kinds import Array
 from pipeline.features.lists import Lists, present
 from pipeline.features.texts import Texts, coded, objects
@@ -156,8 +157,12 @@ class Present:
     limit: int | None = None
     min_count: int = 0
 
-    def cells(self, values: Array | Texts | Lists) -> Cells:
-        counts = np.array([len(values), int(present(values).sum())], dtype=np.int64)
+    def cells(self, values: Array | Counted | Texts | Lists) -> Cells:
+        if isinstance(values, Counted):
+            there, rows = values.present, values.present + values.missing
+        else:
+            there, rows = int(present(values).sum()), len(values)
+        counts = np.array([rows, there], dtype=np.int64)
         keys = np.array([0, 1], dtype=np.int64)
         return Cells.of_keys(counts, keys, np.zeros_like(keys), np.zeros_like(keys))
 
@@ -191,9 +196,10 @@ class Mode:
     limit: int | None = 1
     min_count: int = 1
 
-    def cells(self, values: Array) -> Cells:
-        keys, counts = np.unique(ordered_bits(values[~np.isnan(values)]), return_counts=True)
-        return Cells.of_keys(counts.astype(np.int64), keys, keys, keys)
+    def cells(self, values: Array | Counted) -> Cells:
+        numbers = counted(values)
+        keys, places = np.unique(ordered_bits(numbers.values), return_inverse=True)
+        return Cells.of_keys(numbers.rows_by(places, len(keys)), keys, keys, keys)
 
     def result(self, cells: Cells) -> float | None:
         return float(float_of_bits(cells.key[:1])[0]) if len(cells.key) else None

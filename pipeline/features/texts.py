@@ -50,8 +50,8 @@ class Texts:
 
     def each(self, value: Callable[[str], Any], missing: Any, dtype: Any) -> Array:
         """For each row a value of its text, computed once per distinct text."""
-        table = np.array([*(missing if text is None else value(text) for text in self.names), missing], dtype=dtype)
-        return np.asarray(table[self.codes])
+        values = [missing if text is None else value(text) for text in self.names.tolist()]
+        return np.asarray(np.array([*values, missing], dtype=dtype)[self.codes])
 
 
 def coded(values: Array | Texts) -> Texts:

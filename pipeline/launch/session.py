@@ -6,8 +6,10 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
@@ -22,7 +24,11 @@ from pipeline.launch.tasks import ASLEEP, WAIT_POLICY
 from pipeline.launch.temporary import temporary_folder
 from pipeline.machine import memory_bytes
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 _LOG_NAME = "spark.log"
+_JOIN_SECONDS = 15.0
 _LOG_SETTINGS = Path(__file__).with_name("log4j2.properties")
 
 _DEFAULTS = {
@@ -33,6 +39,16 @@ _DEFAULTS = {
     # How often Spark looks whether a barrier stage has room; 15 s by default, which a restart would wait.
     "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
 }
+_BRIEF = ("-XX:TieredStopAtLevel=1",)
+"""The JVM's first compiler alone."""
+_CHOOSY = (
+    "-XX:Tier4InvocationThreshold=50000",
+    "-XX:Tier4MinInvocationThreshold=6000",
+    "-XX:Tier4CompileThreshold=150000",
+    "-XX:Tier4BackEdgeThreshold=400000",
+)
+"""Code is optimized when it has run ten times as often as Java waits for. What handles rows has within a second; what
+plans and compiles queries hardly ever has, and optimizing it takes as much of one machine's cores (prepare.md)."""
 _LOCAL_DEFAULTS = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
@@ -53,8 +69,9 @@ def spark_session(cluster: ClusterConfig, workspace: str, *, brief: bool = False
     Args:
         cluster: its master, and settings for a session of our own.
         workspace: where temporary files and the log go.
-        brief: whether a session of our own in local mode has so little to do that optimizing Java code, which takes
-            a third of the processor time of such work, would not pay.
+        brief: whether a session of our own in local mode has so little to do that its start counts: optimizing Java
+            code, which takes a third of the processor time of such work, would not pay, and Python workers start at
+            once.
 
     Raises:
         ConfigError: a setting names an environment variable that is not set.
@@ -70,10 +87,36 @@ def spark_session(cluster: ClusterConfig, workspace: str, *, brief: bool = False
             yield session
     else:
         java = _java()
-        with temporary_folder(workspace) as folder, _kept_log(folder, workspace) as log:
+        with (
+            temporary_folder(workspace) as folder,
+            _kept_log(folder, workspace) as log,
+            contextlib.ExitStack() as after,
+        ):
             settings, variables = _settings(cluster, folder, java, brief), _variables(cluster, folder, java)
             with own_session(settings, variables, log) as session:
+                if brief and is_local(cluster.master):
+                    after.callback(_start_workers(session).join, _JOIN_SECONDS)
                 yield session
+
+
+def _start_workers(session: SparkSession) -> threading.Thread:
+    """Start the process that Python workers are forked from while the driver is busy by itself, as it is at first.
+
+    It starts with the first task that needs a worker. Importing what tasks import takes it a second, which the tasks
+    of all cores would wait for. The thread ends with the session at the latest.
+    """
+
+    def run_a_task() -> None:
+        with contextlib.suppress(Exception):  # whoever needs a worker will say why there is none
+            session.sql("SELECT id FROM range(1)").mapInArrow(_same, "id long").collect()
+
+    thread = threading.Thread(target=run_a_task, name="start-workers", daemon=True)
+    thread.start()
+    return thread
+
+
+def _same(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+    return batches
 
 
 def is_local(master: str) -> bool:
@@ -136,7 +179,7 @@ def _settings(cluster: ClusterConfig, folder: Path, java: Path, brief: bool) -> 
     if local:
         settings["spark.driver.memory"] = f"{driver_gib()}g"
     settings.update(cluster.spark)
-    settings["spark.driver.extraJavaOptions"] = _java_options(folder, java, brief and local, cluster.spark)
+    settings["spark.driver.extraJavaOptions"] = _java_options(folder, java, local, brief, cluster.spark)
     return settings
 
 
@@ -151,7 +194,7 @@ def driver_gib() -> int:
     return max(1, min(8, memory_bytes() // 4 >> 30))
 
 
-def _java_options(folder: Path, java: Path, brief: bool, spark: Mapping[str, str]) -> str:
+def _java_options(folder: Path, java: Path, local: bool, brief: bool, spark: Mapping[str, str]) -> str:
     classes = class_archive(java)
     options = [
         f'"-Djava.io.tmpdir={folder}"',
@@ -159,7 +202,7 @@ def _java_options(folder: Path, java: Path, brief: bool, spark: Mapping[str, str
         "-Duser.timezone=UTC",
         f'"-Dlog4j2.configurationFile={_LOG_SETTINGS.as_uri()}"',
         f'"-XX:SharedArchiveFile={classes}"' if classes.exists() else "",
-        "-XX:TieredStopAtLevel=1" if brief else "",
+        *((_BRIEF if brief else _CHOOSY) if local else ()),
         spark.get("spark.driver.extraJavaOptions", ""),
     ]
     return " ".join(option for option in options if option)

@@ -29,6 +29,7 @@ from pipeline.preparation.columns import KNOWN, KNOWN_ROWS, OWN
 from pipeline.preparation.inputs import semantic
 from pipeline.preparation.label import LabelEncoder, label_encoders
 from pipeline.preparation.quoting import column
+from pipeline.preparation.tasks import numbered
 
 _SPARK_TYPES = {"string": "string", "timestamp": "timestamp", "bool": "boolean", "float32": "float"}
 _SPARK_TYPES |= {"int8": "tinyint", "int16": "smallint", "int32": "int", "int64": "bigint", "float64": "double"}
@@ -91,7 +92,7 @@ class Base:
         ids = {physical: raw for physical, raw in plain_columns(config) if raw in config.source.id}
         columns = [schema.column(physical) for physical in ids]
         paths = [storage.join(self.dataset.url, part.path) for split in SPLITS for part in self._parts(split)]
-        known = session.range(0, len(paths), 1, numPartitions=len(paths)).mapInArrow(
+        known = numbered(session, len(paths)).mapInArrow(
             _Ids(paths, columns), ", ".join(f"{OWN}known_{n} {_SPARK_TYPES[c.dtype]}" for n, c in enumerate(columns))
         )
         counted = known.groupBy(*known.columns).agg(F.count(F.lit(1)).alias(KNOWN_ROWS))

@@ -87,11 +87,18 @@ def canonical_column(column: pa.ChunkedArray, kind: Kind) -> Array | Texts | Lis
 def _texts(array: pa.Array) -> Texts:
     encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    names = canonical(encoded.dictionary.to_pylist(), "string")
+    names = _names(encoded.dictionary)
     missing = is_missing(names)
     if missing.any():  # NaN in a dictionary
         codes = np.where(np.append(missing, True)[codes], -1, codes)
     return Texts(codes, names)
+
+
+def _names(dictionary: pa.Array) -> Array:
+    """What `canonical` makes of a dictionary; of texts, each of which it leaves as it is, in Arrow's own loop."""
+    if _is_text(dictionary.type):
+        return np.asarray(dictionary.to_numpy(zero_copy_only=False), dtype=object)
+    return canonical(dictionary.to_pylist(), "string")
 
 
 def _lists(array: pa.Array, items: Array | Texts) -> Lists:

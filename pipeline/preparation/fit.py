@@ -17,11 +17,12 @@ from pyspark.sql import functions as F
 from pipeline import storage
 from pipeline.config.data import FeatureConfig
 from pipeline.features import FittedFeatures, Kind, fit_features
-from pipeline.features.repair import Repair, repaired
+from pipeline.features.repair import Repair
 from pipeline.features.sketches import Cells, Fitting, Sketch, Want, result_of
-from pipeline.features.target import FOLD
-from pipeline.preparation.columns import HASH, raw_arrays, with_typed
+from pipeline.preparation.columns import with_typed
+from pipeline.preparation.row_group import RowGroup, staged_columns
 from pipeline.preparation.session import spark_errors
+from pipeline.preparation.tasks import numbered
 
 _BATCH_CELLS = 1 << 16
 _CELLS = "want int, text string, key long, count long, low long, high long"
@@ -69,8 +70,7 @@ def _answer(
     unlimited = [_unlimited(want) for want in wants]
     limits = _limits(wants, unlimited)
     places = {want: place for place, want in enumerate(limits)}
-    tasks = session.range(0, len(paths), 1, numPartitions=max(1, len(paths)))
-    cells = tasks.mapInArrow(_Measure(tuple(limits), kinds, repairs, paths), _CELLS)
+    cells = numbered(session, len(paths)).mapInArrow(_Measure(tuple(limits), kinds, repairs, paths), _CELLS)
     with spark_errors("fitting the features"):
         found: pd.DataFrame = _merged(cells, [*limits.values()]).toPandas()
     answers = _by_place(found, len(places))
@@ -105,28 +105,12 @@ class _Measure:
 
     def _file(self, path: str) -> Iterator[pa.RecordBatch]:
         columns = dict.fromkeys(column for want in self.measured for column in want.columns)
-        kinds = {column: self.kinds[column] for column in columns if column in self.kinds}
-        added = {column: HASH if column == FOLD else column for column in columns if column not in kinds}
         cells: list[list[Cells]] = [[] for _ in self.measured]
-        for table in read_groups(path, [added.get(column, column) for column in columns]):
-            raw, _ = repaired(raw_arrays(table, kinds), self.repairs)
-            prepared = _Prepared({**raw, **{name: table.column(staged).to_numpy() for name, staged in added.items()}})
+        for table in read_groups(path, staged_columns([*columns], self.kinds)):
+            group = RowGroup(table, self.kinds, self.repairs)
             for place, want in enumerate(self.measured):
-                cells[place].append(want.sketch.cells(prepared(want)))
+                cells[place].append(want.sketch.cells(group.values(want)))
         yield from _batches([Cells.merged(many) if many else None for many in cells])
-
-
-class _Prepared:
-    """The values that wants measure in one row group; those of equal wants are made once."""
-
-    def __init__(self, raw: Mapping[str, Any]) -> None:
-        self._raw = raw
-        self._made: dict[Any, Any] = {}
-
-    def __call__(self, want: Want) -> Any:
-        if want.prepared not in self._made:
-            self._made[want.prepared] = want.prepared({name: self._raw[name] for name in want.columns})
-        return self._made[want.prepared]
 
 
 def _unlimited(want: Want) -> Want:

@@ -13,7 +13,7 @@ from pipeline.config.features import VectorFeature
 from pipeline.dataset import SPLITS, Column, PackedColumn
 
 _SMALL_FILE_ROWS = 32_768
-_STAGED_GROUP_ROWS, _STAGED_GROUPS = 1 << 16, 4
+_STAGED_GROUP_ROWS, _STAGED_GROUPS = 1 << 17, 8
 _WANTED_FILES = 8
 """A train split smaller than so many full files is cut into as many smaller ones, for tasks to run side by side."""
 

@@ -257,7 +257,8 @@ class _Preparation:
         wide, group = self.config.dataset.wide, rows.layout.rows_per_row_group
         sources = tuple(plain_columns(self.config))
         writer = PartWriter(learned.features, labels, schema, sources, wide, self._folder("parts"), group)
-        staged = [(split, one) for split in SPLITS for one in self._files(rows, split)]
+        # Test rows are written twice, encoded and raw: the longest tasks first.
+        staged = [(split, one) for split in reversed(SPLITS) for one in self._files(rows, split)]
         with spark_errors("encoding"):
             results = run_tasks(self.session, writer, [(split, str(one.path)) for split, one in staged])
         written: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}

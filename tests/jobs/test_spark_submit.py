@@ -26,7 +26,8 @@ def submit(job: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         "JAVA_HOME": str(find_java()),
         "SPARK_LOCAL_IP": "127.0.0.1",
     }
-    options = ["--master", "local[1]", "--conf", "spark.ui.enabled=false", "--conf", "spark.driver.host=127.0.0.1"]
+    options = ["--master", "local[1]", "--driver-java-options", "-XX:TieredStopAtLevel=1"]  # for hardly any rows
+    options += ["--conf", "spark.ui.enabled=false", "--conf", "spark.driver.host=127.0.0.1"]
     return subprocess.run(
         [str(SUBMIT), *options, str(REPOSITORY / "jobs" / job), *arguments],
         capture_output=True,

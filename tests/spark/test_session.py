@@ -154,24 +154,52 @@ def test_a_setting_from_the_environment_reaches_spark_but_no_command_line(
 
 
 @pytest.mark.parametrize(
-    ("cluster", "last"),
+    ("brief", "spark", "first", "last"),
     [
-        ('master="local[2]"', "-XX:TieredStopAtLevel=1"),
+        (True, {}, "-XX:TieredStopAtLevel=1", "-XX:TieredStopAtLevel=1"),
+        (False, {}, "-XX:Tier4InvocationThreshold=50000", "-XX:Tier4BackEdgeThreshold=400000"),
         (
-            'master="local[2]", spark={"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=4"}',
+            True,
+            {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=4"},
+            "-XX:TieredStopAtLevel=1",
             "-XX:TieredStopAtLevel=4",
         ),
     ],
-    ids=["by default", "the user's own setting wins"],
+    ids=["none in a brief session", "what runs often in any other", "the user's own setting wins"],
 )
-def test_a_brief_session_optimizes_no_code(tmp_path: Path, cluster: str, last: str) -> None:
-    code = _PROGRAM.replace('master="local[2]"', cluster).replace("sys.argv[1])", "sys.argv[1], brief=True)")
-    program = _start(tmp_path, code)
+def test_java_code_is_optimized_if_that_pays(
+    tmp_path: Path, brief: bool, spark: dict[str, str], first: str, last: str
+) -> None:
+    code = _PROGRAM.replace('master="local[2]"', f'master="local[2]", spark={spark!r}')
+    program = _start(tmp_path, code.replace("sys.argv[1])", f"sys.argv[1], brief={brief})"))
     [jvm] = [child for child in psutil.Process(program.pid).children() if "java" in child.name()]
-    options = [option for option in jvm.cmdline() if option.startswith("-XX:Tiered")]
+    options = [option for option in jvm.cmdline() if option.startswith("-XX:Tier")]
     program.kill()
     program.communicate()
-    assert options[-1] == last
+    assert (options[0], options[-1]) == (first, last)
+
+
+def test_a_brief_session_starts_python_workers_before_a_task_needs_one(tmp_path: Path) -> None:
+    code = """
+import sys, time
+import psutil
+from pipeline.config.training import ClusterConfig
+from pipeline.launch.session import spark_session
+
+def children():
+    here = {one.pid for one in psutil.Process().children(recursive=True)}
+    return [one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"]) if one.pid in here]
+
+with spark_session(ClusterConfig(master="local[2]"), sys.argv[1], brief=True):
+    while not any("pipeline.launch.python_daemon" in command for command in children()):
+        time.sleep(0.1)
+    print("started")
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "started\n"
+    assert done.stderr == ""
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["spark.log"])
 
 
 def test_spark_connect_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -25,4 +25,4 @@ def test_staged_rows_come_in_whole_row_groups_some_together_where_they_are_small
         layout = choose_layout(10**6, 40, FRACTIONS, group)
         return layout.rows_per_staged_group / layout.rows_per_row_group
 
-    assert [staged(group) for group in (50, 20_000, 40_000, 100_000)] == [4, 3, 1, 1]
+    assert [staged(group) for group in (50, 20_000, 40_000, 100_000)] == [8, 6, 3, 1]
