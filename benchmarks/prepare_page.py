@@ -62,9 +62,9 @@ What was tried, at 5 million rows in one hour:
   compiles queries. Forty times as often: 3 seconds, but code that handles rows is slow for longer. Not kept.
 * Parquet read row by row (`spark.sql.parquet.enableVectorizedReader=false`): a third more processor time before the
   shuffle. Not kept.
-* No reasons to reject rows, to see what they cost: the code of the whole stage is 4,420 instead of 11,620 bytes then, so
-  that Java compiles it, and rows are copied once instead of twice; no faster. A quarter of the time before the shuffle
-  is Parquet's, which copies each text out of its dictionary.
+* No reasons to reject rows, to see what they cost: the code of the whole stage is 4,420 bytes then instead of 11,620,
+  so that Java compiles it, and rows are copied once instead of twice; no faster. A quarter of the time before the
+  shuffle is Parquet's, which copies each text out of its dictionary.
 * Python workers that start beside the driver's first queries: no difference here, where planning and Java's compilers
   keep both cores busy; at 300,000 rows 0.7 of 19 s. Kept for input files of less than 64 MiB in local mode.
 

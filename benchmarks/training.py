@@ -26,6 +26,7 @@ from benchmarks.step_times import parts_of_a_step, timed
 from pipeline.config.training import ClusterConfig, ModelConfig, TrainingConfig
 from pipeline.dataset import Dataset
 from pipeline.launch import launch_training
+from pipeline.launch.python_daemon import keep_freed_memory
 from pipeline.launch.session import spark_session
 from pipeline.task import SilentReporter, TrainingTask
 from pipeline.testing import tiny_dataset
@@ -82,7 +83,8 @@ def summary(epochs: list[Values]) -> Values:
 
 
 def alone(dataset_url: str, batch: str, run: str) -> Values:
-    """One process on its own."""
+    """One process on its own; it keeps freed memory as the ranks do, so that what they lose is each other's doing."""
+    keep_freed_memory()
     reporter = _Metrics()
     train(task_for(Dataset.open(dataset_url), Path(run), 1, int(batch)), SoloCollective(), reporter, lambda: False)
     return summary(reporter.epochs)

@@ -101,7 +101,7 @@ def exact_sums(values: Array, counts: Array | None = None) -> tuple[Fraction, Fr
 
     Args:
         values: magnitudes beyond `LARGEST` are squared as this one.
-        counts: how often each is added; once without.
+        counts: how often each is added; once without. Fewer than 2**50 together.
     """
     total = square = 0
     for start in range(0, len(values), _TOGETHER):

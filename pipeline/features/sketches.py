@@ -102,7 +102,9 @@ class Want:
 
     columns: tuple[str, ...]
     prepared: Any
-    """A picklable and hashable function from canonical raw columns by name to the values that are measured."""
+    """A picklable and hashable function from canonical raw columns by name to the values that are measured.
+
+    Numbers of one column are of each row by itself; the function may leave out rows that have no value, no others."""
     sketch: Sketch
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,7 +29,9 @@ _BROKEN_OFF = ("while sending command", "while shutting down connection")
 
 
 @contextlib.contextmanager
-def own_session(settings: Mapping[str, str], variables: Mapping[str, str], log: Path) -> Iterator[SparkSession]:
+def own_session(
+    settings: Mapping[str, str], variables: Mapping[str, str], log: Path, *, workers_at_once: bool = False
+) -> Iterator[SparkSession]:
     """Start a JVM and a session in it; both are gone at exit, also after Ctrl-C at any moment.
 
     Args:
@@ -37,6 +39,7 @@ def own_session(settings: Mapping[str, str], variables: Mapping[str, str], log: 
             the connection, since everybody on the machine can read command lines.
         variables: environment of the JVM and of the Python workers it starts.
         log: file for what the JVM and its children write to stdout and stderr, in a temporary folder of ours.
+        workers_at_once: whether Python workers start beside what the driver does first.
 
     Raises:
         ConfigError: a setting names an environment variable that is not set.
@@ -47,6 +50,7 @@ def own_session(settings: Mapping[str, str], variables: Mapping[str, str], log: 
     known = {key: from_environment(value, f"cluster.spark.{key}") for key, value in settings.items()}
     shown = {key: value for key, value in settings.items() if not has_variable(value)}
     java = JavaProcess(log.parent)
+    beside: list[threading.Thread] = []
     with log.open("wb") as output, _quiet_connections():
         try:
             try:
@@ -59,13 +63,15 @@ def own_session(settings: Mapping[str, str], variables: Mapping[str, str], log: 
                 _stop(java)
                 raise _not_started(settings, error, log) from error
             try:
+                if workers_at_once:
+                    beside.append(_start_workers(session))
                 yield session
             except (Py4JError, ConnectionError) as error:
                 if (code := java.exit_code(_BREAK_SECONDS)) is None:  # a connection breaks a moment before its process
                     raise
                 raise _ended(settings, code, log) from error
         finally:
-            _stop(java)
+            _stop(java, beside)
             sys.path[:] = paths
 
 
@@ -135,15 +141,37 @@ def _last_lines(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").strip().splitlines()[-20:])
 
 
-def _stop(java: JavaProcess) -> None:
+def _start_workers(session: SparkSession) -> threading.Thread:
+    """Start the process that Python workers are forked from while the driver is busy by itself, as it is at first.
+
+    It starts with the first task that needs a worker. Importing what tasks import takes it a second, which the tasks
+    of all cores would wait for. The thread ends with the session at the latest.
+    """
+    # Only the call that waits is left to the thread: the others start a session where there is none any more.
+    one_task = session.sql("SELECT id FROM range(1)").mapInArrow(lambda batches: batches, "id long")
+
+    def run() -> None:
+        with contextlib.suppress(Exception):  # whoever needs a worker will say why there is none
+            one_task.collect()
+
+    thread = threading.Thread(target=run, name="start-workers", daemon=True)
+    thread.start()
+    return thread
+
+
+def _stop(java: JavaProcess, beside: Sequence[threading.Thread] = ()) -> None:
     """Stop session and JVM; a Ctrl-C meanwhile ends the JVM at once.
 
     Asked from a thread of its own, since the connection of this thread may still wait for an interrupted job.
+
+    Args:
+        java: the JVM.
+        beside: threads whose calls end with it.
     """
-    threads: list[threading.Thread] = []
+    threads = [*beside]
     try:
         if java.has_answered:
-            threads = [*_stop_accumulators(), threading.Thread(target=_stop_session, name="stop-spark", daemon=True)]
+            threads += [*_stop_accumulators(), threading.Thread(target=_stop_session, name="stop-spark", daemon=True)]
             threads[-1].start()
             threads[-1].join(_STOP_SECONDS)
         java.end(_STOP_SECONDS)

@@ -6,10 +6,8 @@ import contextlib
 import os
 import shutil
 import sys
-import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
@@ -24,11 +22,7 @@ from pipeline.launch.tasks import ASLEEP, WAIT_POLICY
 from pipeline.launch.temporary import temporary_folder
 from pipeline.machine import memory_bytes
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 _LOG_NAME = "spark.log"
-_JOIN_SECONDS = 15.0
 _LOG_SETTINGS = Path(__file__).with_name("log4j2.properties")
 
 _DEFAULTS = {
@@ -87,36 +81,11 @@ def spark_session(cluster: ClusterConfig, workspace: str, *, brief: bool = False
             yield session
     else:
         java = _java()
-        with (
-            temporary_folder(workspace) as folder,
-            _kept_log(folder, workspace) as log,
-            contextlib.ExitStack() as after,
-        ):
+        with temporary_folder(workspace) as folder, _kept_log(folder, workspace) as log:
             settings, variables = _settings(cluster, folder, java, brief), _variables(cluster, folder, java)
-            with own_session(settings, variables, log) as session:
-                if brief and is_local(cluster.master):
-                    after.callback(_start_workers(session).join, _JOIN_SECONDS)
+            at_once = brief and is_local(cluster.master)
+            with own_session(settings, variables, log, workers_at_once=at_once) as session:
                 yield session
-
-
-def _start_workers(session: SparkSession) -> threading.Thread:
-    """Start the process that Python workers are forked from while the driver is busy by itself, as it is at first.
-
-    It starts with the first task that needs a worker. Importing what tasks import takes it a second, which the tasks
-    of all cores would wait for. The thread ends with the session at the latest.
-    """
-
-    def run_a_task() -> None:
-        with contextlib.suppress(Exception):  # whoever needs a worker will say why there is none
-            session.sql("SELECT id FROM range(1)").mapInArrow(_same, "id long").collect()
-
-    thread = threading.Thread(target=run_a_task, name="start-workers", daemon=True)
-    thread.start()
-    return thread
-
-
-def _same(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-    return batches
 
 
 def is_local(master: str) -> bool:

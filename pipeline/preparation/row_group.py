@@ -1,4 +1,4 @@
-"""EXECUTOR. The values that fits measure in one row group of staged rows, nothing made twice.
+"""EXECUTOR. The values that fits measure in one row group of staged rows; those of equal wants are made once.
 
 Of a column of numbers that repeat, as prices, ages and counts do, every distinct one is looked at once: it is made
 canonical, repaired and prepared once, and measured with the number of its rows.
@@ -7,7 +7,6 @@ canonical, repaired and prepared once, and measured with the number of its rows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,8 @@ class RowGroup:
     def __init__(self, table: pa.Table, kinds: Mapping[str, Kind], repairs: Sequence[Repair]) -> None:
         self._table, self._kinds, self._repairs = table, kinds, repairs
         self._made: dict[Any, Any] = {}
-        self._rows, self._distinct = cache(self._all_rows), cache(self._distinct_numbers)
+        self._rows: dict[str, Any] = {}
+        self._distinct: dict[str, tuple[Raw, Array] | None] = {}
 
     def values(self, want: Want) -> Any:
         """What is measured for a want."""
@@ -47,18 +47,26 @@ class RowGroup:
         return self._made[want.prepared]
 
     def _make(self, want: Want) -> Any:
-        if len(want.columns) == 1 and (distinct := self._distinct(*want.columns)) is not None:
+        if len(want.columns) == 1 and (distinct := self._distinct_of(*want.columns)) is not None:
             raw, counts = distinct
-            if _are_numbers(made := want.prepared(raw)):
+            made = want.prepared(raw)
+            if _are_numbers(made) and len(made) == len(counts):  # none was left out
                 there = ~np.isnan(made)
                 return Counted(made[there], int(counts[~there].sum()), counts[there])
-        made = want.prepared({name: self._rows(name) for name in want.columns})
+        made = want.prepared({name: self._rows_of(name) for name in want.columns})
         return counted(made) if _are_numbers(made) else made
 
-    def _all_rows(self, name: str) -> Any:
-        if name not in self._kinds:
-            return self._table.column(_staged(name)).to_numpy()
-        return self._canonical(self._table, name)[name]
+    def _rows_of(self, name: str) -> Any:
+        if name not in self._rows:
+            is_raw = name in self._kinds
+            plain = self._canonical(self._table, name)[name] if is_raw else self._table.column(_staged(name)).to_numpy()
+            self._rows[name] = plain
+        return self._rows[name]
+
+    def _distinct_of(self, name: str) -> tuple[Raw, Array] | None:
+        if name not in self._distinct:
+            self._distinct[name] = self._distinct_numbers(name)
+        return self._distinct[name]
 
     def _distinct_numbers(self, name: str) -> tuple[Raw, Array] | None:
         """A raw column with each of its numbers once, and how many rows have it; None where they hardly repeat.

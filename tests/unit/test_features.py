@@ -102,6 +102,10 @@ def test_many_values_are_summed_exactly_too() -> None:
     random = np.random.default_rng(1)
     values = random.normal(size=70_000) * 10.0 ** random.integers(-30, 30, 70_000)
     assert exact_sums(values) == _sums(values.tolist())
+    counts = random.integers(1, 1000, 70_000)
+    pairs = [(Fraction(value), count) for value, count in zip(values.tolist(), counts.tolist(), strict=True)]
+    expected = sum(value * count for value, count in pairs), sum(value * value * count for value, count in pairs)
+    assert exact_sums(values, counts) == expected
 
 
 @given(st.lists(finite, min_size=1), st.integers(0, 5), finite)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import gc
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +24,7 @@ from pipeline.features.quantiles import Bins
 from pipeline.features.repair import repairs_of
 from pipeline.features.sketches import Cells, Mode, Present, Sketch, Values, Want
 from pipeline.features.texts import Texts
+from pipeline.features.vocabulary import Unseen
 from pipeline.preparation.columns import HASH, typed_name
 from pipeline.preparation.row_group import RowGroup, staged_columns
 
@@ -38,6 +41,7 @@ COLUMNS: dict[str, Any] = {
         [datetime.datetime(2024, 1, 1) + datetime.timedelta(days=int(d)) for d in RANDOM.integers(0, 366, ROWS)],
         pa.timestamp("us"),
     ),
+    "grade": pa.array(RANDOM.integers(1, 7, ROWS), mask=RANDOM.random(ROWS) < 0.1),
     HASH: pa.array(np.arange(ROWS)),
 }
 KINDS: dict[str, Kind] = {
@@ -46,6 +50,7 @@ KINDS: dict[str, Kind] = {
     "yes": "boolean",
     "noise": "number",
     "day": "timestamp",
+    "grade": "string",
 }
 REPAIRS = repairs_of([RuleConfig(column="prices", max=60, action="clip")])
 
@@ -81,6 +86,8 @@ WANTS = {
     "truth values": Want(("yes",), _Raw("yes"), Moments()),
     "moments in time": Want(("day",), microseconds, Moments()),
     "numbers as categories": Want(("counts",), Names("counts"), Values(100)),
+    "categories of integers, some missing": Want(("grade",), Names("grade"), Values(100)),
+    "unseen categories, some missing": Want(("grade",), Unseen(Names("grade"), frozenset({"1", "2"})), Present()),
     "numbers that differ": Want(("noise",), Finite("noise"), Moments()),
     "several columns": Want(("counts", "yes", "_pipeline_fold"), labelled, LabelSums()),
 }
@@ -109,6 +116,25 @@ def test_numbers_that_repeat_are_measured_once_each_and_others_row_by_row() -> N
     assert isinstance(noise, Counted)
     assert noise.counts is None
     assert len(noise.values) == ROWS
+
+
+def test_rules_change_numbers_before_they_are_measured() -> None:
+    found = RowGroup(pa.table(COLUMNS), KINDS, REPAIRS).values(Want(("prices",), Finite("prices"), Moments()))
+    assert found.values.max() == 60
+    assert found.counts[found.values == 60].sum() > 1
+
+
+def test_a_row_group_is_gone_with_its_last_name() -> None:
+    group = RowGroup(pa.table(COLUMNS), KINDS, REPAIRS)
+    for want in WANTS.values():
+        group.values(want)
+    gone = weakref.ref(group)
+    gc.disable()
+    try:
+        del group
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_equal_wants_are_made_once() -> None:
