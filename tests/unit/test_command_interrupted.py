@@ -27,6 +27,8 @@ commands.config = wait
 sys.argv = ["pipeline", "config", "schema"]
 sys.exit(cli.main())
 """
+_HEARS = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+"""Even where nohup has started the tests."""
 _ENDS = """
 import atexit, os, signal, sys, time
 from pipeline import cli, commands
@@ -50,7 +52,7 @@ def _result(output: str) -> dict[str, object]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_signal_interrupts_a_command(number: signal.Signals) -> None:
     command = subprocess.Popen(
-        [sys.executable, "-c", _WAITS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", _HEARS + _WAITS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert command.stdout is not None
     assert command.stdout.readline() == "going\n"
@@ -63,7 +65,9 @@ def test_a_signal_interrupts_a_command(number: signal.Signals) -> None:
 
 def test_a_closed_terminal_interrupts_a_command_which_then_writes_there_no_more() -> None:
     ours, terminal = pty.openpty()
-    command = subprocess.Popen([sys.executable, "-c", _WAITS], stdout=subprocess.PIPE, stderr=terminal, text=True)
+    command = subprocess.Popen(
+        [sys.executable, "-c", _HEARS + _WAITS], stdout=subprocess.PIPE, stderr=terminal, text=True
+    )
     assert command.stdout is not None
     assert command.stdout.readline() == "going\n"
     os.close(terminal)
