@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,9 +38,10 @@ class Counted:
         return rows.astype(np.int64, copy=False)
 
 
-def counted(values: Array | Counted) -> Counted:
-    """Canonical numbers; nothing is done twice."""
+def counted(values: Array | Counted, counts: Array | None = None) -> Counted:
+    """Canonical numbers, NaN where there is none, each of so many rows; nothing is done twice."""
     if isinstance(values, Counted):
         return values
-    present = values[~np.isnan(values)]
-    return Counted(present, len(values) - len(present))
+    rows = Counted(values, 0, counts)
+    found = rows.where(~np.isnan(values))
+    return replace(found, missing=rows.present - found.present)

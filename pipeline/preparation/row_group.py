@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.features import Kind
-from pipeline.features.counted import Counted, counted
+from pipeline.features.counted import counted
 from pipeline.features.kinds import Array, Raw
 from pipeline.features.repair import Repair, repaired
 from pipeline.features.sketches import Want
@@ -51,8 +51,7 @@ class RowGroup:
             raw, counts = distinct
             made = want.prepared(raw)
             if _are_numbers(made) and len(made) == len(counts):  # none was left out
-                there = ~np.isnan(made)
-                return Counted(made[there], int(counts[~there].sum()), counts[there])
+                return counted(made, counts)
         made = want.prepared({name: self._rows_of(name) for name in want.columns})
         return counted(made) if _are_numbers(made) else made
 
